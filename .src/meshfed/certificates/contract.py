@@ -1,0 +1,5 @@
+"""The suite every issuer passes, ours and others': `from meshfed.certificates.contract import IssuerContract`."""
+
+from meshfed.federation.certificates.contract import IssuerContract
+
+__all__ = ["IssuerContract"]

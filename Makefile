@@ -1,0 +1,39 @@
+# Two commands are promised: `make demo` and `make test`. Each sets itself up.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: install demo test check bench golden soak clean
+
+install: .venv/.installed  ## .venv with the command .venv/bin/meshfed
+
+.venv/.installed: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "meshfed: no venv module: install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[sidecar]' --group dev
+	@touch $@
+
+demo: install  ## OSM's bookstore on this machine; make demo ARGS="--seconds 60 -o json"
+	@$(BIN)/meshfed demo $(ARGS)
+
+test: install  ## everything that proves it; what is skipped says why
+	$(BIN)/pytest -m 'not soak' $(ARGS)
+
+check: install build/stubs/.made  ## lint, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+build/stubs/.made: deploy/stubs.py .venv/.installed
+	$(BIN)/python deploy/stubs.py build/stubs
+	@touch $@
+
+golden: install  ## rewrite the golden files; read the diff before committing it
+	$(BIN)/pytest tests/test_golden.py --update-golden $(ARGS)
+
+soak: install  ## the large numbers: minutes, not seconds
+	$(BIN)/pytest -m soak --timeout 1800 $(ARGS)
+
+clean:
+	rm -rf .venv build dist

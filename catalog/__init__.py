@@ -1,0 +1,1 @@
+"""What is known: the values, the view of one proxy, and the store."""

@@ -1,0 +1,378 @@
+"""The vocabulary of the mesh, as frozen values."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Self
+
+LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123, section 2.1
+
+
+class Platform(StrEnum):
+    """Where a workload runs."""
+
+    KUBERNETES = "kubernetes"
+    AZURE = "azure"
+    VM = "vm"
+    HOST = "host"
+
+
+class Protocol(StrEnum):
+    """What is spoken on a port; everything that is not HTTP is authorised per connection."""
+
+    HTTP = "http"
+    HTTP2 = "http2"
+    GRPC = "grpc"
+    TCP = "tcp"
+    TCP_SERVER_FIRST = "tcp-server-first"
+    HTTPS = "https"  # the application's own TLS, opaque to the mesh
+
+    @property
+    def is_http(self) -> bool:
+        return self in (Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC)
+
+
+class Interception(StrEnum):
+    """How traffic gets into a workload's sidecar (ARCHITECTURE.md, section 6)."""
+
+    TRANSPARENT = "transparent"
+    EXPLICIT = "explicit"
+    NONE = "none"
+
+
+class Health(StrEnum):
+    """One verdict per endpoint; `unknown` is not down."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    DRAINING = "draining"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServiceName:
+    """`<name>.<namespace>`: what callers name. Raises ValueError when it is not that."""
+
+    name: str
+    namespace: str
+
+    def __post_init__(self) -> None:
+        if not (LABEL.fullmatch(self.name) and LABEL.fullmatch(self.namespace)):
+            raise ValueError(
+                f"{self.name}.{self.namespace} is not <name>.<namespace> in lower case"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        name, dot, namespace = text.partition(".")
+        if not dot:
+            raise ValueError(f"{text!r} is not <name>.<namespace>")
+        return cls(name, namespace)
+
+    def __str__(self) -> str:
+        return f"{self.name}.{self.namespace}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Identity:
+    """`<account>.<namespace>`: who a workload is. An account may hold dots. Raises ValueError."""
+
+    account: str
+    namespace: str
+
+    def __post_init__(self) -> None:
+        labels = self.account.split(".")
+        if not (all(map(LABEL.fullmatch, labels)) and LABEL.fullmatch(self.namespace)):
+            raise ValueError(
+                f"{self.account}.{self.namespace} is not <account>.<namespace> in lower case"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        account, dot, namespace = text.rpartition(".")
+        if not dot:
+            raise ValueError(f"{text!r} is not <account>.<namespace>")
+        return cls(account, namespace)
+
+    @classmethod
+    def from_uri(cls, uri: str, trust_domain: str) -> Self:
+        """The identity in a SPIFFE id of this trust domain (SPIFFE-ID, section 2). Raises ValueError."""
+        prefix = f"spiffe://{trust_domain}/ns/"
+        namespace, found, account = uri.removeprefix(prefix).partition("/sa/")
+        if not uri.startswith(prefix) or not found:
+            raise ValueError(f"{uri!r} is not an identity of {trust_domain}")
+        return cls(account, namespace)
+
+    def uri(self, trust_domain: str) -> str:
+        return f"spiffe://{trust_domain}/ns/{self.namespace}/sa/{self.account}"
+
+    def __str__(self) -> str:
+        return f"{self.account}.{self.namespace}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Locality:
+    """`region/zone`, either part may be missing."""
+
+    region: str = ""
+    zone: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        region, _, zone = text.partition("/")
+        return cls(region, zone)
+
+    def __str__(self) -> str:
+        return f"{self.region}/{self.zone}" if self.zone else self.region
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Port:
+    """One port of a service. `local` is the loopback port at explicit callers of a TCP service."""
+
+    number: int
+    name: str = ""
+    protocol: Protocol = Protocol.HTTP
+    target: int | None = None  # the application's port, where an endpoint names none; else `number`
+    local: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What one provider says of a service; the mesh's service is the union of what they all say."""
+
+    name: ServiceName
+    ports: tuple[Port, ...] = ()
+    vip: str = ""
+    plaintext: bool = False  # callers may reach endpoints without a sidecar in the clear
+
+    def port(self, number: int) -> Port | None:
+        return next((port for port in self.ports if port.number == number), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The thing that runs: a pod, a VM, a scale-set instance, a host."""
+
+    name: str
+    provider: str
+    scope: str
+    platform: Platform = Platform.HOST
+    identity: Identity | None = None
+    addresses: tuple[str, ...] = ()
+    interception: Interception = Interception.EXPLICIT
+    bind: str = "0.0.0.0"  # where the sidecar listens for the mesh
+    application: str = "127.0.0.1"  # where the sidecar reaches the application
+    network: str = ""
+    locality: Locality = Locality()
+    labels: tuple[tuple[str, str], ...] = ()
+    resource_id: str = ""
+
+    @property
+    def id(self) -> str:
+        """The catalog's key, and the DNS name in the certificate used for xDS."""
+        return workload_id(self.provider, self.scope, self.name)
+
+
+def workload_id(provider: str, scope: str, name: str) -> str:
+    return sha256("\0".join((provider, scope, name)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address:port that answers for a service's port."""
+
+    service: ServiceName
+    port: int  # the service's
+    address: str  # an IP literal
+    target: int  # the application's port at that address
+    workload: str  # Workload.id
+    provider: str
+    scope: str
+    platform: Platform = Platform.HOST
+    identity: Identity | None = None
+    interception: Interception = Interception.EXPLICIT
+    locality: Locality = Locality()
+    weight: int = 1
+    health: Health = Health.HEALTHY
+    health_reason: str = ""
+    cluster: str = ""
+    network: str = ""
+
+    @property
+    def key(self) -> tuple[str, int, str, int]:
+        """What makes it the same endpoint when everything else about it changes."""
+        return (str(self.service), self.port, self.address, self.target)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A user's mistake: where it stands, which field, and why (with what to do)."""
+
+    where: str  # file:line, or the object's name in a cluster
+    field: str
+    why: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, self.field, self.why) if part)
+
+
+class Evidence(StrEnum):
+    """How much an observation's absences weigh."""
+
+    STATED = "stated"  # someone said so: a watch event, an entry taken out of a whole file
+    LISTED = "listed"  # missing from a list that may be short by accident
+    FAULT = "fault"  # nothing could be read; believed only by `provider accept`
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything one provider sees in one scope; what is absent from it is gone."""
+
+    scope: str
+    services: frozenset[Service] = frozenset()
+    workloads: frozenset[Workload] = frozenset()
+    endpoints: frozenset[Endpoint] = frozenset()
+    evidence: Evidence = Evidence.LISTED
+    fault: str = ""  # why nothing could be read, when evidence is FAULT
+    rejected: tuple[Rejected, ...] = ()  # entries left out
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is believed of one scope, after doubt has been weighed."""
+
+    provider: str
+    scope: str
+    services: frozenset[Service] = frozenset()
+    workloads: frozenset[Workload] = frozenset()
+    endpoints: frozenset[Endpoint] = frozenset()
+    doubt: str = ""  # why the last observation was not believed as it stood
+    stale: frozenset[tuple[str, int, str, int]] = frozenset()  # keys kept though not seen
+    rejected: tuple[Rejected, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HttpMatch:
+    """All of its conditions must hold (SMI HTTPRouteGroup v1alpha4). Regexes are RE2, whole-string."""
+
+    name: str
+    path_regex: str = ".*"
+    methods: frozenset[str] = frozenset()  # empty: any
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ObjectName:
+    """The namespaced name of a policy object."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteGroup:
+    """SMI HTTPRouteGroup: any of its matches may hold."""
+
+    name: ObjectName
+    matches: tuple[HttpMatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TcpRoute:
+    """SMI TCPRoute. No ports means all ports."""
+
+    name: ObjectName
+    ports: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A reference from a TrafficTarget to a route object in its namespace. No matches means all."""
+
+    kind: str  # HTTPRouteGroup or TCPRoute
+    name: str
+    matches: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficTarget:
+    """SMI TrafficTarget v1alpha3: these sources may call that destination. No sources: nobody."""
+
+    name: ObjectName
+    destination: Identity
+    sources: frozenset[Identity]
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    service: ServiceName
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficSplit:
+    """SMI TrafficSplit: calls to the root service go to backends by relative weight."""
+
+    name: ObjectName
+    service: ServiceName
+    backends: tuple[Backend, ...]
+    matches: tuple[str, ...] = ()  # HTTPRouteGroups; what matches none goes to the root service
+
+
+Policy = RouteGroup | TcpRoute | TrafficTarget | TrafficSplit
+
+
+@dataclass(frozen=True, slots=True)
+class Specified:
+    """All that one source of the specification says now."""
+
+    source: str
+    policies: tuple[tuple[Policy, str], ...] = ()  # with where each stands, file:line
+    rejected: tuple[tuple[ObjectName | None, str, Rejected], ...] = ()  # object, kind, why
+    fault: str = ""  # the source could not be read: nothing changes
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Everything that is known at one revision."""
+
+    trust_domain: str
+    permissive: bool = False
+    revision: int = 0
+    services: Mapping[ServiceName, Service] = field(default_factory=lambda: MappingProxyType({}))
+    endpoints: Mapping[ServiceName, tuple[Endpoint, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
+    policies: tuple[Policy, ...] = ()  # sorted by kind and name
+
+    def endpoints_of(self, service: ServiceName, port: int) -> tuple[Endpoint, ...]:
+        return tuple(e for e in self.endpoints.get(service, ()) if e.port == port)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What moved between two revisions: services whose endpoints did, and whether anything else did."""
+
+    endpoints: frozenset[ServiceName] = frozenset()
+    shape: bool = False  # services, workloads, policies or the mesh's own settings
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A proxy's answer to one response: which version of which type it accepted or rejected."""
+
+    proxy: str  # Workload.id
+    type: str  # CDS, EDS, LDS, RDS, SDS
+    version: str
+    sent_at: float  # seconds since the epoch
+    answered_at: float
+    rejected: str = ""  # the proxy's words, when it rejected it

@@ -1,0 +1,1 @@
+"""The running mesh: what starts, admits, publishes, certifies and answers."""

@@ -1,0 +1,1 @@
+"""What an operator asks a running control plane over HTTP: health, metrics and progress."""

@@ -1,0 +1,1 @@
+"""Who is who: certificates for identities, and the keys behind them."""

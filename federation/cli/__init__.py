@@ -1,0 +1,1 @@
+"""The command line: five groups of verbs over the same catalog."""

@@ -1,0 +1,1 @@
+"""What each platform says: adapters that observe endpoints and nothing else."""

@@ -1,0 +1,49 @@
+"""What an adapter is, and how one is found by its type."""
+
+from collections.abc import AsyncIterator, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from meshfed.catalog.model import Observation
+
+GROUP = "meshfed.providers"
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """Observes one platform, for ever.
+
+    Made by calling the entry point as `type(name=..., options=..., base=...)`: the provider's name,
+    the other keys of its configuration entry, and the folder that relative paths start from.
+    It raises ValueError at that moment when the options are wrong: `key: why`.
+    """
+
+    name: str
+
+    def __init__(self, *, name: str, options: Mapping[str, object], base: Path) -> None: ...
+
+    def observe(self) -> AsyncIterator[Observation]:
+        """The platform's scopes, each when it is first seen and whenever it may have changed.
+
+        A fault of the platform is an Observation with its `fault`, never an exception; the iterator
+        retries by itself and ends only when it is closed.
+        """
+        ...
+
+    async def refresh(self, scope: str) -> None:
+        """Look at this scope again now: `observe` yields it once more, changed or not."""
+        ...
+
+
+class UnknownProvider(ValueError):
+    """No installed package brings this type of provider."""
+
+
+def load(kind: str) -> type[Provider]:
+    """The provider class of a type. Raises UnknownProvider, naming the types there are."""
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if kind not in found:
+        raise UnknownProvider(f"type: {kind!r} is none of {', '.join(sorted(found))}")
+    loaded: type[Provider] = found[kind].load()
+    return loaded
