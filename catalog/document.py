@@ -49,7 +49,7 @@ def documents(text: str, file: str) -> Iterator[Document]:
     loader = yaml.CSafeLoader(text)
     try:
         while loader.check_node():
-            node = loader.get_node()
+            node: yaml.Node = loader.get_node()  # type: ignore[assignment]  # checked above
             lines: dict[Path, int] = {}
             data = _plain(loader, node, (), lines, file)
             if data is not None:

@@ -99,7 +99,7 @@ class Identity:
 
     @classmethod
     def from_uri(cls, uri: str, trust_domain: str) -> Self:
-        """The identity in a SPIFFE id of this trust domain (SPIFFE-ID, section 2). Raises ValueError."""
+        """The identity in a SPIFFE id of this trust domain (SPIFFE-ID 2). Raises ValueError."""
         prefix = f"spiffe://{trust_domain}/ns/"
         namespace, found, account = uri.removeprefix(prefix).partition("/sa/")
         if not uri.startswith(prefix) or not found:
@@ -257,7 +257,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class HttpMatch:
-    """All of its conditions must hold (SMI HTTPRouteGroup v1alpha4). Regexes are RE2, whole-string."""
+    """All of its conditions must hold (SMI HTTPRouteGroup v1alpha4). Regexes: RE2, whole."""
 
     name: str
     path_regex: str = ".*"
@@ -360,9 +360,9 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What moved between two revisions: services whose endpoints did, and whether anything else did."""
+    """What moved between two revisions."""
 
-    endpoints: frozenset[ServiceName] = frozenset()
+    endpoints: frozenset[ServiceName] = frozenset()  # services whose endpoints changed
     shape: bool = False  # services, workloads, policies or the mesh's own settings
 
 

@@ -14,7 +14,7 @@ PREFIX = "type.googleapis.com/"
 
 
 class Type(StrEnum):
-    """The resource types a sidecar is served, by type URL, in the order they are made before broken."""
+    """The resource types a sidecar is served, by type URL, in make-before-break order."""
 
     CLUSTER = PREFIX + "envoy.config.cluster.v3.Cluster"
     ENDPOINTS = PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -38,7 +38,7 @@ SHORT = {
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A packed resource. The same content has the same version on every replica, after every restart."""
+    """A packed resource: the same content has the same version on every replica, for ever."""
 
     name: str
     version: str  # 16 hex of sha256 over the deterministic bytes
@@ -63,10 +63,10 @@ NOTHING: Resources = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All that one proxy may be told at one revision. Names outside it do not exist for that proxy."""
+    """All that one proxy may be told at one revision. Other names do not exist for it."""
 
     revision: int
     resources: Mapping[Type, Resources]
 
-    def of(self, type: Type) -> Resources:
-        return self.resources.get(type, NOTHING)
+    def of(self, kind: Type) -> Resources:
+        return self.resources.get(kind, NOTHING)

@@ -1,1 +1,1 @@
-"""The demo's host list, policies and applications: what a user would write, and nothing of meshfed's."""
+"""The demo's host list, policies and applications: what a user would write."""

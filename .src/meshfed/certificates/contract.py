@@ -1,4 +1,4 @@
-"""The suite every issuer passes, ours and others': `from meshfed.certificates.contract import IssuerContract`."""
+"""The suite every issuer passes, ours and others'."""
 
 from meshfed.federation.certificates.contract import IssuerContract
 
