@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Self
+from typing import Literal, Self
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123, section 2.1
 
@@ -376,3 +376,40 @@ class Receipt:
     sent_at: float  # seconds since the epoch
     answered_at: float
     rejected: str = ""  # the proxy's words, when it rejected it
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyState:
+    """One connected proxy, as the replica that serves it sees it."""
+
+    proxy: str  # Workload.id
+    identity: Identity
+    workload: str  # Workload.name
+    connected_since: float  # seconds since the epoch
+    state: Literal["synced", "behind", "rejecting"] = "synced"
+    reason: str = ""
+    envoy_version: str = ""
+    behind: int | None = None  # the oldest revision it has not acknowledged
+    # (cluster, service, priority, endpoints, version) as last sent; None: as recorded before
+    clusters: tuple[tuple[str, str, int, int, str], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateState:
+    """The certificate that an identity has on behalf of one of its services."""
+
+    identity: Identity
+    service: ServiceName
+    issuer: str
+    state: Literal["unclaimed", "claimed", "retired"]
+    serial: str
+    not_before: float  # seconds since the epoch
+    not_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What operators have asked of one provider."""
+
+    paused: bool = False
+    accepted: frozenset[str] = frozenset()  # scopes whose doubted observation is to be believed
