@@ -1,0 +1,200 @@
+"""The admin API: is it alive, is it ready, and which proxies have which revision."""
+
+import errno
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
+from typing import Annotated, Protocol
+
+import uvicorn
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from meshfed.catalog.model import ProxyState
+from meshfed.federation.propagation import Propagation
+
+LONGEST_WAIT = 60.0
+GRACE = 1  # seconds for requests under way when the control plane stops
+
+
+class Standing(Protocol):
+    """What the running mesh knows of itself."""
+
+    def unready(self) -> Sequence[str]:
+        """Why it must not serve yet; empty when it may."""
+        ...
+
+    def degraded(self) -> Sequence[str]:
+        """What it does without, though it serves."""
+        ...
+
+    def revision(self) -> int: ...
+
+    async def settled(self, revision: int, seconds: float) -> Propagation | None:
+        """How it reached every proxy, waiting so long for that; None when it has not."""
+        ...
+
+    def proxies(self) -> Sequence[ProxyState]: ...
+
+
+def unsettled(revision: int, newest: int, proxies: Sequence[ProxyState]) -> str:
+    """Why there is nothing to say of a revision."""
+    if revision > newest:
+        return f"not committed yet: the newest revision is {newest}"
+    lacking = sum(proxy.behind is not None and proxy.behind <= revision for proxy in proxies)
+    if lacking:
+        return f"{lacking} of {len(proxies)} proxies do not have it yet"
+    return "not measured: every proxy has it, from before this control plane started"
+
+
+def is_local_name(host: str) -> bool:
+    """Whether a Host header can only mean this machine, whatever DNS says.
+
+    A web page can point its own name at 127.0.0.1 and then read this API from a browser here;
+    what it cannot do is make that browser send another name, or an address.
+    """
+    bare = host.rsplit("]", 1)[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    name = bare.rstrip(".").lower()
+    return _is_address(name) or name in ("localhost", socket.gethostname().lower())
+
+
+def app(standing: Standing, registry: CollectorRegistry) -> FastAPI:
+    api = FastAPI(title="meshfed", description="The control plane's own state", version="1")
+
+    @api.middleware("http")
+    async def refuse_rebound_names(
+        request: Request, answer: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        reached = (request.scope.get("server") or ("",))[0]
+        host = request.headers.get("host", "")
+        if _is_loopback(reached) and not is_local_name(host):
+            why = f"{host!r} is not a name of this machine: use localhost or its address\n"
+            return PlainTextResponse(why, status_code=421)
+        return await answer(request)
+
+    @api.get("/healthz", response_class=PlainTextResponse)
+    async def healthz() -> str:
+        """Alive: the event loop answers."""
+        return "ok\n"
+
+    @api.get("/readyz", responses={503: {"description": "Not every source was observed yet"}})
+    async def readyz() -> JSONResponse:
+        """Ready: every source was observed once, or is known to fail."""
+        reasons = list(standing.unready())
+        body = {"ready": not reasons, "reasons": reasons, "degraded": list(standing.degraded())}
+        return JSONResponse(body, status_code=503 if reasons else 200)
+
+    @api.get("/metrics", response_class=PlainTextResponse)
+    async def metrics(request: Request) -> Response:
+        """Everything measured, for Prometheus."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"content-type": content_type})
+
+    @api.get("/v1/revisions/current")
+    async def current() -> dict[str, int]:
+        """The revision that proxies are told."""
+        return {"revision": standing.revision()}
+
+    @api.get("/v1/revisions/{revision}", responses={404: {"description": "Not everyone has it"}})
+    async def propagation(
+        revision: int,
+        wait: Annotated[
+            float, Query(ge=0, description="Seconds to wait for the last proxy, at most 60")
+        ] = 0.0,
+    ) -> JSONResponse:
+        """How long a revision took to reach every connected proxy; times since the epoch."""
+        reached = await standing.settled(revision, min(wait, LONGEST_WAIT))
+        if reached is not None:
+            return JSONResponse(_told(reached))
+        why = unsettled(revision, standing.revision(), standing.proxies())
+        return JSONResponse({"revision": revision, "reason": why}, status_code=404)
+
+    @api.get("/v1/proxies")
+    async def proxies() -> list[dict[str, object]]:
+        """The proxies connected to this replica."""
+        return [_shown(proxy) for proxy in standing.proxies()]
+
+    return api
+
+
+def bound(address: str, setting: str = "admin.listen") -> socket.socket:
+    """A socket on `host:port` before anything else starts. Raises OSError that says what to do."""
+    host, _, port = address.rpartition(":")
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((bare, int(port)))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise OSError(
+            error.errno, f"cannot listen: {_why(error)}: change {setting}", address
+        ) from error
+    return listener
+
+
+async def serve(api: FastAPI, listener: socket.socket) -> None:
+    """Answer on a bound socket until cancelled; signals are someone else's."""
+    config = uvicorn.Config(
+        api,
+        log_config=None,  # its loggers end in ours
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    # The parts of Server.serve() without its signal handlers, which would replace ours.
+    await server.startup(sockets=[listener])
+    try:
+        await server.main_loop()
+    finally:
+        await server.shutdown(sockets=[listener])
+
+
+def _told(reached: Propagation) -> dict[str, float]:
+    return {
+        "revision": reached.revision,
+        "committed_at": reached.committed_at,
+        "last_ack_at": reached.last_ack_at,
+        "proxies": reached.proxies,
+        "ms": reached.ms,
+    }
+
+
+def _shown(proxy: ProxyState) -> dict[str, object]:
+    return {
+        "proxy": proxy.proxy,
+        "workload": proxy.workload,
+        "identity": str(proxy.identity),
+        "connected_since": proxy.connected_since,
+        "state": proxy.state,
+        "reason": proxy.reason,
+        "behind": proxy.behind,
+        "envoy_version": proxy.envoy_version,
+    }
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another process has this port"
+    return os.strerror(error.errno).lower() if error.errno else str(error)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(text: str) -> bool:
+    return _is_address(text) and ip_address(text).is_loopback

@@ -1,0 +1,143 @@
+"""What is measured of the running mesh: `meshfed_*`, with units, and never a label per proxy."""
+
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+
+# From half of what one machine does to where somebody should look.
+PROPAGATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Reason(StrEnum):
+    """Why a stream was refused or ended by us; a label, so there are few of them."""
+
+    CERTIFICATE = "certificate"  # not one URI and one DNS name of this trust domain, or expired
+    WORKLOAD = "workload"  # the catalog knows no such workload
+    IDENTITY = "identity"  # the workload is someone else now
+    UNREADY = "unready"  # not every source has been observed yet
+
+
+class Certificates(StrEnum):
+    """Whose certificates."""
+
+    AUTHORITY = "authority"
+    CONTROL_PLANE = "control-plane"
+    WORKLOAD = "workload"
+
+
+class Metrics:
+    """Every metric there is, and the moments that move them."""
+
+    def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._propagation = Histogram(
+            "meshfed_propagation_seconds",
+            "From the commit of a revision until the last proxy acknowledged it",
+            buckets=PROPAGATION,
+            registry=registry,
+        )
+        self._pushes = Counter(
+            "meshfed_pushes_total", "Responses sent to proxies", ["type"], registry=registry
+        )
+        self._pushed_bytes = Counter(
+            "meshfed_pushed_bytes_total", "Bytes of those responses", ["type"], registry=registry
+        )
+        self._nacks = Counter(
+            "meshfed_nacks_total", "Responses that a proxy rejected", ["type"], registry=registry
+        )
+        self._refused = Counter(
+            "meshfed_streams_refused_total",
+            "Streams refused, or ended because the proxy may no longer have them",
+            ["reason"],
+            registry=registry,
+        )
+        self._proxies = Gauge(
+            "meshfed_connected_proxies", "Proxies connected to this replica", registry=registry
+        )
+        self._revision = Gauge(
+            "meshfed_revision", "The catalog's revision that proxies are told", registry=registry
+        )
+        self._away = Gauge(
+            "meshfed_catalog_away",
+            "1 while the catalog's database cannot be reached",
+            registry=registry,
+        )
+        self._provider_age = Gauge(
+            "meshfed_provider_age_seconds",
+            "Since a provider last answered in full",
+            ["provider"],
+            registry=registry,
+        )
+        self._provider_doubts = Gauge(
+            "meshfed_provider_doubts",
+            "Scopes whose last observation is not believed",
+            ["provider"],
+            registry=registry,
+        )
+        self._provider_endpoints = Gauge(
+            "meshfed_provider_endpoints",
+            "Endpoints known from a provider",
+            ["provider"],
+            registry=registry,
+        )
+        self._certificate_age = Gauge(
+            "meshfed_certificate_age_seconds",
+            "Since the oldest certificate in use was issued",
+            ["of"],
+            registry=registry,
+        )
+        self._certificate_left = Gauge(
+            "meshfed_certificate_remaining_seconds",
+            "Until the first certificate in use expires",
+            ["of"],
+            registry=registry,
+        )
+        Info("meshfed_build", "Which version this is", registry=registry).info(
+            {"version": version("meshfed")}
+        )
+        ProcessCollector(registry=registry)
+
+    def propagated(self, seconds: float) -> None:
+        self._propagation.observe(seconds)
+
+    def pushed(self, kind: str, size: int) -> None:
+        """One response of a type (CDS, EDS, …) was sent."""
+        self._pushes.labels(kind).inc()
+        self._pushed_bytes.labels(kind).inc(size)
+
+    def rejected(self, kind: str) -> None:
+        self._nacks.labels(kind).inc()
+
+    def refused(self, reason: Reason) -> None:
+        self._refused.labels(reason.value).inc()
+
+    def connected(self, proxies: int) -> None:
+        self._proxies.set(proxies)
+
+    def reached(self, revision: int) -> None:
+        self._revision.set(revision)
+
+    def away(self, *, away: bool) -> None:
+        self._away.set(away)
+
+    def provider(self, name: str, *, last_good: float, doubts: int, endpoints: int) -> None:
+        """A provider's state; `last_good` in seconds since the epoch."""
+        # Computed at each scrape: a provider that has gone silent must still grow older.
+        self._provider_age.labels(name).set_function(partial(self._since, last_good))
+        self._provider_doubts.labels(name).set(doubts)
+        self._provider_endpoints.labels(name).set(endpoints)
+
+    def certificates(self, of: Certificates, *, issued: float, expires: float) -> None:
+        """The oldest one's issue and the first one's expiry, in seconds since the epoch."""
+        self._certificate_age.labels(of.value).set_function(partial(self._since, issued))
+        self._certificate_left.labels(of.value).set_function(partial(self._until, expires))
+
+    def _since(self, moment: float) -> float:
+        return max(0.0, self._clock() - moment)
+
+    def _until(self, moment: float) -> float:
+        return moment - self._clock()
