@@ -1,0 +1,150 @@
+"""One database, SQLite or Postgres: how it is opened, read, written, and found to be away."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+T = TypeVar("T")
+
+LOCK = 0x6D657368  # "mesh": the advisory lock under which Postgres writers take turns
+
+# A partition must end as an error within seconds, not as a hung thread.
+POSTGRES = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "application_name": "meshfed",
+}
+SQLITE = (
+    "pragma journal_mode = wal",  # readers never wait for the writer
+    "pragma synchronous = normal",  # safe against kill -9; a power cut may undo the last commits
+    "pragma busy_timeout = 5000",
+    "pragma foreign_keys = on",
+)
+
+
+class Away(Exception):
+    """The database cannot be reached or written; what was last read from it still holds."""
+
+
+def database_url(url: str) -> URL:
+    """A catalog's address. Raises ValueError with what it should be."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ValueError(f"{url!r} is neither sqlite:///FILE nor postgresql+psycopg://…") from error
+    match parsed.drivername:
+        case "sqlite" if parsed.database and parsed.database != ":memory:":
+            return parsed
+        case "sqlite":
+            raise ValueError("a catalog on SQLite is a file: sqlite:///FILE")
+        case "postgresql" | "postgres" | "postgresql+psycopg":
+            return parsed.set(drivername="postgresql+psycopg")
+        case other:
+            raise ValueError(f"{other} is neither sqlite nor postgresql+psycopg")
+
+
+def stamp(seconds: float) -> str:
+    """A moment as the catalog writes it: `2026-11-23T14:05:01.123Z`."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Database:
+    """Opens connections when they are needed, and turns their loss into Away."""
+
+    def __init__(self, url: str) -> None:
+        self.url = database_url(url)
+        self._engine = _sqlite(self.url) if self.is_sqlite else _postgres(self.url)
+        self._writing = self._engine.execution_options(
+            # A snapshot from before the writer's turn would not show what the one before it wrote.
+            writing=True,
+            isolation_level="SERIALIZABLE" if self.is_sqlite else "READ COMMITTED",
+        )
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    def read(self, act: Callable[[Connection], T]) -> T:
+        """`act` on one consistent snapshot. Raises Away."""
+        with _present(), self._engine.connect() as connection, connection.begin():
+            return act(connection)
+
+    def write(self, act: Callable[[Connection], T]) -> T:
+        """`act` in one transaction, one writer at a time; all of it, or nothing. Raises Away."""
+        with _present(), self._writing.connect() as connection, connection.begin():
+            return act(connection)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+@contextmanager
+def _present() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise Away(f"the catalog is away: {_line(cause)}") from error
+
+
+def _line(cause: object) -> str:
+    """The first line of what the driver says: the rest is hints for programmers."""
+    return str(cause).strip().partition("\n")[0]
+
+
+def _postgres(url: URL) -> Engine:
+    engine = create_engine(
+        url,
+        connect_args=POSTGRES,
+        isolation_level="REPEATABLE READ",  # a mesh is read in several statements
+        pool_pre_ping=True,  # a restarted server costs nobody an error
+    )
+    _on_begin(engine, reading="", writing=f"select pg_advisory_xact_lock({LOCK})")
+    return engine
+
+
+def _sqlite(url: URL) -> Engine:
+    path = Path(str(url.database))
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "do_connect")
+    def opening(*_: object) -> None:
+        _private(path)
+
+    @event.listens_for(engine, "connect")
+    def opened(connection: sqlite3.Connection, _: object) -> None:
+        connection.isolation_level = None  # transactions begin where _on_begin says, not by guess
+        for pragma in SQLITE:
+            connection.execute(pragma)
+
+    _on_begin(engine, reading="begin", writing="begin immediate")
+    return engine
+
+
+def _on_begin(engine: Engine, *, reading: str, writing: str) -> None:
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        statement = writing if connection.get_execution_options().get("writing") else reading
+        if statement:
+            connection.exec_driver_sql(statement)
+
+
+def _private(path: Path) -> None:
+    """An empty file that only its owner may read, if there is none: SQLite would make it 0644."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError:
+        return  # it is there; or it cannot be, and SQLite says why when it opens it

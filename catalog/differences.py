@@ -1,0 +1,120 @@
+"""What is different between what was known and what is now believed, and who is right."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from meshfed.catalog.model import Endpoint, Health, Port, Service, ServiceName
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+EndpointKey = tuple[str, int, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference(Generic[K, V]):
+    joined: tuple[tuple[K, V], ...]
+    altered: tuple[tuple[K, V, V], ...]  # key, before, after
+    left: tuple[tuple[K, V], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.joined or self.altered or self.left)
+
+
+def difference(before: Mapping[K, V], after: Mapping[K, V]) -> Difference[K, V]:
+    return Difference(
+        joined=tuple((key, value) for key, value in after.items() if key not in before),
+        altered=tuple(
+            (key, before[key], value)
+            for key, value in after.items()
+            if key in before and before[key] != value
+        ),
+        left=tuple((key, value) for key, value in before.items() if key not in after),
+    )
+
+
+def by_key(values: Iterable[V], key: Callable[[V], K]) -> dict[K, V]:
+    """One value per key; of several, the same one whatever order they come in."""
+    kept: dict[K, V] = {}
+    for value in values:
+        at = key(value)
+        if at not in kept or repr(value) < repr(kept[at]):
+            kept[at] = value
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An endpoint as one scope of one provider has it."""
+
+    endpoint: Endpoint
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a claim fares beside others of the same endpoint."""
+
+    outranked: bool = False
+    conflict: str = ""
+
+
+def standings(claims: Sequence[Endpoint]) -> tuple[Standing, ...]:
+    """Of several claims to one endpoint the first stands, by provider and scope."""
+    if len(claims) == 1:
+        return (Standing(),)
+    first = min(claims, key=_rank)
+    return tuple(_standing(claim, first, claims) for claim in claims)
+
+
+def _standing(claim: Endpoint, first: Endpoint, claims: Iterable[Endpoint]) -> Standing:
+    others = sorted((c for c in claims if c is not claim), key=_rank)
+    told = "; ".join(_also(claim, other) for other in others)
+    return Standing(outranked=claim is not first, conflict=told)
+
+
+def _also(claim: Endpoint, other: Endpoint) -> str:
+    name = other.provider if other.provider != claim.provider else other.scope
+    if other.identity == claim.identity:
+        return f"{name} claims it too"
+    return f"{name} claims it too, as {other.identity or 'nobody'}"
+
+
+def _rank(endpoint: Endpoint) -> tuple[str, str]:
+    return (endpoint.provider, endpoint.scope)
+
+
+# What became different, in the words of `history`; the first that applies.
+ALTERED: tuple[tuple[str, Callable[[Claim, Claim], bool]], ...] = (
+    ("doubted", lambda old, new: new.stale and not old.stale),
+    ("seen again", lambda old, new: old.stale and not new.stale),
+    ("health lost", lambda old, new: _well(old) and not _well(new)),
+    ("health back", lambda old, new: _well(new) and not _well(old)),
+    ("identity changed", lambda old, new: old.endpoint.identity != new.endpoint.identity),
+    ("weight changed", lambda old, new: old.endpoint.weight != new.endpoint.weight),
+)
+
+
+def change(old: Claim, new: Claim) -> str:
+    return next((words for words, applies in ALTERED if applies(old, new)), "changed")
+
+
+def _well(claim: Claim) -> bool:
+    return claim.endpoint.health in (Health.HEALTHY, Health.UNKNOWN)
+
+
+def union(name: ServiceName, statements: Iterable[tuple[str, str, Service]]) -> Service | None:
+    """The mesh's service, from (provider, scope, what it says); the first wins a difference."""
+    said = [service for _, _, service in sorted(statements, key=lambda s: s[:2])]
+    if not said:
+        return None
+    ports: dict[int, Port] = {}
+    for port in (port for service in said for port in service.ports):
+        ports.setdefault(port.number, port)
+    return Service(
+        name=name,
+        ports=tuple(ports[number] for number in sorted(ports)),
+        vip=next((service.vip for service in said if service.vip), ""),
+        plaintext=any(service.plaintext for service in said),
+    )

@@ -1,0 +1,102 @@
+"""Revisions as they are committed, by this process or any other; only the latest matters."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+from sqlalchemy.engine import URL
+
+from meshfed.catalog.database import POSTGRES
+from meshfed.catalog.writing import CHANNEL
+
+TICK = 0.005  # `pragma data_version` costs 4.5 µs: 0.1 % of a core, for any writer's commits
+AWAY = 0.25  # between attempts to reach a database that is away
+POLL = 5.0  # Postgres: a notification is never lost silently for longer than this
+REVISION = "select revision from state where id = 1"
+
+
+class Bell:
+    """Wakes this process's followers at once, from whichever thread has committed."""
+
+    def __init__(self) -> None:
+        self._waiting: set[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = set()
+
+    def ring(self) -> None:
+        for loop, wake in tuple(self._waiting):
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(wake)
+
+    async def heard(self, within: float) -> None:
+        """Returns when it rings, or after so many seconds."""
+        loop = asyncio.get_running_loop()
+        heard = loop.create_future()
+
+        def wake() -> None:
+            if not heard.done():
+                heard.set_result(None)
+
+        waiting = (loop, wake)
+        self._waiting.add(waiting)
+        timer = loop.call_later(within, wake)
+        try:
+            await heard
+        finally:
+            timer.cancel()
+            self._waiting.discard(waiting)
+
+
+async def follow(url: URL, bell: Bell) -> AsyncIterator[int]:
+    """The revision now, then each newer one; once more after the database was away."""
+    watch = _sqlite if url.get_backend_name() == "sqlite" else _postgres
+    while True:
+        try:
+            async for revision in watch(url, bell):
+                yield revision
+        except (sqlite3.Error, psycopg.Error, OSError, TimeoutError):
+            await asyncio.sleep(AWAY)
+
+
+def _watcher(url: URL) -> sqlite3.Connection:
+    """A connection that makes no file and waits for no lock: it is read on the event loop."""
+    address = f"{Path(str(url.database)).absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)
+
+
+async def _sqlite(url: URL, bell: Bell) -> AsyncIterator[int]:
+    with closing(_watcher(url)) as connection:
+        version, told = -1, -1
+        while True:
+            (seen,) = connection.execute("pragma data_version").fetchone()
+            if seen != version:
+                (revision,) = connection.execute(REVISION).fetchone()
+                version = seen
+                if revision != told:
+                    told = revision
+                    yield revision
+                    continue  # something may have been committed meanwhile
+            await bell.heard(TICK)
+
+
+async def _postgres(url: URL, bell: Bell) -> AsyncIterator[int]:
+    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = await psycopg.AsyncConnection.connect(address, autocommit=True, **POSTGRES)
+    async with connection:
+        await connection.execute(f"listen {CHANNEL}")
+        told = -1
+        while True:
+            revision = await _revision(connection)
+            if revision != told:
+                told = revision
+                yield revision
+            async for _ in connection.notifies(timeout=POLL, stop_after=1):
+                pass
+
+
+async def _revision(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> int:
+    async with asyncio.timeout(POLL):  # a half-open connection answers nothing
+        row = await (await connection.execute(REVISION)).fetchone()
+    assert row is not None
+    return int(str(row[0]))

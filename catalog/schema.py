@@ -1,0 +1,311 @@
+"""The tables of the catalog, and bringing a database to them.
+
+People read the `mesh_…` views (views.py); these tables are meshfed's own and may change.
+Times are ISO-8601 text in UTC: they sort, and read the same in both databases.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+from meshfed.catalog import views
+from meshfed.catalog.database import Database
+
+# Sorting by bytes, so that "the first by name" is the same one in both databases.
+WORDS = Text().with_variant(Text(collation="C"), "postgresql")
+SERIAL = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER keys by itself
+CURRENT = text("valid_to_revision is null")
+
+metadata = MetaData()
+
+
+def _words(*names: str, **options: Any) -> Iterator[Column[str]]:
+    return (Column(name, WORDS, nullable=False, server_default="", **options) for name in names)
+
+
+def _key(*names: str) -> Iterator[Column[str]]:
+    return (Column(name, WORDS, primary_key=True) for name in names)
+
+
+def _flags(*names: str) -> Iterator[Column[bool]]:
+    return (Column(name, Boolean, nullable=False, server_default=text("false")) for name in names)
+
+
+def _versioned(name: str, key: Iterable[str], *columns: Column[Any]) -> Table:
+    """A table whose rows are never edited: a change ends one version and begins the next."""
+    return Table(
+        name,
+        metadata,
+        Column("id", SERIAL, primary_key=True, autoincrement=True),
+        *columns,
+        Column("change", WORDS, nullable=False, server_default=""),  # how this version began
+        Column("cause", WORDS, nullable=False, server_default=""),
+        Column("ended", WORDS, nullable=False, server_default=""),  # `left`, when none followed
+        Column("valid_from_revision", BigInteger, nullable=False),
+        Column("valid_from", WORDS, nullable=False),
+        Column("valid_to_revision", BigInteger),
+        Column("valid_to", WORDS),
+        Index(
+            f"{name}_current",
+            *key,
+            unique=True,
+            sqlite_where=CURRENT,
+            postgresql_where=CURRENT,
+        ),
+        Index(f"{name}_began", "valid_from_revision"),
+        Index(f"{name}_ended", "valid_to_revision"),
+    )
+
+
+state = Table(
+    "state",
+    metadata,
+    Column("id", Integer, primary_key=True),  # one row: the lock under which revisions are made
+    Column("revision", BigInteger, nullable=False),
+    Column("at", WORDS, nullable=False),
+    Column("shape_revision", BigInteger, nullable=False),  # the last one that moved the shape
+    *_words("trust_domain"),
+    *_flags("permissive"),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("id", SERIAL, primary_key=True, autoincrement=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("at", WORDS, nullable=False),
+    *_words("what", "object", "change", "provider", "who", "cause"),
+    Index("changes_revision", "revision"),
+    Index("changes_at", "at"),
+)
+
+scopes = Table(
+    "scopes",
+    metadata,
+    *_key("provider", "scope"),
+    *_words("type", "state", "doubt", "fault", "rejected"),
+    Column("last_good", WORDS),
+    Column("revision", BigInteger),  # the last that changed it; null: never believed
+)
+
+statements = _versioned(  # what each provider says of a service
+    "statements",
+    ("provider", "scope", "service"),
+    *_words("provider", "scope", "service", "ports", "vip"),
+    *_flags("plaintext"),
+)
+
+services = _versioned(  # the union of what they all say
+    "services",
+    ("service",),
+    *_words("service", "ports", "vip"),
+    *_flags("plaintext"),
+)
+
+ports = Table(  # the ports of the current services, one row each, for joins
+    "ports",
+    metadata,
+    Column("service", WORDS, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    *_words("name", "protocol"),
+)
+
+workloads = _versioned(
+    "workloads",
+    ("workload",),
+    *_words("workload", "name", "provider", "scope", "platform", "identity", "addresses"),
+    *_words("interception", "bind", "application", "network", "region", "zone"),
+    *_words("labels", "resource_id"),
+)
+Index("workloads_scope", workloads.c.provider, workloads.c.scope, sqlite_where=CURRENT,
+      postgresql_where=CURRENT)  # fmt: skip
+
+endpoints = _versioned(
+    "endpoints",
+    ("provider", "scope", "service", "port", "address", "target"),
+    *_words("provider", "scope", "service", "address", "workload", "platform", "identity"),
+    Column("port", Integer, nullable=False),
+    Column("target", Integer, nullable=False),
+    *_words("interception", "region", "zone", "health", "health_reason", "cluster", "network"),
+    Column("weight", BigInteger, nullable=False),
+    *_words("doubt", "conflict"),
+    *_flags("stale", "outranked"),  # outranked: the same endpoint, of another provider, stands
+)
+Index("endpoints_key", endpoints.c.service, endpoints.c.port, endpoints.c.address,
+      endpoints.c.target, sqlite_where=CURRENT, postgresql_where=CURRENT)  # fmt: skip
+Index("endpoints_identity", endpoints.c.identity, endpoints.c.service, endpoints.c.port,
+      sqlite_where=CURRENT, postgresql_where=CURRENT)  # fmt: skip
+Index("endpoints_workload", endpoints.c.workload, sqlite_where=CURRENT, postgresql_where=CURRENT)
+
+policies = _versioned(
+    "policies",
+    ("source", "kind", "namespace", "name", "slot"),
+    *_words("source", "kind", "namespace", "name"),
+    *_words("slot"),  # "" for the object itself; else tells several rejections of it apart
+    *_words("file", "state", "field", "reason", "document"),
+)
+
+grants = Table(  # TrafficTargets in force, one row per source and match, for `mesh_access`
+    "grants",
+    metadata,
+    *_key("policy", "source", "destination", "layer"),
+    Column("port", Integer, primary_key=True, autoincrement=False),  # 0: any
+    *_key("methods", "path", "headers"),
+)
+
+shares = Table(  # TrafficSplits in force, one row per backend
+    "shares",
+    metadata,
+    *_key("policy", "service", "backend"),
+    Column("weight", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    *_words("matches"),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    *_key("provider"),
+    *_flags("paused"),
+    *_words("who", "at"),
+)
+
+acceptances = Table(
+    "acceptances",
+    metadata,
+    *_key("provider", "scope"),
+    *_words("who", "at"),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    *_key("replica"),
+    Column("evaluated", BigInteger, nullable=False),
+    *_words("seen_at"),
+)
+
+proxies = Table(
+    "proxies",
+    metadata,
+    *_key("proxy"),
+    *_words("replica", "identity", "workload", "connected_since", "state", "reason"),
+    *_words("envoy_version"),
+    Column("behind", BigInteger),  # the oldest revision not yet acknowledged
+)
+
+proxy_sync = Table(
+    "proxy_sync",
+    metadata,
+    *_key("proxy", "type"),
+    *_words("sent_version"),
+    Column("acked_version", WORDS),
+    *_words("sent_at"),
+    Column("acked_at", WORDS),
+    Column("nack", WORDS),
+    Column("nack_at", WORDS),
+)
+
+proxy_clusters = Table(
+    "proxy_clusters",
+    metadata,
+    *_key("proxy", "cluster"),
+    Column("priority", Integer, primary_key=True, autoincrement=False),
+    *_words("service"),
+    Column("endpoints", Integer, nullable=False),
+    *_words("version"),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    *_key("identity", "service"),
+    *_words("issuer", "state", "serial", "not_before", "not_after"),
+)
+
+authority = Table(
+    "authority",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    *_words("certificate"),
+    Column("sealed_key", LargeBinary, nullable=False),  # encrypted before it gets here
+    *_words("made_at"),
+)
+
+
+class Newer(ValueError):
+    """The database was migrated by a later meshfed than this one."""
+
+
+def pending(url: str) -> list[str]:
+    """The migrations this database lacks, oldest first. Raises Newer, Away."""
+    database = Database(url)
+    try:
+        return database.read(_pending)
+    finally:
+        database.close()
+
+
+def migrate(url: str) -> list[str]:
+    """Bring a database to these tables and views; what was applied. Raises Newer, Away.
+
+    All in one transaction: it is done, or nothing is. Two that start at once take turns.
+    """
+    database = Database(url)
+    try:
+        return database.write(_migrate)
+    finally:
+        database.close()
+
+
+def _pending(connection: Connection) -> list[str]:
+    with _alembic(connection) as (config, applied):
+        from alembic.script import ScriptDirectory
+
+        steps = list(ScriptDirectory.from_config(config).walk_revisions())[::-1]
+        names = [step.revision for step in steps]
+        for unknown in set(applied) - set(names):
+            raise Newer(
+                f"the catalog's schema is {unknown} and this meshfed knows it only up to "
+                f"{names[-1]}: upgrade meshfed, or restore a backup of that schema"
+            )
+        at = max((names.index(one) + 1 for one in applied), default=0)
+        return names[at:]
+
+
+def _migrate(connection: Connection) -> list[str]:
+    from alembic import command
+
+    steps = _pending(connection)
+    if steps:
+        with _alembic(connection) as (config, _):
+            views.drop(connection)
+            command.upgrade(config, "head")
+            views.create(connection)
+    return steps
+
+
+@contextmanager
+def _alembic(connection: Connection) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Alembic's configuration for this connection, and the migrations it has seen."""
+    from alembic.config import Config  # a fifth of a second that only migrations should pay
+    from alembic.runtime.migration import MigrationContext
+
+    config = Config()
+    config.set_main_option("script_location", "meshfed:migrations")
+    config.attributes["connection"] = connection
+    yield config, MigrationContext.configure(connection).get_current_heads()

@@ -1,0 +1,243 @@
+"""What providers, operators, proxies and certificates report: rows that are simply replaced."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, insert, select, text, update
+
+from meshfed.catalog.database import stamp
+from meshfed.catalog.model import CertificateState, Orders, ProxyState, Receipt
+from meshfed.catalog.schema import (
+    acceptances,
+    authority,
+    orders,
+    proxy_clusters,
+    scopes,
+    state,
+)
+from meshfed.catalog.writing import Writing
+
+
+class UnknownScope(ValueError):
+    """No provider has reported that; the message names what there is."""
+
+
+def configure(writing: Writing, trust_domain: str, permissive: bool) -> None:
+    now = writing.connection.execute(select(state)).mappings().one()
+    wanted = {"trust_domain": trust_domain, "permissive": permissive}
+    moved = [name for name, value in wanted.items() if now[name] != value]
+    if not moved:
+        return
+    writing.shape_moved()
+    writing.connection.execute(update(state).values(wanted))
+    for name in moved:
+        told = str(wanted[name]).lower()
+        writing.tell("mesh", name, f"changed to {told}")
+
+
+def seen(writing: Writing, provider: str, kind: str, scope: str, fault: str) -> None:
+    """A provider was heard of: it answered, or it could not."""
+    mine = and_(scopes.c.provider == provider, scopes.c.scope == scope)
+    before = writing.connection.execute(select(scopes).where(mine)).mappings().one_or_none()
+    if before is None:
+        new = {"provider": provider, "scope": scope, "state": "good"}
+        writing.connection.execute(insert(scopes).values(new))
+    said: dict[str, Any] = {"type": kind, "fault": fault}
+    doubted = bool(before and before["doubt"])
+    said["state"] = "failing" if fault else "doubted" if doubted else "good"
+    if not fault and not doubted:
+        said["last_good"] = writing.now
+    writing.connection.execute(update(scopes).where(mine).values(said))
+    if fault != (before["fault"] if before else ""):
+        writing.tell("provider", scope, f"failing: {fault}" if fault else "answers again", provider)
+
+
+# Operators
+
+
+def ordered(connection: Connection, provider: str) -> Orders:
+    paused = select(orders.c.paused).where(orders.c.provider == provider)
+    accepted = select(acceptances.c.scope).where(acceptances.c.provider == provider)
+    return Orders(
+        paused=bool(connection.execute(paused).scalar()),
+        accepted=frozenset(connection.execute(accepted).scalars()),
+    )
+
+
+def pause(writing: Writing, provider: str, who: str, *, paused: bool) -> None:
+    _known(writing.connection, "provider", provider)
+    if ordered(writing.connection, provider).paused == paused:
+        return
+    writing.connection.execute(delete(orders).where(orders.c.provider == provider))
+    told = {"provider": provider, "paused": paused, "who": who, "at": writing.now}
+    writing.connection.execute(insert(orders).values(told))
+    writing.tell("provider", provider, "paused" if paused else "resumed", provider)
+    writing.allocate()  # followers wake by revision
+
+
+def accept(writing: Writing, scope: str, who: str) -> None:
+    provider = _known(writing.connection, "scope", scope)
+    if scope in ordered(writing.connection, provider).accepted:
+        return
+    told = {"provider": provider, "scope": scope, "who": who, "at": writing.now}
+    writing.connection.execute(insert(acceptances).values(told))
+    writing.tell("provider", scope, "accepted", provider)
+    writing.allocate()
+
+
+def _known(connection: Connection, what: str, name: str) -> str:
+    """The provider of a scope or provider that has been heard of. Raises UnknownScope."""
+    there = select(scopes.c.provider, scopes.c[what]).where(scopes.c.type != "specification")
+    found: dict[str, str] = {named: provider for provider, named in connection.execute(there)}
+    if name not in found:
+        raise UnknownScope(
+            f"{name!r} is no {what} of this catalog; there is "
+            + (", ".join(sorted(found)) or "none yet: has `serve` run?")
+        )
+    return found[name]
+
+
+# Proxies
+
+
+def record(
+    writing: Writing,
+    replica: str,
+    evaluated: int,
+    states: Iterable[ProxyState],
+    gone: Iterable[str],
+    receipts: Iterable[Receipt],
+) -> None:
+    """What one replica knows of its proxies. Proxies that went to another replica stay its own."""
+    there, left, synced = list(states), list(gone), _folded(receipts)
+    _each(writing, REPLICA, [{"replica": replica, "evaluated": evaluated, "seen_at": writing.now}])
+    _each(writing, PROXY, [_proxy(replica, one) for one in there])
+    _clusters(writing.connection, [one for one in there if one.clusters is not None])
+    _each(writing, SYNC, synced)
+    for table in ("proxy_sync", "proxy_clusters", "proxies"):
+        mine = "select proxy from proxies where proxy = :proxy and replica = :replica"
+        forget = text(f"delete from {table} where proxy in ({mine})")
+        _each(writing, forget, [{"proxy": one, "replica": replica} for one in left])
+
+
+def _proxy(replica: str, one: ProxyState) -> dict[str, Any]:
+    return {
+        "proxy": one.proxy,
+        "replica": replica,
+        "identity": str(one.identity),
+        "workload": one.workload,
+        "connected_since": stamp(one.connected_since),
+        "state": one.state,
+        "reason": one.reason,
+        "envoy_version": one.envoy_version,
+        "behind": one.behind,
+    }
+
+
+def _clusters(connection: Connection, states: list[ProxyState]) -> None:
+    names = ("cluster", "service", "priority", "endpoints", "version")
+    for one in states:
+        connection.execute(delete(proxy_clusters).where(proxy_clusters.c.proxy == one.proxy))
+    told = [
+        {"proxy": one.proxy, **dict(zip(names, cluster, strict=True))}
+        for one in states
+        for cluster in one.clusters or ()
+    ]
+    if told:
+        connection.execute(insert(proxy_clusters), told)
+
+
+def _folded(receipts: Iterable[Receipt]) -> list[dict[str, Any]]:
+    """Per proxy and type the newest answers; nulls where the batch says nothing new."""
+    folded: dict[tuple[str, str], dict[str, Any]] = {}
+    for receipt in sorted(receipts, key=lambda r: r.answered_at):
+        acked = {"acked_version": None, "acked_at": None}
+        row = folded.setdefault((receipt.proxy, receipt.type), acked)
+        answered = stamp(receipt.answered_at)
+        row |= {
+            "proxy": receipt.proxy,
+            "type": receipt.type,
+            "sent_version": receipt.version,
+            "sent_at": stamp(receipt.sent_at),
+            "nack": receipt.rejected or None,
+            "nack_at": answered if receipt.rejected else None,
+        }
+        if not receipt.rejected:
+            row |= {"acked_version": receipt.version, "acked_at": answered}
+    return list(folded.values())
+
+
+def _each(writing: Writing, statement: Any, values: list[dict[str, Any]]) -> None:
+    if values:
+        writing.connection.execute(statement, values)
+
+
+def _upsert(table: str, key: str, columns: str, kept: str = "") -> Any:
+    """Insert or replace; a null in one of the `kept` columns leaves what stands there."""
+    names = columns.split()
+    into = ", ".join([*key.split(), *names])
+    values = ", ".join(f":{name}" for name in (*key.split(), *names))
+    sets = ", ".join(
+        f"{name} = coalesce(excluded.{name}, {table}.{name})"
+        if name in kept.split()
+        else f"{name} = excluded.{name}"
+        for name in names
+    )
+    at = ", ".join(key.split())
+    return text(
+        f"insert into {table} ({into}) values ({values}) on conflict ({at}) do update set {sets}"
+    )
+
+
+REPLICA = _upsert("replicas", "replica", "evaluated seen_at")
+PROXY = _upsert(
+    "proxies",
+    "proxy",
+    "replica identity workload connected_since state reason envoy_version behind",
+)
+SYNC = _upsert(
+    "proxy_sync",
+    "proxy type",
+    "sent_version acked_version sent_at acked_at nack nack_at",
+    kept="acked_version acked_at",
+)
+CERTIFICATE = _upsert(
+    "certificates", "identity service", "issuer state serial not_before not_after"
+)
+AUTHORITY = text(
+    "insert into authority (id, certificate, sealed_key, made_at)"
+    " values (1, :certificate, :sealed_key, :now) on conflict (id) do nothing"
+)
+
+
+# Certificates
+
+
+def certify(writing: Writing, certificates: Iterable[CertificateState]) -> None:
+    said = [
+        {
+            "identity": str(one.identity),
+            "service": str(one.service),
+            "issuer": one.issuer,
+            "state": one.state,
+            "serial": one.serial,
+            "not_before": stamp(one.not_before),
+            "not_after": stamp(one.not_after),
+        }
+        for one in certificates
+    ]
+    _each(writing, CERTIFICATE, said)
+
+
+def authority_of(connection: Connection) -> tuple[str, bytes] | None:
+    row = connection.execute(select(authority.c.certificate, authority.c.sealed_key)).first()
+    return None if row is None else (row.certificate, bytes(row.sealed_key))
+
+
+def keep_authority(writing: Writing, certificate: str, sealed_key: bytes) -> tuple[str, bytes]:
+    """The first that is kept stands; what stands."""
+    told = {"certificate": certificate, "sealed_key": sealed_key, "now": writing.now}
+    writing.connection.execute(AUTHORITY, told)
+    stands = authority_of(writing.connection)
+    assert stands is not None
+    return stands

@@ -1,0 +1,157 @@
+"""What is known, kept in a database: the only door through which the mesh reads and writes it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from meshfed.catalog import believe, reading, specify, states
+from meshfed.catalog.database import Away, Database
+from meshfed.catalog.follow import Bell, follow
+from meshfed.catalog.model import (
+    CertificateState,
+    Changed,
+    Known,
+    Mesh,
+    Orders,
+    ProxyState,
+    Receipt,
+    Specified,
+)
+from meshfed.catalog.schema import Newer, migrate, pending
+from meshfed.catalog.states import UnknownScope
+from meshfed.catalog.writing import Writing
+
+__all__ = ["Away", "Catalog", "Newer", "UnknownScope", "migrate", "pending"]
+
+T = TypeVar("T")
+
+HEARD = 5.0  # seconds between writes that only say "still there"
+
+
+class Catalog:
+    """One catalog. Every method raises Away while the database cannot be reached or written."""
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = Database(url)
+        self._clock = clock
+        self._bell = Bell()
+        self._turn = asyncio.Lock()  # writers of this process queue here, not in threads
+        self._heard: dict[tuple[str, str], tuple[str, str, float]] = {}
+
+    def close(self) -> None:
+        self._database.close()
+
+    # What the mesh is
+
+    async def configure(self, trust_domain: str, permissive: bool) -> int | None:
+        """The mesh's own settings; the new revision, or None when they were so already."""
+        return await self._change(lambda w: states.configure(w, trust_domain, permissive))
+
+    async def read(self) -> Mesh:
+        """The whole mesh at the newest revision."""
+        return await self._ask(reading.read)
+
+    async def advance(self, mesh: Mesh) -> tuple[Mesh, Changed]:
+        """The newest mesh and what moved since this one; only what moved is read again."""
+        return await self._ask(lambda connection: reading.advance(connection, mesh))
+
+    def follow(self) -> AsyncIterator[int]:
+        """The revision now and whenever it moves, whoever moved it; also after it was away."""
+        return follow(self._database.url, self._bell)
+
+    # What providers see
+
+    async def known(self, provider: str, scope: str) -> Known | None:
+        """What is believed of a scope; None when nothing ever was."""
+        return await self._ask(lambda connection: believe.known(connection, provider, scope))
+
+    async def believe(self, known: Known, *, kind: str, cause: str, who: str = "") -> int | None:
+        """Make this what is known of its scope; None, and nothing written, when it was already.
+
+        An operator's acceptance of the scope is used up by it, unless it is still in doubt.
+        """
+        self._heard.pop((known.provider, known.scope), None)
+        return await self._change(lambda w: believe.believe(w, known, kind), cause, who)
+
+    async def seen(self, provider: str, kind: str, scope: str, *, fault: str = "") -> None:
+        """A provider answered, or failed to; written when that is news or was long ago."""
+        now = time.monotonic()
+        before = self._heard.get((provider, scope))
+        if before and before[:2] == (kind, fault) and now - before[2] < HEARD:
+            return
+        await self._change(lambda w: states.seen(w, provider, kind, scope, fault))
+        self._heard[provider, scope] = (kind, fault, now)
+
+    async def specify(self, specified: Specified) -> int | None:
+        """Make this what a source of policies says; what it got wrong changes nothing in force."""
+        cause = f"{specified.source} changed"
+        return await self._change(lambda w: specify.specify(w, specified), cause)
+
+    # What operators ask
+
+    async def orders(self, provider: str) -> Orders:
+        return await self._ask(lambda connection: states.ordered(connection, provider))
+
+    async def pause(self, provider: str, who: str) -> None:
+        """Stop believing a provider. Raises UnknownScope."""
+        await self._change(lambda w: states.pause(w, provider, who, paused=True), who=who)
+
+    async def resume(self, provider: str, who: str) -> None:
+        """Believe a provider again. Raises UnknownScope."""
+        await self._change(lambda w: states.pause(w, provider, who, paused=False), who=who)
+
+    async def accept(self, scope: str, who: str) -> None:
+        """Let a scope's doubted observation be believed, once. Raises UnknownScope."""
+        await self._change(lambda w: states.accept(w, scope, who), who=who)
+
+    # What proxies and certificates are at
+
+    async def record(
+        self,
+        replica: str,
+        evaluated: int,
+        proxies: Iterable[ProxyState],
+        gone: Iterable[str],
+        receipts: Iterable[Receipt],
+    ) -> None:
+        """What a replica knows of its proxies; one that records nothing for 30 s is silent."""
+        await self._change(lambda w: states.record(w, replica, evaluated, proxies, gone, receipts))
+
+    async def certify(self, rows: Iterable[CertificateState]) -> None:
+        await self._change(lambda w: states.certify(w, rows))
+
+    async def authority(self) -> tuple[str, bytes] | None:
+        """The certificate authority that was kept here, and its sealed key."""
+        return await self._ask(states.authority_of)
+
+    async def keep_authority(self, certificate_pem: str, sealed_key: bytes) -> tuple[str, bytes]:
+        """Keep an authority unless there is one; what stands."""
+
+        def keep(connection: Connection) -> tuple[str, bytes]:
+            writing = Writing(connection, self._clock())
+            return states.keep_authority(writing, certificate_pem, sealed_key)
+
+        return await self._write(keep)
+
+    async def _change(
+        self, act: Callable[[Writing], None], cause: str = "", who: str = ""
+    ) -> int | None:
+        def change(connection: Connection) -> int | None:
+            writing = Writing(connection, self._clock(), cause, who)
+            act(writing)
+            return writing.finish()
+
+        revision = await self._write(change)
+        if revision is not None:
+            self._bell.ring()
+        return revision
+
+    async def _ask(self, act: Callable[[Connection], T]) -> T:
+        return await asyncio.to_thread(self._database.read, act)
+
+    async def _write(self, act: Callable[[Connection], T]) -> T:
+        async with self._turn:
+            return await asyncio.to_thread(self._database.write, act)
