@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, runtime_checkable
+from importlib.metadata import entry_points
+from typing import Protocol, Self, runtime_checkable
 
 from cryptography.x509 import Certificate, CertificateSigningRequest
+
+from meshfed.federation.certificates.keys import Seal
+
+GROUP = "meshfed.issuers"
 
 
 class Unissuable(Exception):
@@ -19,9 +24,30 @@ class Names:
     dns: str = ""
 
 
+class Safe(Protocol):
+    """Where an issuer's certificate and sealed key stand, for all replicas; the catalog is one."""
+
+    async def authority(self) -> tuple[str, bytes] | None:
+        """The certificate (PEM) and the sealed key that stand, if any do."""
+        ...
+
+    async def keep_authority(self, certificate_pem: str, sealed_key: bytes) -> tuple[str, bytes]:
+        """Keep these, unless others stand already; returns what stands."""
+        ...
+
+
 @runtime_checkable
 class Issuer(Protocol):
     """Signs what it is asked to sign: who may ask is decided before it is asked."""
+
+    @classmethod
+    async def open(cls, *, trust_domain: str, safe: Safe, seal: Seal) -> Self:
+        """The issuer of a trust domain, ready to sign; the same for every replica.
+
+        Secrets of its own it keeps in `safe`, sealed with `seal`; anything else it needs it reads
+        from its environment. Raises Unissuable, and Unsealable when `seal` does not fit.
+        """
+        ...
 
     async def sign(
         self, csr: CertificateSigningRequest, names: Names, lifetime: timedelta
@@ -35,3 +61,16 @@ class Issuer(Protocol):
     async def roots(self) -> tuple[Certificate, ...]:
         """What its certificates are verified with; never empty. Raises Unissuable."""
         ...
+
+
+class UnknownIssuer(ValueError):
+    """No installed package brings this type of issuer."""
+
+
+def load(kind: str) -> type[Issuer]:
+    """The issuer class of a type. Raises UnknownIssuer, naming the types there are."""
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if kind not in found:
+        raise UnknownIssuer(f"issuer: {kind!r} is none of {', '.join(sorted(found))}")
+    loaded: type[Issuer] = found[kind].load()
+    return loaded
