@@ -1,0 +1,86 @@
+"""The demo's applications: which runs on which host, and what they report."""
+
+import asyncio
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from meshfed.federation.demo.envoys import INBOUND, OUTBOUND
+from meshfed.federation.demo.folder import LEDGER, Folder, Host
+from meshfed.federation.demo.measure import Call, calls
+from meshfed.federation.demo.processes import Child, Processes
+
+
+def application(host: Host, hosts: Sequence[Host], folder: Folder) -> tuple[str, ...]:
+    """The module of deploy/demo that a host runs, and its arguments."""
+    bind = ("--bind", f"{host.address}:{host.port}")
+    sidecar = ("--sidecar", f"{host.address}:{OUTBOUND}")
+    local = f"{host.address}:{LEDGER}"
+    match host.account:
+        case "bookbuyer":
+            return ("bookbuyer", *sidecar)
+        case "bookthief":
+            return ("bookthief", *sidecar, "--local", local, *targets(host, hosts, folder))
+        case "bookwarehouse":
+            return ("bookwarehouse", *bind, "--ledger", local)
+        case "ledger":
+            return ("ledger", *bind)
+        case version:
+            return ("bookstore", "--name", version, *bind, *sidecar)
+
+
+def targets(thief: Host, hosts: Sequence[Host], folder: Folder) -> tuple[str, ...]:
+    """The doors that the thief tries, and the papers that it shows there."""
+    ledger = next(host for host in hosts if host.account == "ledger")
+    return (
+        *("--papers", str(folder.papers(thief.name)), "--domain", folder.domain),
+        *(part for host in stores(hosts) for part in ("--store", door(host))),
+        *("--ledger", f"{ledger.address}:{INBOUND}"),
+    )
+
+
+def stores(hosts: Sequence[Host]) -> tuple[Host, ...]:
+    return tuple(host for host in hosts if host.account.startswith("bookstore-"))
+
+
+def door(host: Host) -> str:
+    return f"{host.account}@{host.address}:{INBOUND}"
+
+
+def command(module: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"meshfed.demo.{module}", *arguments)
+
+
+class Applications:
+    """The applications that run, and every call that they reported."""
+
+    def __init__(self, folder: Folder, hosts: Sequence[Host], processes: Processes) -> None:
+        self.folder = folder
+        self.hosts = hosts
+        self.processes = processes
+        self.calls: defaultdict[str, list[Call]] = defaultdict(list)  # by host
+        self.tally: Counter[tuple[str, str, str]] = Counter()  # account, path, outcome
+        self.more = asyncio.Event()  # set whenever one has reported
+        self.children: dict[str, tuple[Child, asyncio.Task[None]]] = {}
+
+    async def start(self, host: Host) -> None:
+        """Start a host's application, and wait until it is ready."""
+        arguments = application(host, self.hosts, self.folder)
+        child = await self.processes.start(f"{host.name}.app", command(*arguments), pipe=True)
+        await child.reports.readline()  # `ready`, or its end, which the watch reports
+        reading = self.processes.tasks.create_task(self.read(host, child))
+        self.children[host.name] = (child, reading)
+
+    async def read(self, host: Host, child: Child) -> None:
+        async for line in child.reports:
+            for call in calls(json.loads(line)):
+                self.calls[host.name].append(call)
+                self.tally[host.account, call.path, call.outcome] += 1
+            self.more.set()
+
+    async def stop(self, *names: str) -> None:
+        """Stop applications, and read to the end what they have to say."""
+        stopped = [self.children.pop(name) for name in names]
+        await self.processes.stop(*(child for child, _ in stopped))
+        await asyncio.gather(*(reading for _, reading in stopped))

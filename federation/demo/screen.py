@@ -1,0 +1,111 @@
+"""What a person sees of the demo: a live table while it runs, and what it measured at the end."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from meshfed.federation.demo.measure import VERSIONS, Edit, Measured, Phase, begun, tally, whole
+
+REFRESHED_EVERY = 0.25  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the demo stands."""
+
+    act: str
+    tally: Counter[tuple[str, str, str]]
+    in_sync: int = 0
+    proxies: int = 0
+    change: str = ""
+    last: Edit | None = None
+
+
+def took(edit: Edit) -> str:
+    return (
+        f"{edit.edit_to_ack_ms:.0f} ms from the edit until every proxy had it"
+        f" ({edit.propagation_ms:.1f} ms from the commit)"
+    )
+
+
+def live(now: Progress) -> Table:
+    """The table while the demo runs; counts are totals since it began."""
+    table = Table(title=now.act, title_justify="left", show_header=False, min_width=72)
+    for row in live_rows(now):
+        table.add_row(*row)
+    return table
+
+
+def live_rows(now: Progress) -> tuple[tuple[str, str, str], ...]:
+    bought = {version: now.tally["bookbuyer", "bookstore", version] for version in VERSIONS}
+    thief = Counter[tuple[str, str]]()
+    for (account, path, outcome), count in now.tally.items():
+        if account == "bookthief":
+            thief[path, outcome] += count
+    return (
+        *(("bookbuyer", f"bought at {version}", str(bought[version])) for version in VERSIONS),
+        ("", "failed", str(now.tally["bookbuyer", "bookstore", "failed"])),
+        ("bookthief", "refused by its own sidecar", str(thief["sidecar", "denied"])),
+        ("", "refused by the bookstores' sidecars", str(thief["store", "denied"])),
+        ("", "refused by the ledger's sidecar", str(thief["ledger", "denied"])),
+        ("", "allowed", str(sum(n for (_, outcome), n in thief.items() if outcome == "allowed"))),
+        ("bookwarehouse", "entries in the ledger", str(now.tally["bookwarehouse", "ledger", "ok"])),
+        ("proxies", "in sync", f"{now.in_sync} of {now.proxies}"),
+        ("last change", now.change or "none yet", took(now.last) if now.last else ""),
+    )
+
+
+def summary(run: Measured) -> Table:
+    """The table at the end."""
+    edits = (None, *run.splits)
+    table = Table("", *VERSIONS, "failed", "thief denied", "by stores", "edit → every proxy")
+    for phase, edit in zip(run.phases, edits, strict=True):
+        table.add_row(*phase_row(run, phase), f"{edit.edit_to_ack_ms:.0f} ms" if edit else "")
+    table.add_row(*removal_row(run), f"{run.removal.edit.edit_to_ack_ms:.0f} ms")
+    table.caption = (
+        f"{run.proxies} proxies, {run.handshakes} mutual TLS handshakes, plaintext refused;"
+        f" {tally(run.warehouse, 'ledger')['ok']} entries in the ledger, none of them the thief's"
+    )
+    return table
+
+
+def phase_row(run: Measured, phase: Phase) -> tuple[str, ...]:
+    sold = tally(whole(run.buyer, phase.applied, phase.until), "bookstore")
+    failed = tally(begun(run.buyer, phase.since, phase.until), "bookstore")["failed"]
+    denied = tally(begun(run.thief, phase.since, phase.until), "sidecar")["denied"]
+    counts = (*(sold[version] for version in VERSIONS), failed, denied, phase.refused)
+    return ("split {}/{}".format(*phase.weights), *map(str, counts))
+
+
+def removal_row(run: Measured) -> tuple[str, ...]:
+    edit, until = run.removal.edit, run.removal.until
+    sold = tally(whole(run.buyer, edit.applied, until), "bookstore")
+    failed = tally(begun(run.buyer, edit.renamed, until), "bookstore")["failed"]
+    return ("a host removed", *map(str, (*(sold[version] for version in VERSIONS), failed)), "", "")
+
+
+class Screen:
+    """Shows progress: as a table that lives on a terminal, else as a line for each act."""
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        self.console = console
+        self.lively = console.is_terminal and not quiet
+        self.aside = Console(stderr=True)
+
+    def act(self, text: str) -> None:
+        if not self.lively:
+            self.aside.print(text, highlight=False)
+
+    async def follow(self, now: Callable[[], Awaitable[Progress]]) -> None:
+        """Redraw until cancelled."""
+        if not self.lively:
+            return
+        with Live(console=self.console, auto_refresh=False, transient=True) as shown:
+            while True:
+                shown.update(live(await now()), refresh=True)
+                await asyncio.sleep(REFRESHED_EVERY)
