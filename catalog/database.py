@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -18,7 +18,7 @@ T = TypeVar("T")
 LOCK = 0x6D657368  # "mesh": the advisory lock under which Postgres writers take turns
 
 # A partition must end as an error within seconds, not as a hung thread.
-POSTGRES = {
+POSTGRES: dict[str, Any] = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
     "keepalives_interval": 2,

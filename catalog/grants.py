@@ -110,8 +110,8 @@ def _of_split(split: TrafficSplit) -> Iterator[Share]:
     for backend in split.backends:
         weights[backend.service] = weights.get(backend.service, 0) + backend.weight
     total = sum(weights.values())
-    for backend, weight in weights.items():
+    for service, weight in weights.items():
         yield Share(
-            str(split.name), str(split.service), str(backend), weight, total,
+            str(split.name), str(split.service), str(service), weight, total,
             ", ".join(split.matches),
         )  # fmt: skip
