@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, and_, delete, insert, select, update
 
 from meshfed.catalog import rows
-from meshfed.catalog.grants import grants, shares
+from meshfed.catalog.spread import grants, shares
 from meshfed.catalog.differences import difference
 from meshfed.catalog.model import ObjectName, Policy, Specified
 from meshfed.catalog.schema import CURRENT, policies, scopes
