@@ -49,12 +49,18 @@ class Resource:
         return f"Resource({self.name!r}, {self.version})"  # a secret's bytes never reach a log
 
 
+def packed(message: Message) -> Any:
+    """The same content is the same bytes, maps included."""
+    answer = Any()
+    answer.Pack(message, deterministic=True)
+    return answer
+
+
 def resource(name: str, message: Message) -> Resource:
-    packed = Any()
-    packed.Pack(message, deterministic=True)
-    version = sha256(packed.value).hexdigest()[:16]
-    wrapped = discovery_pb2.Resource(name=name, version=version, resource=packed)
-    return Resource(name, version, packed.SerializeToString(), wrapped.SerializeToString())
+    content = packed(message)
+    version = sha256(content.value).hexdigest()[:16]
+    wrapped = discovery_pb2.Resource(name=name, version=version, resource=content)
+    return Resource(name, version, content.SerializeToString(), wrapped.SerializeToString())
 
 
 Resources = Mapping[str, Resource]

@@ -1,0 +1,255 @@
+"""Routes: where a request goes by its authority, and who may make it."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.internal.containers import MessageMap
+from google.protobuf.message import Message
+
+from meshfed.catalog.model import HttpMatch, Identity, ServiceName
+from meshfed.catalog.view import Choice, Inbound, Outbound, Share, View
+from meshfed.xds.clusters import TUNNEL, local_name
+from meshfed.xds.rbac import (
+    ANY_PATH,
+    HeaderMatcher,
+    headers,
+    method,
+    named_methods,
+    per_caller,
+    per_route,
+    regex,
+)
+from meshfed.xds.resource import packed
+
+OUTBOUND = "outbound"
+RBAC_FILTER = "envoy.filters.http.rbac"
+CONNECT = "CONNECT"
+# Nothing of a request has reached an application in any of these cases: it is safe to ask another.
+RETRY_ON = "connect-failure,refused-stream,reset-before-request"
+
+Route = route_components_pb2.Route
+RouteAction = route_components_pb2.RouteAction
+RouteMatch = route_components_pb2.RouteMatch
+VirtualHost = route_components_pb2.VirtualHost
+WeightedCluster = route_components_pb2.WeightedCluster
+RouteConfiguration = route_pb2.RouteConfiguration
+
+
+def inbound_routes(inbound: Inbound, trust_domain: str) -> RouteConfiguration:
+    """One route, that carries the policies; retried only where the application heard nothing."""
+    name = inbound_name(inbound.service, inbound.port)
+    route = Route(
+        name="application",
+        match=RouteMatch(prefix="/"),
+        route=forward(cluster=local_name(inbound.service, inbound.port)),
+    )
+    if inbound.grants is not None:
+        enforce(route.typed_per_filter_config, per_route(inbound.grants, trust_domain))
+    return RouteConfiguration(
+        name=name, virtual_hosts=[VirtualHost(name=name, domains=["*"], routes=[route])]
+    )
+
+
+def explicit_routes(view: View) -> RouteConfiguration:
+    """An HTTP proxy's: by authority, and CONNECT to one."""
+    services: defaultdict[ServiceName, list[Outbound]] = defaultdict(list)
+    for outbound in view.outbound:
+        services[outbound.service].append(outbound)
+    hosts = [host for ports in services.values() for host in service_hosts(ports)]
+    return RouteConfiguration(name=OUTBOUND, virtual_hosts=[*hosts, unknown(view.proxy.identity)])
+
+
+def transparent_routes(
+    name: str, outbounds: Sequence[Outbound], identity: Identity
+) -> RouteConfiguration:
+    """Where the address alone says which service is meant, any authority will do."""
+    if len(outbounds) == 1:
+        host = VirtualHost(name=host_name(outbounds[0]), domains=["*"], routes=plain(outbounds[0]))
+        return RouteConfiguration(name=name, virtual_hosts=[host])
+    hosts = [
+        VirtualHost(name=host_name(o), domains=cluster_domains(o), routes=plain(o))
+        for o in outbounds
+    ]
+    return RouteConfiguration(name=name, virtual_hosts=[*hosts, unknown(identity)])
+
+
+def inbound_name(service: ServiceName, port: int) -> str:
+    return f"inbound|{service}|{port}"
+
+
+def host_name(outbound: Outbound) -> str:
+    return f"{outbound.service}|{outbound.port.number}"
+
+
+def cluster_domains(outbound: Outbound) -> list[str]:
+    """The names that callers inside a cluster use for it, with and without the port."""
+    names = [f"{outbound.service}{end}" for end in ("", ".svc", ".svc.cluster.local")]
+    return [f"{name}{port}" for name in names for port in ("", f":{outbound.port.number}")]
+
+
+def service_hosts(outbounds: Sequence[Outbound]) -> list[VirtualHost]:
+    """A host for each port, and one that says which ports there are."""
+    service = outbounds[0].service
+    meant = unspoken(outbounds)
+    hosts = []
+    for outbound in outbounds:
+        domains = [f"{service}:{outbound.port.number}"]
+        if outbound is meant:
+            domains.insert(0, str(service))
+        inside = plain(outbound) if outbound.port.protocol.is_http else [opaque(outbound)]
+        routes = [connect(outbound), *inside]
+        hosts.append(VirtualHost(name=host_name(outbound), domains=domains, routes=routes))
+    ports = ", ".join(f"{o.port.number} ({o.port.protocol})" for o in outbounds)
+    why = f"{service} can be called on port {ports}: name one of them\n"
+    others = [f"{service}:*"] if meant else [str(service), f"{service}:*"]
+    hosts.append(VirtualHost(name=f"{service}|ports", domains=others, routes=refusals(404, why)))
+    return hosts
+
+
+def unspoken(outbounds: Sequence[Outbound]) -> Outbound | None:
+    """The port that is meant when none is named: the only one, else 80."""
+    if len(outbounds) == 1:
+        return outbounds[0]
+    return next((o for o in outbounds if o.port.number == 80), None)
+
+
+def plain(outbound: Outbound) -> list[Route]:
+    return [route for choice in outbound.choices for route in chosen(choice)]
+
+
+def chosen(choice: Choice) -> list[Route]:
+    matches = [RouteMatch(prefix="/")]
+    if choice.matches is not None:
+        matches = [route_match(m, name) for m in choice.matches for name in methods(m)]
+    return [destination(match, choice) for match in matches]
+
+
+def methods(match: HttpMatch) -> list[str]:
+    return named_methods(match) or [""]
+
+
+def route_match(match: HttpMatch, name: str) -> RouteMatch:
+    conditions: list[HeaderMatcher] = headers(match)
+    if name:
+        conditions.insert(0, method(name))
+    if match.path_regex == ANY_PATH:
+        return RouteMatch(prefix="/", headers=conditions)
+    return RouteMatch(safe_regex=regex(match), headers=conditions)
+
+
+def destination(match: RouteMatch, choice: Choice) -> Route:
+    if not choice.shares:
+        return refusal(match, 503, f"{choice.why}\n")
+    route = Route(match=match, route=by_weight(choice.shares))
+    if len(choice.shares) == 1 and choice.shares[0].target.requests is not None:
+        enforce(route.typed_per_filter_config, per_caller(choice.shares[0].target.requests))
+    return route
+
+
+def by_weight(shares: Sequence[Share]) -> RouteAction:
+    if len(shares) == 1:
+        return forward(cluster=shares[0].target.assignment.name)
+    weighted = [cluster_weight(share) for share in by_name(shares)]
+    return forward(weighted_clusters=WeightedCluster(clusters=weighted))
+
+
+def by_name(shares: Iterable[Share]) -> list[Share]:
+    return sorted(shares, key=lambda share: share.target.assignment.name)
+
+
+def cluster_weight(share: Share) -> WeightedCluster.ClusterWeight:
+    answer = WeightedCluster.ClusterWeight(name=share.target.assignment.name)
+    answer.weight.value = share.weight
+    if share.target.requests is not None:
+        enforce(answer.typed_per_filter_config, per_caller(share.target.requests))
+    return answer
+
+
+def forward(*, cluster: str = "", weighted_clusters: WeightedCluster | None = None) -> RouteAction:
+    """Without Envoy's 15 s timeout: how long an answer takes is the application's affair."""
+    action = (
+        RouteAction(weighted_clusters=weighted_clusters)
+        if weighted_clusters
+        else RouteAction(cluster=cluster)
+    )
+    action.timeout.CopyFrom(Duration())
+    action.retry_policy.retry_on = RETRY_ON
+    action.retry_policy.num_retries.value = 2
+    action.retry_policy.host_selection_retry_max_attempts = 3
+    action.retry_policy.retry_host_predicate.append(previous_hosts())
+    return action
+
+
+def previous_hosts() -> route_components_pb2.RetryPolicy.RetryHostPredicate:
+    """Another try is another host's."""
+    return route_components_pb2.RetryPolicy.RetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts",
+        typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
+    )
+
+
+def connect(outbound: Outbound) -> Route:
+    """CONNECT, which gRPC and websocket clients say to a proxy.
+
+    An HTTP service's tunnel ends in this sidecar again: each request inside is routed by itself.
+    """
+    choice = outbound.choices[-1]
+    http = outbound.port.protocol.is_http
+    if not http and not choice.shares:
+        return refusal(connecting(), 503, f"{choice.why}\n")
+    action = forward(cluster=TUNNEL) if http else by_weight(choice.shares)
+    action.upgrade_configs.append(
+        RouteAction.UpgradeConfig(
+            upgrade_type=CONNECT, connect_config=RouteAction.UpgradeConfig.ConnectConfig()
+        )
+    )
+    return Route(match=connecting(), route=action)
+
+
+def connecting() -> RouteMatch:
+    return RouteMatch(connect_matcher=RouteMatch.ConnectMatcher())
+
+
+def opaque(outbound: Outbound) -> Route:
+    local = outbound.port.local
+    how = f"connect to its local port {local}" if local else "give its port a `local` port"
+    speaks = f"{outbound.service}:{outbound.port.number} speaks {outbound.port.protocol}"
+    return refusal(RouteMatch(prefix="/"), 404, f"{speaks}: use CONNECT, or {how}\n")
+
+
+def unknown(identity: Identity) -> VirtualHost:
+    """The same words for what does not exist and for what is not this caller's to know."""
+    why = (
+        f" is not a service that {identity} may call: there is none of that name, or no"
+        " TrafficTarget lets it\n"
+    )
+    return VirtualHost(name="unknown", domains=["*"], routes=refusals(404, why, named=True))
+
+
+def refusals(status: int, why: str, *, named: bool = False) -> list[Route]:
+    # A prefix does not match CONNECT.
+    return [
+        refusal(match, status, why, named=named) for match in (connecting(), RouteMatch(prefix="/"))
+    ]
+
+
+def refusal(match: RouteMatch, status: int, why: str, *, named: bool = False) -> Route:
+    """An answer of the sidecar's own; `named` begins it with the authority that was asked for."""
+    answer = route_components_pb2.DirectResponseAction(status=status)
+    if named:
+        text = base_pb2.DataSource(inline_string=f"%REQ(:AUTHORITY)%{why}")
+        answer.body_format.CopyFrom(
+            substitution_format_string_pb2.SubstitutionFormatString(text_format_source=text)
+        )
+    else:
+        answer.body.inline_string = why
+    return Route(match=match, direct_response=answer)
+
+
+def enforce(filters: MessageMap[str, Any], rules: Message) -> None:
+    filters[RBAC_FILTER].CopyFrom(packed(rules))
