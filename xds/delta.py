@@ -1,0 +1,99 @@
+"""The incremental dialect of xDS: what a request means, and what a response says."""
+
+from collections.abc import Iterator
+
+from envoy.config.core.v3 import base_pb2
+from envoy.service.discovery.v3 import discovery_pb2
+
+from meshfed.xds.resource import Resource, Resources
+from meshfed.xds.subscription import Push, Subscription
+from meshfed.xds.wire import CONTROL_PLANE, frames
+
+# gRPC clients, and Envoy's Google-gRPC streams, refuse messages over 4 MB; small ones also let
+# a slow client's answers come in between.
+MOST_BYTES = 1_000_000
+
+
+def read(
+    subscription: Subscription,
+    request: discovery_pb2.DeltaDiscoveryRequest,
+    resources: Resources,
+) -> None:
+    """Subscriptions are believed whatever the nonce says: only the answer may be stale (D2)."""
+    subscribe = set(request.resource_names_subscribe)
+    unsubscribe = set(request.resource_names_unsubscribe)
+    if not subscription.introduced:
+        _begin(subscription, subscribe, dict(request.initial_resource_versions), resources)
+        subscribe = set()
+    if "*" in unsubscribe:
+        subscription.narrow()
+    _unsubscribe(subscription, unsubscribe & subscription.names)
+    if "*" in subscribe:
+        subscription.wildcard = True
+        subscription.current = None
+    if names := subscribe - {"*"}:
+        subscription.ask(names)
+
+
+def _begin(
+    subscription: Subscription, subscribe: set[str], initial: dict[str, str], resources: Resources
+) -> None:
+    subscription.introduced = True
+    subscription.wildcard = "*" in subscribe or (subscription.whole and not subscribe)
+    subscription.greeting = subscription.wildcard and not initial
+    subscription.ask(subscribe - {"*"})
+    for name, version in initial.items():
+        if subscription.wildcard or name in subscription.names:
+            subscription.hold(name, version)
+            if name in resources and resources[name].version == version:
+                subscription.good[name] = resources[name]
+    if subscription.whole:
+        subscription.owed -= initial.keys()
+    else:
+        # Whoever was warming when the stream broke waits for a response, whatever it holds (D7).
+        subscription.owed |= subscription.held.keys()
+
+
+def _unsubscribe(subscription: Subscription, names: set[str]) -> None:
+    if not subscription.wildcard:
+        subscription.forget(names)
+    elif names:
+        # Still wanted by the wildcard: the client must be told what it is now (D8).
+        subscription.names -= names
+        subscription.owed |= names
+        subscription.current = None
+
+
+def due(subscription: Subscription, resources: Resources, *, breaking: bool) -> Push | None:
+    changed = subscription.changed(resources)
+    removed = {name for name in subscription.owed if name not in changed}
+    if breaking:
+        removed.update(subscription.gone(resources))
+    if not (changed or removed or subscription.greeting):
+        return None
+    upserts = tuple(changed.values())
+    return Push(upserts, tuple(sorted(removed)), upserts)
+
+
+def parts(push: Push) -> Iterator[Push]:
+    """The same in messages of a size that every client takes; removals come last."""
+    some: list[Resource] = []
+    size = 0
+    for resource in push.resources:
+        if some and size + len(resource.delta) > MOST_BYTES:
+            yield Push(tuple(some))
+            some, size = [], 0
+        some.append(resource)
+        size += len(resource.delta)
+    yield Push(tuple(some), push.removed)
+
+
+def body(kind: str, push: Push, version: str, nonce: str) -> bytes:
+    header = discovery_pb2.DeltaDiscoveryResponse(
+        type_url=kind,
+        system_version_info=version,
+        nonce=nonce,
+        removed_resources=push.removed,
+        control_plane=base_pb2.ControlPlane(identifier=CONTROL_PLANE),
+    )
+    return frames(header.SerializeToString(), [resource.delta for resource in push.resources])

@@ -1,0 +1,236 @@
+"""What one client asked for of one resource type, what it holds, and what it has yet to answer."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from meshfed.xds.resource import Resource, Resources, Type
+
+# Without names the first request for these means all of them; in SotW, what is absent is deleted.
+WHOLE = frozenset({Type.CLUSTER, Type.LISTENER})
+
+# Envoy withholds the answer to a CDS response until its clusters are warm, which ends by itself
+# after initial_fetch_timeout (15 s). Whoever waits for an answer waits a little longer than that.
+GATE = 16.0
+
+# A client that reads but never answers must not cost memory for ever.
+MOST_UNANSWERED = 16
+
+UNSURE = ""  # the version of a resource whose update was rejected: never equal to a real one
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One update of one type, before it is bytes. `changed` are those of them that are news."""
+
+    resources: tuple[Resource, ...]
+    removed: tuple[str, ...] = ()
+    changed: tuple[Resource, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A response that the client has not answered yet."""
+
+    number: int
+    at: float
+    version: str
+    resources: tuple[Resource, ...]
+    fresh: frozenset[str]  # names that the client did not hold before
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The client's word on one response. Times are of the clock that was passed in."""
+
+    kind: str  # a type URL
+    number: int
+    version: str
+    sent_at: float
+    answered_at: float
+    rejected: str = ""
+
+
+@dataclass(slots=True)
+class Subscription:
+    """One type's half of a conversation; knows nothing of the other types."""
+
+    kind: str
+    wildcard: bool = False
+    names: set[str] = field(default_factory=set)
+    introduced: bool = False  # the first request of this type was seen
+    named: bool = False  # names were given once: an empty list is no longer a wildcard (S3)
+    greeting: bool = False  # the first answer is due even if it is empty (D10)
+    owed: set[str] = field(default_factory=set)  # to be answered, whether or not they changed
+    held: dict[str, str] = field(default_factory=dict)  # name to the version last sent
+    good: dict[str, Resource] = field(default_factory=dict)  # last accepted
+    rejected: dict[str, frozenset[str]] = field(default_factory=dict)  # versions, by name
+    unanswered: dict[str, Sent] = field(default_factory=dict)  # by nonce, oldest first
+    answered: str = ""  # the nonce last answered
+    current: Resources | None = None  # nothing is left to send of these
+    digest: int = 0  # over `held`
+
+    @property
+    def whole(self) -> bool:
+        return self.kind in WHOLE
+
+    @property
+    def version(self) -> str:
+        """What the client holds, as a hash that does not depend on how it came to hold it."""
+        return f"{self.digest:016x}"
+
+    # What is asked for
+
+    def ask(self, names: Iterable[str]) -> None:
+        names = set(names)
+        self.names |= names
+        self.owed |= names
+        self.current = None
+
+    def ask_again(self) -> None:
+        self.owed |= self.names
+        if self.wildcard:
+            self.owed |= self.held.keys()
+        self.current = None
+
+    def forget(self, names: Iterable[str]) -> None:
+        """The client dropped these: if it asks again it needs them again (D9)."""
+        for name in names:
+            self.names.discard(name)
+            self.owed.discard(name)
+            self.drop(name)
+        self.current = None
+
+    def narrow(self) -> None:
+        """No longer everything: only what was asked for by name stays (S4)."""
+        self.wildcard = False
+        self.forget(self.held.keys() - self.names)
+
+    # What is due
+
+    def asked(self, resources: Resources) -> Iterable[Resource]:
+        if self.wildcard:
+            return resources.values()
+        return (resources[name] for name in self.names if name in resources)
+
+    def changed(self, resources: Resources) -> dict[str, Resource]:
+        """What is news to the client, and what it is owed; never what it rejected before."""
+        for name in [n for n in self.rejected if not self._refused(n, resources)]:
+            del self.rejected[name]
+        news = {r.name: r for r in self.asked(resources) if self.held.get(r.name) != r.version}
+        for name in self.rejected.keys() & news.keys():
+            del news[name]
+        for name in self.owed:
+            if answer := self.acceptable(resources.get(name)):
+                news[name] = answer
+        return news
+
+    def _refused(self, name: str, resources: Resources) -> bool:
+        """Whether what it should have under this name now is what it rejected."""
+        return name in resources and resources[name].version in self.rejected[name]
+
+    def acceptable(self, resource: Resource | None) -> Resource | None:
+        """It, or the last good one in place of one that was rejected."""
+        if resource and resource.version in self.rejected.get(resource.name, ()):
+            return self.good.get(resource.name)
+        return resource
+
+    def gone(self, resources: Resources) -> list[str]:
+        return sorted(self.held.keys() - resources.keys())
+
+    @property
+    def gate(self) -> float | None:
+        """Until when a push waits for the answer to the one before."""
+        return next((sent.at + GATE for sent in self.unanswered.values()), None)
+
+    def standing(self, resources: Resources) -> bool:
+        """Whether the client refuses something of what it should have now."""
+        return any(
+            self._refused(name, resources) and (self.wildcard or name in self.names)
+            for name in self.rejected
+        )
+
+    # What was sent and answered
+
+    def hold(self, name: str, version: str) -> None:
+        if name in self.held:
+            self.digest ^= fold(name, self.held[name])
+        self.held[name] = version
+        self.digest ^= fold(name, version)
+
+    def drop(self, name: str) -> None:
+        if name in self.held:
+            self.digest ^= fold(name, self.held.pop(name))
+        self.good.pop(name, None)
+
+    def send(self, push: Push, number: int, now: float) -> None:
+        fresh = frozenset(r.name for r in push.resources if r.name not in self.held)
+        for resource in push.resources:
+            self.hold(resource.name, resource.version)
+        for name in push.removed:
+            self.drop(name)
+        self.greeting = False
+        self.owed.clear()
+        self.unanswered[str(number)] = Sent(number, now, self.version, push.resources, fresh)
+        if len(self.unanswered) > MOST_UNANSWERED:
+            del self.unanswered[next(iter(self.unanswered))]
+
+    def answer(self, nonce: str, rejected: str | None, now: float) -> Answer | None:
+        """Take an acknowledgement or a rejection; None for a nonce that nothing waits for."""
+        sent = self.unanswered.pop(nonce, None)
+        if sent is None:
+            return None
+        # Answers come in order, and a SotW client gives only the last of several.
+        for older in [n for n, s in self.unanswered.items() if s.number < sent.number]:
+            self._accept(self.unanswered.pop(older).resources)
+        self.answered = nonce
+        bad = frozenset[str]() if rejected is None else blamed(rejected, sent.resources)
+        # Envoy and gRPC apply the good ones of a response that they reject (xds.md, N3).
+        self._accept(r for r in sent.resources if r.name not in bad)
+        self._reject([r for r in sent.resources if r.name in bad], sent.fresh)
+        return Answer(self.kind, sent.number, sent.version, sent.at, now, said(rejected))
+
+    def _accept(self, resources: Iterable[Resource]) -> None:
+        for resource in resources:
+            if self.held.get(resource.name) == resource.version:  # not dropped or outdated since
+                self.good[resource.name] = resource
+
+    def _reject(self, resources: Iterable[Resource], fresh: frozenset[str]) -> None:
+        for resource in resources:
+            name, version = resource.name, resource.version
+            self.rejected[name] = self.rejected.get(name, frozenset()) | {version}
+            if name in self.good and self.good[name].version == version:
+                del self.good[name]
+            if self.held.get(name) != version:
+                continue
+            self.hold(name, UNSURE)
+            # A rejected cluster keeps warming, and withholds the answers to all later ones, until
+            # its name is replaced or removed (tried with Envoy 1.40; envoy#14598). What the client
+            # had from an earlier stream is left alone: those bytes are not ours to repeat.
+            if self.kind == Type.CLUSTER and (name in self.good or name in fresh):
+                self.owed.add(name)
+                self.current = None
+
+
+def fold(name: str, version: str) -> int:
+    return int.from_bytes(blake2b(f"{name}\0{version}".encode(), digest_size=8).digest())
+
+
+def blamed(words: str, resources: Iterable[Resource]) -> frozenset[str]:
+    """The names that a rejection mentions, as Envoy does for CDS and LDS; all, if it names none."""
+    names = frozenset(resource.name for resource in resources)
+    return frozenset(name for name in names if mentions(words, name)) or names
+
+
+def mentions(words: str, name: str) -> bool:
+    return name in words and bool(
+        re.search(rf"(?<![\w|/.-]){re.escape(name)}(?!\.?[\w|/-])", words)
+    )
+
+
+def said(words: str | None) -> str:
+    """A rejection in one short line. Envoy may append a dump of the response, keys and all."""
+    if words is None:
+        return ""
+    return " ".join(words.partition("goo.gle/debugonly")[0].split())[:500] or "rejected"
