@@ -1,0 +1,132 @@
+"""What one workload's Envoy needs to connect: its key, its certificate, and where to ask."""
+
+import asyncio
+import shlex
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from meshfed.catalog.model import Workload
+from meshfed.catalog.store import Catalog
+from meshfed.federation.certificates import proxyfiles
+from meshfed.federation.certificates.issuer import Unissuable, UnknownIssuer, load
+from meshfed.federation.certificates.keys import Unsealable
+from meshfed.federation.findings import nearest
+from meshfed.federation.settings import Settings
+from meshfed.xds.bootstrap import Address
+
+ADMIN = 15000  # ARCHITECTURE.md, section 6
+# A listener that changes must not keep established connections for Envoy's default of ten minutes.
+ENVOY = ("envoy", "--drain-time-s", "5", "--drain-strategy", "immediate", "--config-path")
+
+
+class Unbootstrappable(Exception):
+    """No Envoy can be set up for this name; one line, with what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrapped:
+    """What was written, and how to start an Envoy with it."""
+
+    files: tuple[Path, ...]
+    command: str
+
+
+def named(name: str, workloads: Iterable[Workload]) -> Workload:
+    """The workload of a name or an id. Raises Unbootstrappable."""
+    everyone = tuple(workloads)
+    found = [workload for workload in everyone if name in (workload.name, workload.id)]
+    if not found:
+        raise Unbootstrappable(f"no workload {name}{_perhaps(name, everyone)}")
+    if len(found) > 1:
+        which = ", ".join(f"{each.id} ({each.scope})" for each in found)
+        raise Unbootstrappable(f"{len(found)} workloads are called {name}; use an id: {which}")
+    if found[0].identity is None:
+        raise Unbootstrappable(f"{name} has no identity: give it one where {found[0].scope} says")
+    return found[0]
+
+
+def control_plane(listen: str, addresses: Sequence[str]) -> str:
+    """Where a workload at these addresses finds what listens on `listen`.
+
+    A wildcard is replaced by the address of this machine that the kernel would send from to that
+    workload: on its own machine 127.0.0.1, on a machine of several networks the right one.
+    """
+    host, _, port = listen.rpartition(":")
+    if not (wildcard := _wildcard(host)):
+        return listen
+    families = (socket.AF_INET,) if wildcard == 4 else (socket.AF_INET6, socket.AF_INET)
+    for family in families:
+        for address in addresses:
+            if source := _source(family, address):
+                return f"[{source}]:{port}" if ":" in source else f"{source}:{port}"
+    return f"{socket.getfqdn()}:{port}"
+
+
+def admin(workload: Workload) -> Address:
+    """Where a sidecar's own pages are: loopback only, apart from its neighbours' on one machine."""
+    try:
+        own = ip_address(workload.bind).is_loopback
+    except ValueError:
+        own = False
+    return Address(workload.bind if own else "127.0.0.1", ADMIN)
+
+
+def _wildcard(host: str) -> int:
+    """The IP version of which this is the wildcard, or 0."""
+    try:
+        address = ip_address(host.strip("[]") or "::")
+    except ValueError:
+        return 0
+    return address.version if address.is_unspecified else 0
+
+
+def _source(family: socket.AddressFamily, address: str) -> str:
+    """From which address this machine would send to that one; nothing is sent."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address, 9))
+        except OSError:  # another family, a name, or no route
+            return ""
+        return str(probe.getsockname()[0])
+
+
+def _perhaps(name: str, workloads: Sequence[Workload]) -> str:
+    if not workloads:
+        return ": none is known yet; is `meshfed serve` running?"
+    near = nearest(name, {workload.name for workload in workloads})
+    return f"; did you mean {near}?" if near else "; see `meshfed get workloads`"
+
+
+async def bootstrap(
+    settings: Settings, name: str, folder: Path, *, xds: str | None = None
+) -> Bootstrapped:
+    """Write all that Envoy needs into a folder, or renew it. Raises Unbootstrappable, Away.
+
+    It signs with the authority in the catalog, so it works where the control plane's key is, and
+    `serve` need not run.
+    """
+    domain = settings.mesh.trust_domain
+    with closing(Catalog(settings.catalog)) as catalog:
+        workload = named(name, (await catalog.read()).workloads.values())
+        try:
+            where = Address.parse(xds or control_plane(settings.xds.listen, workload.addresses))
+            issuer = await load(settings.certificates.issuer).open(
+                trust_domain=domain, safe=catalog, seal=settings.certificates.seal
+            )
+            secrets = await proxyfiles.credentials(
+                issuer, workload, domain, settings.certificates.proxy_lifetime
+            )
+        except (Unissuable, UnknownIssuer, Unsealable) as why:
+            raise Unbootstrappable(str(why)) from why
+        except ValueError as why:
+            raise Unbootstrappable(f"--xds: {why}") from why
+    at = await asyncio.to_thread(folder.absolute)
+    files = {**proxyfiles.start(workload, domain, where, admin(workload), at), **secrets}
+    await asyncio.to_thread(proxyfiles.write, at, files)
+    return Bootstrapped(
+        tuple(at / name for name in files), shlex.join((*ENVOY, str(at / proxyfiles.ENVOY)))
+    )

@@ -1,0 +1,66 @@
+"""The command line: `meshfed`, its five groups, and how it ends."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from meshfed.federation.cli import archive, migrate, provider, proxy, reading, serve, sql, validate
+from meshfed.federation.cli.options import EXPLAIN, MAINTAIN, RUN, SEE
+from meshfed.federation.cli.output import Finding, say
+
+app = typer.Typer(
+    name="meshfed",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        serve.version()
+        raise typer.Exit
+
+
+@app.callback()
+def meshfed(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say which version."),
+    ] = False,
+) -> None:
+    """One mesh over Kubernetes, Azure VMs and your own hosts, whose state is a SQL database.
+
+    Example: meshfed demo
+    """
+
+
+app.command(rich_help_panel=RUN)(serve.serve)
+app.command(rich_help_panel=RUN)(serve.demo)
+app.command(rich_help_panel=RUN)(migrate.migrate)
+app.command(rich_help_panel=RUN)(serve.version)
+app.command(rich_help_panel=SEE)(reading.get)
+app.command(rich_help_panel=SEE)(sql.sql)
+app.add_typer(proxy.app, name="proxy", rich_help_panel=SEE)
+app.command(rich_help_panel=EXPLAIN)(validate.validate)
+app.command(rich_help_panel=MAINTAIN)(archive.backup)
+app.command(rich_help_panel=MAINTAIN)(archive.restore)
+app.add_typer(provider.app, name="provider", rich_help_panel=MAINTAIN)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """0 when all is well, 1 for a finding or a refused input, 2 for usage, 130 for Ctrl-C."""
+    try:
+        app(arguments, prog_name="meshfed")
+    except Finding as finding:
+        say(str(finding))
+        sys.exit(1)
+    except OSError as error:  # a file that cannot be read, a full disk
+        say(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

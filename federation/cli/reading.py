@@ -1,0 +1,166 @@
+"""`meshfed get`: what is known, one view of the catalog at a time."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meshfed.federation.cli.options import CatalogUrl, Config, Output
+from meshfed.federation.cli.output import (
+    Finding,
+    Format,
+    Row,
+    picked,
+    rendered,
+    say,
+    terminal_width,
+    write,
+)
+
+if TYPE_CHECKING:
+    from meshfed.catalog.reader import Answer
+
+BEAT = 0.5  # seconds between two looks at the catalog when watching
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    SERVICES = "services"
+    ENDPOINTS = "endpoints"
+    WORKLOADS = "workloads"
+    PROXIES = "proxies"
+    IDENTITIES = "identities"
+    POLICIES = "policies"
+    PROVIDERS = "providers"
+    CERTIFICATES = "certificates"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How one kind is listed: by what it is sorted, what a table shows, and what fills it."""
+
+    key: str
+    table: tuple[str, ...]  # what fits on 100 columns; the other formats give every column
+    filled_by: str
+
+    def statement(self, kind: Kind) -> str:
+        return f"select * from mesh_{kind} order by {self.key}"
+
+
+LISTINGS = {
+    Kind.SERVICES: Listing(
+        "service",
+        ("service", "ports", "protocol", "platforms", "endpoints", "healthy", "identities"),
+        "a provider that sees one",
+    ),
+    Kind.ENDPOINTS: Listing(
+        "service, port, address",
+        ("service", "address", "port", "provider", "identity", "weight", "health", "stale"),
+        "a provider that sees one",
+    ),
+    Kind.WORKLOADS: Listing(
+        "name, platform",
+        ("name", "platform", "identity", "services", "addresses", "state"),
+        "a provider that sees one",
+    ),
+    Kind.PROXIES: Listing(
+        "workload, proxy",
+        ("workload", "identity", "state", "connected_since", "envoy_version", "reason"),
+        "an Envoy that connects: `meshfed proxy bootstrap NAME`",
+    ),
+    Kind.IDENTITIES: Listing(
+        "identity",
+        ("identity", "services", "workloads", "certificate_not_after"),
+        "a workload with an identity",
+    ),
+    Kind.POLICIES: Listing(
+        "kind, namespace, name",
+        ("kind", "namespace", "name", "state", "field", "reason", "source"),
+        "SMI files in a folder named under `specification`",
+    ),
+    Kind.PROVIDERS: Listing(
+        "provider, scope",
+        ("provider", "type", "scope", "state", "endpoints", "age_s", "doubt", "reason"),
+        "`meshfed serve` with `providers` in its configuration",
+    ),
+    Kind.CERTIFICATES: Listing(
+        "identity, service, not_after",
+        ("identity", "service", "issuer", "state", "not_after"),
+        "a service with an identity",
+    ),
+}
+
+
+def listed(answer: "Answer", kind: Kind, shape: Format, width: int | None) -> str:
+    """The answer as it is printed; the table of an empty catalog is empty."""
+    if shape is not Format.TABLE:
+        return rendered(answer.columns, answer.rows, shape)
+    columns = LISTINGS[kind].table
+    return rendered(columns, picked(columns, as_rows(answer)), shape, width) if answer.rows else ""
+
+
+def as_rows(answer: "Answer") -> list[Row]:
+    return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+
+
+def what_counts(answer: "Answer") -> tuple[tuple[object, ...], ...]:
+    """The rows without ages, which move though nothing has happened."""
+    kept = [index for index, column in enumerate(answer.columns) if column != "age_s"]
+    return tuple(tuple(row[index] for index in kept) for row in answer.rows)
+
+
+def get(
+    kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    output: Output = Format.TABLE,
+    watch: Annotated[
+        bool, typer.Option("-w", "--watch", help="Print it again whenever it changes.")
+    ] = False,
+    catalog: CatalogUrl = None,
+    config: Config = None,
+) -> None:
+    """List what is known: services, endpoints, workloads, proxies, identities, policies, …
+
+    Example: meshfed get endpoints -o json | jq -r '.[].address'
+    """
+    from meshfed.federation.cli.source import catalog_url
+
+    url = catalog_url(catalog, config)
+    answers = _changes(url, kind) if watch else iter([_answer(url, kind)])
+    for answer in answers:
+        if watch and sys.stdout.isatty() and output is Format.TABLE:
+            write("\x1b[H\x1b[2J")  # the screen's corner, and nothing on it
+        write(listed(answer, kind, output, terminal_width()))
+        if not answer.rows:
+            say(f"no {kind} yet: they come from {LISTINGS[kind].filled_by}")
+
+
+def _answer(url: str, kind: Kind) -> "Answer":
+    from meshfed.federation.cli.source import rows
+
+    return rows(url, LISTINGS[kind].statement(kind))
+
+
+def _changes(url: str, kind: Kind) -> Iterator["Answer"]:
+    """The answer, and every later one that differs; states of proxies move without a revision."""
+    shown: Sequence[object] | None = None
+    away = ""
+    while True:
+        try:
+            answer = _answer(url, kind)
+        except Finding as finding:
+            if shown is None:  # wrong from the start, rather than away for a moment
+                raise
+            if str(finding) != away:
+                away = str(finding)
+                say(away)
+        else:
+            away = ""
+            if shown != (counted := what_counts(answer)):
+                shown = counted
+                yield answer
+        time.sleep(BEAT)

@@ -1,0 +1,59 @@
+"""The commands that run something: `serve`, `demo`, `version`."""
+
+from importlib.metadata import version as installed
+from typing import Annotated
+
+import typer
+
+from meshfed.federation.cli.options import Config
+from meshfed.federation.cli.output import Format, write
+
+
+def serve(config: Config = None) -> None:
+    """Run the mesh: watch the providers, keep the catalog, tell the proxies.
+
+    It makes and migrates the catalog itself, and stops on SIGTERM or Ctrl-C once streams are
+    drained.
+
+    Example: meshfed serve --config /etc/meshfed/meshfed.yaml
+    """
+    from meshfed.federation.admin.logs import configure
+    from meshfed.federation.cli.source import configured
+
+    settings = configured(config)
+    configure()
+    from meshfed.federation.run import serve as run
+
+    raise typer.Exit(run(settings))
+
+
+def version() -> None:
+    """Say which version this is.
+
+    Example: meshfed version
+    """
+    write(f"meshfed {installed('meshfed')}\n")
+
+
+def demo(
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--seconds",
+            metavar="N",
+            min=1,
+            help="Walk through the phases in about so long, then end.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Format, typer.Option("-o", "--output", help="A live table, or one JSON object at the end.")
+    ] = Format.TABLE,
+) -> None:
+    """Run a bookstore on this machine: eight sidecars, mutual TLS, a policy and a moving split.
+
+    Example: meshfed demo --seconds 60 -o json
+    """
+    from meshfed.federation.demo.run import run
+
+    raise typer.Exit(run(seconds=seconds, output=output))

@@ -1,0 +1,86 @@
+"""Which configuration and which catalog a command works on."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from meshfed.federation.cli.output import Finding
+
+if TYPE_CHECKING:
+    from meshfed.catalog.reader import Answer
+    from meshfed.catalog.store import Catalog
+    from meshfed.federation.settings import Settings
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file behind a SQLite URL; None for another database."""
+    scheme, found, rest = url.partition(":///")
+    if not found or not scheme.startswith("sqlite"):
+        return None
+    return Path(rest.partition("?")[0])
+
+
+def configured(config: Path | None) -> "Settings":
+    """The configuration, or a Finding with a line for each thing wrong in it."""
+    from meshfed.federation.settings import Refused, Settings
+
+    try:
+        return Settings.read(config, os.environ)
+    except Refused as refused:
+        raise Finding(*refused.rejected) from refused
+
+
+def catalog_url(catalog: str | None, config: Path | None) -> str:
+    """The catalog that an option names, else the configuration's."""
+    if catalog is None:
+        return configured(config).catalog
+    from meshfed.federation.fields import catalog_url as parsed
+
+    try:
+        return parsed(catalog).under(Path.cwd())
+    except ValueError as why:
+        raise Finding(f"--catalog: {why}") from why
+
+
+def existing(url: str) -> str:
+    """The URL of a catalog that is there: reading must not make an empty one."""
+    file = sqlite_file(url)
+    if file is not None and not file.is_file():
+        raise Finding(
+            f"{file}: there is no catalog here: start `meshfed serve` or run `meshfed migrate`"
+            " to make one, or name another with --catalog"
+        )
+    return url
+
+
+def rows(url: str, sql: str, *, seconds: float = 60.0, most: int = 1_000_000) -> "Answer":
+    """What the catalog answers to one statement that only reads."""
+    from meshfed.catalog.reader import Refused, query
+
+    try:
+        with reachable():
+            return query(existing(url), sql, seconds=seconds, rows=most)
+    except Refused as refused:
+        raise Finding(refused) from refused
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Turns a database that is away, or another version's, into a Finding."""
+    from meshfed.catalog.store import Away, Newer
+
+    try:
+        yield
+    except (Away, Newer) as why:
+        raise Finding(why) from why
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator["Catalog"]:
+    """The catalog, for a command that writes to it."""
+    from meshfed.catalog.store import Catalog
+
+    with reachable(), closing(Catalog(existing(url))) as catalog:
+        yield catalog
