@@ -10,13 +10,9 @@ import structlog
 
 from meshfed.federation.certificates.issuer import Issuer, Names, Unissuable
 from meshfed.federation.certificates.keypair import GLANCE, Failure, Keypair, issue, pem
+from meshfed.xds.bootstrap import control_plane_uri
 
 log = structlog.get_logger()
-
-
-def control_plane_uri(trust_domain: str) -> str:
-    """The only name that proxies verify; no identity of a workload can equal it."""
-    return f"spiffe://{trust_domain}/meshfed/control-plane"
 
 
 class ControlPlane:

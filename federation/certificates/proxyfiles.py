@@ -1,0 +1,114 @@
+"""What `meshfed proxy bootstrap` leaves on a machine: a key, its certificate, and Envoy's start."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from tempfile import mkdtemp
+
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from meshfed.catalog.model import Identity, Workload
+from meshfed.federation.certificates.issuer import Issuer, Names, Unissuable
+from meshfed.federation.certificates.keypair import key_pem, pem, request
+from meshfed.xds.bootstrap import BUNDLE, CERTIFICATE, KEY, bootstrap, secret_files
+
+ENVOY = "envoy.yaml"
+DATA = "..data"  # the link that is swapped, as kubelet does for mounted secrets
+
+Files = Mapping[str, bytes]
+
+
+def identity(workload: Workload) -> Identity:
+    """Who the workload is. Raises Unissuable."""
+    if workload.identity is None:
+        raise Unissuable(f"{workload.name} has no identity: give it one where it is declared")
+    return workload.identity
+
+
+def names(workload: Workload, trust_domain: str) -> Names:
+    """The pair of names that a proxy shows at xDS. Raises Unissuable."""
+    dns = f"{workload.id}.workload.{trust_domain}"
+    return Names(identity(workload).uri(trust_domain), dns)
+
+
+def start(
+    workload: Workload, trust_domain: str, control_plane: str, admin: str, folder: Path
+) -> Files:
+    """Envoy's bootstrap and the file SDS that it names; the same at every renewal.
+
+    Addresses are `host:port`. Raises ValueError when one is not.
+    """
+    home = folder.absolute()  # Envoy may be started from anywhere
+    envoy = bootstrap(
+        node_id=workload.id,
+        identity=str(identity(workload)),
+        control_plane=control_plane,
+        trust_domain=trust_domain,
+        folder=home,
+        admin=admin,
+    )
+    secrets = {name: json.dumps(text).encode() for name, text in secret_files(home).items()}
+    return {ENVOY: yaml.safe_dump(envoy, sort_keys=False).encode(), **secrets}
+
+
+async def credentials(
+    issuer: Issuer, workload: Workload, trust_domain: str, lifetime: timedelta
+) -> Files:
+    """A new key, its certificate, and the roots of the others'. Raises Unissuable."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    chain = await issuer.sign(request(key), names(workload, trust_domain), lifetime)
+    texts = {KEY: key_pem(key), CERTIFICATE: pem(chain), BUNDLE: pem(await issuer.roots())}
+    return {name: text.encode() for name, text in texts.items()}
+
+
+def write(folder: Path, files: Files) -> None:
+    """Put all of them in place at once, readable by the folder's owner alone. Raises OSError.
+
+    Envoy reads again when something is *moved* into the folder that it watches. Were the files
+    moved one by one, it would meet the new key with the old certificate; so they stand in a folder
+    of their own behind one link, and that link is what moves.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    version = Path(mkdtemp(prefix="..", dir=folder))  # 0700
+    try:
+        for name, content in files.items():
+            put(version / name, content)
+        give(folder, version)
+    except OSError:
+        shutil.rmtree(version)  # half a version may hold a whole key
+        raise
+    link(folder / DATA, version.name)
+    for name in files:
+        link(folder / name, f"{DATA}/{name}")
+    for other in folder.glob("..*/"):
+        if other.name not in (DATA, version.name):
+            shutil.rmtree(other)
+
+
+def put(path: Path, content: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def give(folder: Path, version: Path) -> None:
+    """Renewed by root, the files stay readable by the Envoy whose folder it is."""
+    owner = folder.stat()
+    if owner.st_uid != os.geteuid():
+        for path in (version, *version.iterdir()):
+            os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def link(path: Path, target: str) -> None:
+    """Make a path lead to a target, in one step; a link that does already is left alone."""
+    if path.is_symlink() and str(path.readlink()) == target:
+        return
+    draft = path.with_name(f"..link-{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(target)
+    draft.replace(path)
