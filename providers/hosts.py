@@ -1,0 +1,143 @@
+"""Hosts that somebody keeps a list of: the provider `hosts`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from meshfed.catalog.document import Unreadable
+from meshfed.catalog.model import Observation, Rejected
+from meshfed.providers.formats import FORMATS
+from meshfed.providers.hostlist import nearest
+from meshfed.providers.listing import NOTHING, Answer, Listing, listing, observation, shortened
+from meshfed.providers.names import Names
+from meshfed.providers.watch import Mark, follow, quiet
+
+OPTIONS = ("path", "format")
+
+
+def check(text: str, file: str, provider: str = "validate", kind: str = "") -> Observation:
+    """What a host list says, without asking DNS; `rejected` and `fault` are what is wrong."""
+    return observation(listing(text, file, kind), provider, f"{provider}/{Path(file).name}")
+
+
+def chosen(options: Mapping[str, object]) -> tuple[str, str]:
+    """The path and the format. Raises ValueError: `key: why`."""
+    for key in options:
+        if key not in OPTIONS:
+            raise ValueError(f"{key}: unknown key; {nearest(key, OPTIONS)}")
+    path, kind = options.get("path"), options.get("format", "")
+    if not isinstance(path, str) or not path:
+        raise ValueError("path: missing: say which file lists the hosts")
+    if kind not in ("", *FORMATS) or not isinstance(kind, str):
+        raise ValueError(f"format: {kind!r} is none of {', '.join(FORMATS)}")
+    return path, kind
+
+
+def read(path: Path, file: str) -> str:
+    """The text of a host list; `file` is what its user calls it. Raises Unreadable."""
+    try:
+        if path.exists() and not path.is_file():
+            raise Unreadable(Rejected(f"{file}:1", "", "not a file: `path` names one host list"))
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        why = f"{error.strerror or error}: put the file back, or accept that its hosts are gone"
+        raise Unreadable(Rejected(f"{file}:1", "", why)) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        why = f"not UTF-8 ({error.reason}): save the file as UTF-8"
+        raise Unreadable(Rejected(f"{file}:{line}", "", why)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The newest look at the file."""
+
+    mark: Mark | None = None
+    listed: Listing = NOTHING
+    whole: Listing = NOTHING  # the newest that nothing was wrong with as a file
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    observation: Observation | None = None
+    news: bool = False  # it is another than the one before
+
+
+class HostsProvider:
+    """One file of hosts, as it stands, whenever it changes."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        options: Mapping[str, object],
+        base: Path,
+        names: Names | None = None,
+    ) -> None:
+        self.name = name
+        self._file, self._format = chosen(options)
+        self._path = base / self._file
+        self._scope = f"{name}/{self._path.name}"
+        self._names = names or Names()
+        self._wake = asyncio.Event()
+        self._asked = False
+
+    async def refresh(self, scope: str) -> None:
+        self._asked = self._asked or scope == self._scope
+        self._wake.set()
+
+    async def observe(self) -> AsyncIterator[Observation]:
+        tasks = frozenset(
+            {
+                asyncio.create_task(follow(self._path, self._wake)),
+                asyncio.create_task(self._names.follow(self._wake)),
+            }
+        )
+        try:
+            seen = Seen()
+            while True:
+                self._wake.clear()
+                asked, self._asked = self._asked, False
+                seen = await self._look(seen, again=asked)
+                if seen.observation and (asked or seen.news):
+                    yield seen.observation
+                await self._woken(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _woken(self, tasks: frozenset[asyncio.Task[None]]) -> None:
+        """Until there may be something new. What breaks in a follower breaks here."""
+        waking = asyncio.create_task(self._wake.wait())
+        try:
+            done, _ = await asyncio.wait({waking, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waking.cancel()
+        for task in done & tasks:
+            task.result()
+
+    async def _look(self, before: Seen, *, again: bool) -> Seen:
+        found = await quiet(self._path, before.mark)
+        listed, whole = before.listed, before.whole
+        if again or before.observation is None or found != before.mark:
+            listed = await asyncio.to_thread(self._read, whole)
+            whole = whole if listed.fault or listed.short else listed
+        answers = await self._names.answers(listed.names)
+        if listed is before.listed and answers == before.answers:
+            return replace(before, mark=found, news=False)
+        # Ten thousand hosts take a second: not here, where streams are served.
+        seen, news = await asyncio.to_thread(self._observed, listed, answers, before.observation)
+        return Seen(found, listed, whole, answers, seen, news)
+
+    def _read(self, whole: Listing) -> Listing:
+        try:
+            text = read(self._path, self._file)
+        except Unreadable as unreadable:
+            return Listing(fault=str(unreadable.rejected))
+        return shortened(whole, listing(text, self._file, self._format), text, self._file)
+
+    def _observed(
+        self, listed: Listing, answers: Mapping[str, Answer], before: Observation | None
+    ) -> tuple[Observation, bool]:
+        seen = observation(listed, self.name, self._scope, answers)
+        return seen, seen != before

@@ -1,0 +1,373 @@
+"""From the entries of a host list to services, workloads and endpoints."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from meshfed.catalog.document import Unreadable
+from meshfed.catalog.model import (
+    Endpoint,
+    Evidence,
+    Interception,
+    Observation,
+    Platform,
+    Port,
+    Rejected,
+    Service,
+    ServiceName,
+    Workload,
+)
+from meshfed.providers.formats import Entries, Entry, entries
+from meshfed.providers.hostlist import HostEntry, ServiceEntry, explain, is_literal
+
+Checked = TypeVar("Checked", HostEntry, ServiceEntry)
+
+# What makes a host one workload: entries of the same name agree on it, or leave it out.
+ONE = (
+    "identity",
+    "address",
+    "interception",
+    "locality",
+    "labels",
+    "bind",
+    "application",
+    "network",
+    "platform",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A valid entry, and what it serves: (service, the service's port, the application's)."""
+
+    host: HostEntry
+    where: str
+    unresolved: Rejected  # what to say when its address is a name that nobody knows
+    serves: tuple[tuple[ServiceName, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a host list says, before its DNS names are addresses."""
+
+    services: frozenset[Service] = frozenset()
+    hosts: tuple[Placed, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    fault: str = ""  # why it says nothing that could be believed
+    short: str = ""  # why hosts may be missing from it
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The addresses that DNS must be asked for."""
+        return frozenset(p.host.address for p in self.hosts if not is_literal(p.host.address))
+
+
+NOTHING = Listing()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known of a DNS name; both may be there, when an older answer was kept."""
+
+    addresses: tuple[str, ...] = ()
+    fault: str = ""
+    failing: bool = False  # DNS did not answer; not the same as the answer that there is none
+
+
+def listing(text: str, file: str, kind: str = "") -> Listing:
+    """Everything of a host list that is sound. A list that is not whole is a fault."""
+    try:
+        found = entries(text, file, kind)
+    except Unreadable as unreadable:
+        return Listing(fault=str(unreadable.rejected))
+    services, faulty, rejected = _services(found)
+    hosts, more = _hosts(found)
+    placed, unplaced, orphans = _placed(found, hosts, services, frozenset(faulty))
+    rejected += [_with_hosts(said, orphans.get(name, 0)) for name, said in faulty.items()]
+    rejected += [*found.rejected, *more, *unplaced]
+    every = tuple(sorted(rejected, key=lambda said: int(said.where.rpartition(":")[2])))
+    if not placed and not found.only_services:
+        return Listing(rejected=every, fault=_nothing(file, len(found.hosts), every))
+    return Listing(frozenset(services.values()) | _declared(placed, services), placed, every)
+
+
+def shortened(before: Listing, now: Listing, text: str, file: str) -> Listing:
+    """A list that lost hosts and ends within a line is taken for half-written: a full disk, say."""
+    lost = {p.host.name for p in before.hosts} - {p.host.name for p in now.hosts}
+    if not lost or text.endswith(("\n", "}", "]")):
+        return now
+    why = f"{file}:{text.count(chr(10)) + 1}: the file ends in the middle of a line: end the line"
+    return replace(now, short=why)
+
+
+def observation(
+    listed: Listing, provider: str, scope: str, answers: Mapping[str, Answer] | None = None
+) -> Observation:
+    """What is seen of a host list. Without answers, names have no endpoints."""
+    if listed.fault:
+        return Observation(
+            scope, evidence=Evidence.FAULT, fault=listed.fault, rejected=listed.rejected
+        )
+    workloads: dict[str, Workload] = {}
+    endpoints: dict[tuple[str, int, str, int], tuple[Endpoint, str]] = {}
+    rejected = list(listed.rejected)
+    for placed in listed.hosts:
+        addresses = _addresses(placed.host, answers)
+        if not addresses and answers is not None:
+            rejected.append(_unresolved(placed, answers[placed.host.address]))
+        here = _workload(placed.host, addresses, provider, scope)
+        workloads[here.name] = here
+        for endpoint in _endpoints(placed, here):
+            other, where = endpoints.setdefault(endpoint.key, (endpoint, placed.where))
+            if other is not endpoint:
+                rejected.append(_taken(placed, endpoint, where))
+                break
+    failing = [f"{name}: {a.fault}" for name, a in (answers or {}).items() if a.failing]
+    return Observation(
+        scope,
+        listed.services,
+        frozenset(workloads.values()),
+        frozenset(endpoint for endpoint, _ in endpoints.values()),
+        # What is missing from a list with faulty entries may be missing by accident.
+        Evidence.LISTED if rejected or listed.short else Evidence.STATED,
+        fault=listed.short or min(failing, default=""),
+        rejected=tuple(rejected),
+    )
+
+
+def _services(
+    found: Entries,
+) -> tuple[dict[ServiceName, Service], dict[ServiceName, Rejected], list[Rejected]]:
+    """The services that are declared, those that cannot be, and what else is wrong with them."""
+    services: dict[ServiceName, Service] = {}
+    faulty: dict[ServiceName, Rejected] = {}
+    rejected: list[Rejected] = []
+    locals_: dict[int, str] = {}
+    for text, entry in found.services.items():
+        try:
+            name = ServiceName.parse(text)
+        except ValueError as error:
+            rejected.append(entry.reject(found.document, (), str(error)))
+            continue
+        said, faults = _checked(found, entry, ServiceEntry)
+        if said is None:
+            faulty[name], *more = faults
+            rejected += more
+        else:
+            service, clashes = _without_clashes(said.service(name), locals_)
+            services[name] = service
+            rejected += [
+                entry.reject(found.document, ("ports", port, "local"), why) for port, why in clashes
+            ]
+    return services, faulty, rejected
+
+
+def _without_clashes(
+    service: Service, taken: dict[int, str]
+) -> tuple[Service, list[tuple[str, str]]]:
+    """The service without the local ports that an earlier one has, and (port, why) of those."""
+    clashes: list[tuple[str, str]] = []
+    ports: list[Port] = []
+    for port in service.ports:
+        owner = taken.setdefault(port.local, f"{service.name} {port.name}") if port.local else ""
+        if owner and owner != f"{service.name} {port.name}":
+            clashes.append(
+                (port.name, f"{port.local} is the local port of {owner}: choose another")
+            )
+            port = replace(port, local=None)
+        ports.append(port)
+    return replace(service, ports=tuple(ports)), clashes
+
+
+def _checked(
+    found: Entries, entry: Entry, model: type[Checked]
+) -> tuple[Checked | None, list[Rejected]]:
+    try:
+        return model.model_validate(entry.values), []
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        misspelt = {said["loc"][:-1] for said in faults if said["type"] == "extra_forbidden"}
+        return None, [
+            entry.reject(
+                found.document,
+                tuple(part for part in said["loc"] if part != "[key]"),
+                explain(said, model),
+            )
+            for said in faults
+            # What is missing is most likely there, under the key that nobody knows.
+            if said["type"] != "missing" or said["loc"][:-1] not in misspelt
+        ]
+
+
+def _hosts(found: Entries) -> tuple[list[tuple[HostEntry, Entry]], list[Rejected]]:
+    """The entries that are sound by themselves and agree with the others of their name."""
+    sound: list[tuple[HostEntry, Entry]] = []
+    rejected: list[Rejected] = []
+    said: dict[str, dict[str, tuple[object, str]]] = {}  # by name and field, and where
+    for entry in found.hosts:
+        host, faults = _checked(found, entry, HostEntry)
+        rejected += faults
+        if host is None:
+            continue
+        here = {key: getattr(host, key) for key in ONE if key in host.model_fields_set}
+        before = said.setdefault(host.name, {})
+        differing = [key for key in here if key in before and before[key][0] != here[key]]
+        for key in differing:
+            other, where = before[key]
+            why = f"{here[key]} here and {other} at {where}: {host.name} is one workload"
+            rejected.append(entry.reject(found.document, (key,), why))
+        if not differing:
+            for key, value in here.items():
+                before.setdefault(key, (value, entry.where(found.document)))
+            sound.append((host, entry))
+    agreed = [
+        (host.model_copy(update={key: value for key, (value, _) in said[host.name].items()}), entry)
+        for host, entry in sound
+    ]
+    return agreed, rejected
+
+
+def _placed(
+    found: Entries,
+    hosts: Iterable[tuple[HostEntry, Entry]],
+    services: Mapping[ServiceName, Service],
+    faulty: frozenset[ServiceName],
+) -> tuple[tuple[Placed, ...], list[Rejected], dict[ServiceName, int]]:
+    """Hosts with what they serve, what is wrong with the others, and who needs a faulty service."""
+    placed: list[Placed] = []
+    rejected: list[Rejected] = []
+    orphans: dict[ServiceName, int] = {}
+    for host, entry in hosts:
+        lost = faulty.intersection(host.service)
+        orphans |= {name: orphans.get(name, 0) + 1 for name in lost}
+        if lost:
+            continue
+        try:
+            serves = tuple(s for name in host.service for s in _serves(host, name, services))
+            if host.identity is None and host.interception is not Interception.NONE:
+                raise Wrong("identity", f"missing: {host.interception} interception needs one")
+            if host.port is not None and not host.service:
+                raise Wrong("port", "a port of what? name the service, or take the port away")
+        except Wrong as wrong:
+            rejected.append(entry.reject(found.document, (wrong.field,), wrong.why))
+            continue
+        unresolved = entry.reject(found.document, ("address",), "")
+        placed.append(Placed(host, entry.where(found.document), unresolved, serves))
+    return tuple(placed), rejected, orphans
+
+
+class Wrong(Exception):
+    """A field that does not fit the rest of the list."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(why)
+        self.field, self.why = field, why
+
+
+def _serves(
+    host: HostEntry, name: ServiceName, services: Mapping[ServiceName, Service]
+) -> tuple[tuple[ServiceName, int, int], ...]:
+    """The ports of a service that a host answers on. Raises Wrong."""
+    if name not in services:
+        if isinstance(host.port, int):
+            return ((name, host.port, host.port),)
+        missing = f"{host.port!r} is the name of none" if host.port else "missing"
+        raise Wrong("port", f"{missing}: {name} is not under `services`, so give a number")
+    ports = services[name].ports
+    if host.port is not None:
+        by_target = [p for p in ports if host.port == p.target]
+        ports = tuple(by_target or [p for p in ports if host.port in (p.number, p.name)])[:1]
+    if not ports:
+        known = ", ".join(
+            f"{port.name} {port.target or port.number}" for port in services[name].ports
+        )
+        raise Wrong("port", f"{host.port!r} is no port of {name}, which has {known}")
+    return tuple((name, port.number, port.target or port.number) for port in ports)
+
+
+def _declared(
+    placed: Iterable[Placed], services: Mapping[ServiceName, Service]
+) -> frozenset[Service]:
+    """The services that only hosts name: HTTP, on the ports that the hosts name."""
+    ports: dict[ServiceName, set[int]] = {}
+    for host in placed:
+        for name, number, _ in host.serves:
+            ports.setdefault(name, set()).add(number)
+    return frozenset(
+        Service(name, tuple(Port(number, f"http-{number}") for number in sorted(numbers)))
+        for name, numbers in ports.items()
+        if name not in services
+    )
+
+
+def _with_hosts(said: Rejected, hosts: int) -> Rejected:
+    lost = {0: "", 1: " (its host is left out with it)"}.get(
+        hosts, f" (its {hosts} hosts are left out with it)"
+    )
+    return replace(said, why=said.why + lost)
+
+
+def _nothing(file: str, hosts: int, rejected: tuple[Rejected, ...]) -> str:
+    if not hosts:
+        return f"{file}:1: hosts: it lists none: take the file away, or list them"
+    return f"{file}:1: not one of its {hosts} hosts is sound, so nothing is believed of it"
+
+
+def _addresses(host: HostEntry, answers: Mapping[str, Answer] | None) -> tuple[str, ...]:
+    if is_literal(host.address):
+        return (host.address,)
+    return answers[host.address].addresses if answers else ()
+
+
+def _unresolved(placed: Placed, answer: Answer) -> Rejected:
+    name = placed.host.address
+    why = f"{name}: {answer.fault}; it is asked for again by itself: correct the name, or DNS"
+    return replace(placed.unresolved, why=why)
+
+
+def _taken(placed: Placed, endpoint: Endpoint, where: str) -> Rejected:
+    why = (
+        f"{endpoint.address} port {endpoint.target} answers for {endpoint.service} at {where} "
+        "already: take one of the two away"
+    )
+    return replace(placed.unresolved, why=why)
+
+
+def _workload(host: HostEntry, addresses: tuple[str, ...], provider: str, scope: str) -> Workload:
+    everywhere = "::" if addresses and all(":" in address for address in addresses) else "0.0.0.0"
+    return Workload(
+        host.name,
+        provider,
+        scope,
+        Platform(host.platform),
+        host.identity,
+        addresses,
+        host.interception,
+        host.bind or everywhere,
+        host.application,
+        host.network,
+        host.locality,
+        tuple(sorted(host.labels.items())),
+    )
+
+
+def _endpoints(placed: Placed, here: Workload) -> Iterable[Endpoint]:
+    for service, port, target in placed.serves:
+        for address in here.addresses:
+            yield Endpoint(
+                service,
+                port,
+                address,
+                target,
+                here.id,
+                here.provider,
+                here.scope,
+                here.platform,
+                here.identity,
+                here.interception,
+                here.locality,
+                placed.host.weight,
+                network=here.network,
+            )
