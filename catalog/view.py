@@ -143,7 +143,7 @@ class Resolved:
 
 
 class Anonymous(ValueError):
-    """A workload that can have no proxy: no identity is no certificate, and some have no sidecar."""
+    """A workload that can have no proxy: without an identity, or a sidecar."""
 
 
 def resolve(mesh: Mesh) -> Resolved:

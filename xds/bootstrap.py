@@ -46,6 +46,7 @@ def bootstrap(
 
     Addresses are host:port; raises ValueError when they are not.
     """
+    xds = cluster(Address.parse(control_plane), trust_domain, folder)
     return {
         # For people who read its admin page: the control plane goes by the certificate alone.
         "node": {"id": node_id, "cluster": identity},

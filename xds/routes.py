@@ -50,9 +50,7 @@ def inbound_routes(inbound: Inbound, trust_domain: str) -> RouteConfiguration:
     )
     if inbound.grants is not None:
         enforce(route.typed_per_filter_config, per_route(inbound.grants, trust_domain))
-    return RouteConfiguration(
-        name=name, virtual_hosts=[VirtualHost(name=name, domains=["*"], routes=[route])]
-    )
+    return RouteConfiguration(name=name, virtual_hosts=[host(name, ["*"], [route])])
 
 
 def explicit_routes(view: View) -> RouteConfiguration:
@@ -60,7 +58,7 @@ def explicit_routes(view: View) -> RouteConfiguration:
     services: defaultdict[ServiceName, list[Outbound]] = defaultdict(list)
     for outbound in view.outbound:
         services[outbound.service].append(outbound)
-    hosts = [host for ports in services.values() for host in service_hosts(ports)]
+    hosts = [each for ports in services.values() for each in service_hosts(ports)]
     return RouteConfiguration(name=OUTBOUND, virtual_hosts=[*hosts, unknown(view.proxy.identity)])
 
 
@@ -69,12 +67,9 @@ def transparent_routes(
 ) -> RouteConfiguration:
     """Where the address alone says which service is meant, any authority will do."""
     if len(outbounds) == 1:
-        host = VirtualHost(name=host_name(outbounds[0]), domains=["*"], routes=plain(outbounds[0]))
-        return RouteConfiguration(name=name, virtual_hosts=[host])
-    hosts = [
-        VirtualHost(name=host_name(o), domains=cluster_domains(o), routes=plain(o))
-        for o in outbounds
-    ]
+        alone = host(host_name(outbounds[0]), ["*"], plain(outbounds[0]))
+        return RouteConfiguration(name=name, virtual_hosts=[alone])
+    hosts = [host(host_name(o), cluster_domains(o), plain(o)) for o in outbounds]
     return RouteConfiguration(name=name, virtual_hosts=[*hosts, unknown(identity)])
 
 
@@ -103,9 +98,9 @@ def service_hosts(outbounds: Sequence[Outbound]) -> list[VirtualHost]:
             domains.insert(0, str(service))
         inside = plain(outbound) if outbound.port.protocol.is_http else [opaque(outbound)]
         routes = [connect(outbound), *inside]
-        hosts.append(VirtualHost(name=host_name(outbound), domains=domains, routes=routes))
+        hosts.append(host(host_name(outbound), domains, routes))
     ports = ", ".join(f"{o.port.number} ({o.port.protocol})" for o in outbounds)
-    why = f"{service} can be called on port {ports}: name one of them\n"
+    why = f"{service} can be called on port {ports}: name one of them"
     others = [f"{service}:*"] if meant else [str(service), f"{service}:*"]
     hosts.append(VirtualHost(name=f"{service}|ports", domains=others, routes=refusals(404, why)))
     return hosts
@@ -144,7 +139,7 @@ def route_match(match: HttpMatch, name: str) -> RouteMatch:
 
 def destination(match: RouteMatch, choice: Choice) -> Route:
     if not choice.shares:
-        return refusal(match, 503, f"{choice.why}\n")
+        return refusal(match, 503, choice.why)
     route = Route(match=match, route=by_weight(choice.shares))
     if len(choice.shares) == 1 and choice.shares[0].target.requests is not None:
         enforce(route.typed_per_filter_config, per_caller(choice.shares[0].target.requests))
@@ -178,19 +173,20 @@ def forward(*, cluster: str = "", weighted_clusters: WeightedCluster | None = No
         else RouteAction(cluster=cluster)
     )
     action.timeout.CopyFrom(Duration())
-    action.retry_policy.retry_on = RETRY_ON
-    action.retry_policy.num_retries.value = 2
-    action.retry_policy.host_selection_retry_max_attempts = 3
-    action.retry_policy.retry_host_predicate.append(previous_hosts())
     return action
 
 
-def previous_hosts() -> route_components_pb2.RetryPolicy.RetryHostPredicate:
-    """Another try is another host's."""
-    return route_components_pb2.RetryPolicy.RetryHostPredicate(
+def host(name: str, domains: Iterable[str], routes: Iterable[Route]) -> VirtualHost:
+    another = route_components_pb2.RetryPolicy.RetryHostPredicate(
         name="envoy.retry_host_predicates.previous_hosts",
         typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
     )
+    answer = VirtualHost(name=name, domains=domains, routes=routes)
+    answer.retry_policy.retry_on = RETRY_ON
+    answer.retry_policy.num_retries.value = 2
+    answer.retry_policy.host_selection_retry_max_attempts = 3
+    answer.retry_policy.retry_host_predicate.append(another)
+    return answer
 
 
 def connect(outbound: Outbound) -> Route:
@@ -201,7 +197,7 @@ def connect(outbound: Outbound) -> Route:
     choice = outbound.choices[-1]
     http = outbound.port.protocol.is_http
     if not http and not choice.shares:
-        return refusal(connecting(), 503, f"{choice.why}\n")
+        return refusal(connecting(), 503, choice.why)
     action = forward(cluster=TUNNEL) if http else by_weight(choice.shares)
     action.upgrade_configs.append(
         RouteAction.UpgradeConfig(
@@ -219,14 +215,14 @@ def opaque(outbound: Outbound) -> Route:
     local = outbound.port.local
     how = f"connect to its local port {local}" if local else "give its port a `local` port"
     speaks = f"{outbound.service}:{outbound.port.number} speaks {outbound.port.protocol}"
-    return refusal(RouteMatch(prefix="/"), 404, f"{speaks}: use CONNECT, or {how}\n")
+    return refusal(RouteMatch(prefix="/"), 404, f"{speaks}: use CONNECT, or {how}")
 
 
 def unknown(identity: Identity) -> VirtualHost:
     """The same words for what does not exist and for what is not this caller's to know."""
     why = (
         f" is not a service that {identity} may call: there is none of that name, or no"
-        " TrafficTarget lets it\n"
+        " TrafficTarget lets it"
     )
     return VirtualHost(name="unknown", domains=["*"], routes=refusals(404, why, named=True))
 

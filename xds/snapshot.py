@@ -9,7 +9,7 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
 from meshfed.catalog.model import Interception
-from meshfed.catalog.view import Assignment, Outbound, Target, View
+from meshfed.catalog.view import Assignment, Target, View
 from meshfed.xds.clusters import (
     local_cluster,
     mesh_cluster,
@@ -57,7 +57,7 @@ def snapshot(view: View) -> Snapshot:
     routes = packed_once(made.routes, problems)
     listeners = packed_once(sound(made.listeners, problems), problems)
     problems += dangling(made.routes, clusters)
-    targets = {t.assignment.name: t for o in view.outbound for t in targets_of(o)}
+    targets = targets_by_name(view)
     return Snapshot(
         clusters,
         listeners,
@@ -71,17 +71,19 @@ def snapshot(view: View) -> Snapshot:
 def messages(view: View) -> Messages:
     explicit = view.proxy.interception is Interception.EXPLICIT
     outward = explicit_messages(view) if explicit else transparent_messages(view)
-    targets = {t.assignment.name: t for o in view.outbound for t in targets_of(o)}
-    outward.clusters[:0] = [
-        mesh_cluster(targets[name], view.trust_domain) for name in sorted(targets)
-    ]
-    outward.clusters += [local_cluster(i, view.proxy.application) for i in view.inbound]
-    outward.routes += [
-        inbound_routes(i, view.trust_domain) for i in view.inbound if i.protocol.is_http
-    ]
-    if view.inbound:  # Envoy refuses a listener without chains
-        outward.listeners.append(inbound_listener(view))
-    return outward
+    # Envoy refuses a listener without chains.
+    inward = [inbound_listener(view)] if view.inbound else []
+    http = [inbound for inbound in view.inbound if inbound.protocol.is_http]
+    targets = targets_by_name(view)
+    return Messages(
+        [
+            *(mesh_cluster(targets[name], view.trust_domain) for name in sorted(targets)),
+            *(local_cluster(inbound, view.proxy.application) for inbound in view.inbound),
+            *outward.clusters,
+        ],
+        [*inward, *outward.listeners],
+        [*(inbound_routes(inbound, view.trust_domain) for inbound in http), *outward.routes],
+    )
 
 
 def explicit_messages(view: View) -> Messages:
@@ -103,8 +105,10 @@ def transparent_messages(view: View) -> Messages:
     )
 
 
-def targets_of(outbound: Outbound) -> Iterator[Target]:
-    return (share.target for choice in outbound.choices for share in choice.shares)
+def targets_by_name(view: View) -> dict[str, Target]:
+    choices = (choice for outbound in view.outbound for choice in outbound.choices)
+    targets = (share.target for choice in choices for share in choice.shares)
+    return {target.assignment.name: target for target in targets}
 
 
 def validations(view: View, targets: Iterable[Target]) -> dict[str, tuple[str, ...]]:
