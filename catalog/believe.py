@@ -267,6 +267,7 @@ def _scope(writing: Writing, believed: Known, kind: str, before: rows.Row | None
         "state": "doubted" if believed.doubt else "good",
         "doubt": believed.doubt,
         "fault": "",
+        "left_out": "; ".join(map(str, believed.rejected)),
         "rejected": rows.rejections(believed.rejected),
     }
     if before is None:

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-from meshfed.catalog import views
+from meshfed.catalog import viewing
 from meshfed.catalog.database import Database
 
 # Sorting by bytes, so that "the first by name" is the same one in both databases.
@@ -97,7 +97,8 @@ scopes = Table(
     "scopes",
     metadata,
     *_key("provider", "scope"),
-    *_words("type", "state", "doubt", "fault", "rejected"),
+    *_words("type", "state", "doubt", "fault", "left_out"),
+    *_words("rejected"),  # left_out again, as JSON
     Column("last_good", WORDS),
     Column("revision", BigInteger),  # the last that changed it; null: never believed
 )
@@ -131,6 +132,7 @@ workloads = _versioned(
     *_words("interception", "bind", "application", "network", "region", "zone"),
     *_words("labels", "resource_id"),
 )
+Index("workloads_workload", workloads.c.workload)
 Index("workloads_scope", workloads.c.provider, workloads.c.scope, sqlite_where=CURRENT,
       postgresql_where=CURRENT)  # fmt: skip
 
@@ -293,9 +295,9 @@ def _migrate(connection: Connection) -> list[str]:
     steps = _pending(connection)
     if steps:
         with _alembic(connection) as (config, _):
-            views.drop(connection)
+            viewing.drop(connection)
             command.upgrade(config, "head")
-            views.create(connection)
+            viewing.create(connection)
     return steps
 
 

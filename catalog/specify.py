@@ -7,12 +7,12 @@ from typing import Any
 from sqlalchemy import Connection, Table, and_, delete, insert, select, update
 
 from meshfed.catalog import rows
-from meshfed.catalog.spread import grants, shares
 from meshfed.catalog.differences import difference
 from meshfed.catalog.model import ObjectName, Policy, Specified
 from meshfed.catalog.schema import CURRENT, policies, scopes
 from meshfed.catalog.schema import grants as grants_table
 from meshfed.catalog.schema import shares as shares_table
+from meshfed.catalog.spread import grants, shares
 from meshfed.catalog.writing import Writing
 
 ACCEPTED, REJECTED, SHADOWED = "accepted", "rejected", "shadowed"
@@ -196,7 +196,7 @@ def _source(writing: Writing, specified: Specified) -> None:
     said: dict[str, Any] = {
         "type": "specification",
         "state": "doubted" if specified.fault else "good",
-        "fault": specified.fault,
+        "doubt": specified.fault,
     }
     if before is None:
         new = {"provider": specified.source, "scope": specified.source}

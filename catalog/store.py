@@ -28,6 +28,7 @@ __all__ = ["Away", "Catalog", "Newer", "UnknownScope", "migrate", "pending"]
 
 T = TypeVar("T")
 
+REMEMBERED = 1000  # commits
 HEARD = 5.0  # seconds between writes that only say "still there"
 
 
@@ -40,6 +41,7 @@ class Catalog:
         self._bell = Bell()
         self._turn = asyncio.Lock()  # writers of this process queue here, not in threads
         self._heard: dict[tuple[str, str], tuple[str, str, float]] = {}
+        self._committed: dict[int, float] = {}  # the last ones of this process, ascending
 
     def close(self) -> None:
         self._database.close()
@@ -61,6 +63,10 @@ class Catalog:
     def follow(self) -> AsyncIterator[int]:
         """The revision now and whenever it moves, whoever moved it; also after it was away."""
         return follow(self._database.url, self._bell)
+
+    def committed_at(self, revision: int) -> float | None:
+        """When this process committed a revision, in seconds since the epoch; None for others'."""
+        return self._committed.get(revision)
 
     # What providers see
 
@@ -146,6 +152,9 @@ class Catalog:
 
         revision = await self._write(change)
         if revision is not None:
+            self._committed[revision] = self._clock()
+            if len(self._committed) > REMEMBERED:
+                del self._committed[next(iter(self._committed))]
             self._bell.ring()
         return revision
 

@@ -1,5 +1,331 @@
-from sqlalchemy import Connection
+"""The views that people ask: the catalog's public interface, the same in both databases.
+
+Removing or renaming a column breaks somebody's query: it is a breaking change. Times are ISO-8601
+text in UTC, lists are joined by ", ", and what is unknown is null or empty.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from string import Template
+
+SILENT = 30  # seconds without a word from the replica that serves a proxy
+
+# What the two databases spell differently.
+SPELT: Mapping[str, Mapping[str, str]] = {
+    "sqlite": {
+        "list": "group_concat",
+        "name": "substr(s.service, 1, instr(s.service, '.') - 1)",
+        "namespace": "substr(s.service, instr(s.service, '.') + 1)",
+        "age": "cast((julianday('now') - julianday(s.last_good)) * 86400 as integer)",
+        "silent": f"strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-{SILENT} seconds')",
+    },
+    "postgresql": {
+        "list": "string_agg",
+        "name": "split_part(s.service, '.', 1)",
+        "namespace": "split_part(s.service, '.', 2)",
+        "age": "cast(trunc(extract(epoch from clock_timestamp()"
+        " - cast(s.last_good as timestamptz))) as integer)",
+        "silent": "to_char((clock_timestamp() at time zone 'UTC')"
+        f" - interval '{SILENT} seconds', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')",
+    },
+}
 
 
-def drop(c: Connection) -> None: ...
-def create(c: Connection) -> None: ...
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    sql: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    name: str
+    comment: str
+    columns: tuple[Column, ...]
+    source: str
+
+    def select(self, dialect: str) -> str:
+        columns = ",\n  ".join(f"{column.sql} as {column.name}" for column in self.columns)
+        return Template(f"select\n  {columns}\nfrom {self.source}").substitute(SPELT[dialect])
+
+
+def view(name: str, comment: str, source: str, *columns: tuple[str, str, str]) -> View:
+    return View(name, comment, tuple(Column(*column) for column in columns), source)
+
+
+def listed(what: str, source: str) -> str:
+    """The different values of something, in order, as one text."""
+    values = f"select distinct {what} as value from {source} order by 1"
+    return f"coalesce((select $list(value, ', ') from ({values}) as listed), '')"
+
+
+STANDING = "endpoints e where e.valid_to_revision is null and not e.outranked"
+OF_SERVICE = f"{STANDING} and e.service = s.service"
+OF_WORKLOAD = f"{STANDING} and e.workload = w.workload"
+OF_SCOPE = (
+    "endpoints e where e.valid_to_revision is null"
+    " and e.provider = s.provider and e.scope = s.scope"
+)
+ITS_PORTS = (
+    "(select $list(label, ', ') from (select cast(number as text)"
+    " || case when name = '' then '' else '/' || name end as label"
+    " from ports where ports.service = s.service order by number) as listed)"
+)
+DIALLED = (
+    "case when e.address like '%:%' then '[' || e.address || ']' else e.address end || ':'"
+    " || case when e.interception = 'none' then cast(e.target as text) else '15003' end"
+)
+IS_SILENT = "r.seen_at is null or r.seen_at < $silent"
+PROXY_STATE = f"case when {IS_SILENT} then 'silent' else p.state end"
+WORKLOAD_STATE = (
+    "case when w.interception = 'none' then 'no sidecar'"
+    f" when p.proxy is null then 'not connected' when {IS_SILENT} then 'silent' else p.state end"
+)
+PERCENTAGE = "case when h.total > 0 then cast(100.0 * h.weight / h.total as double precision) end"
+FIRST_END = (
+    "(select min(c.not_after) from certificates c"
+    " where c.identity = i.identity and c.state <> 'retired')"
+)
+ENDPOINT = (
+    ("service", "e.service", "The service it answers for, <name>.<namespace>"),
+    ("address", "e.address", "Its IP address"),
+    ("port", "e.target", "The application's port at that address"),
+    ("reached_at", DIALLED, "What callers dial: the sidecar; without one, the application"),
+    ("platform", "e.platform", "kubernetes, azure, vm or host"),
+    ("provider", "e.provider", "The provider that sees it"),
+    ("scope", "e.scope", "The part of the platform that the provider saw it in"),
+    ("cluster", "e.cluster", "The Kubernetes cluster it is in; empty: none"),
+    ("network", "e.network", "The network it can be reached in; empty: every one"),
+    ("region", "e.region", "The first part of its locality"),
+    ("zone", "e.zone", "The second part of its locality"),
+    ("weight", "e.weight", "Its share of the calls, relative to its neighbours"),
+    ("priority", "0", "0 is called first; higher ones when those fail"),
+    ("health", "e.health", "healthy, unhealthy, draining or unknown"),
+    ("health_reason", "e.health_reason", "Why it is not healthy"),
+    ("identity", "e.identity", "Who answers, <account>.<namespace>; empty: nobody known"),
+    ("workload", "w.name", "The pod, VM or host it is on"),
+    ("interception", "e.interception", "How calls get into its sidecar; none: it has no sidecar"),
+    ("mtls", "(e.interception <> 'none')", "Whether callers reach it by mutual TLS"),
+    ("stale", "e.stale", "Whether it is kept though its provider did not show it lately"),
+)
+SINCE = (
+    ("since", "{}.valid_from", "When it became as it is now"),
+    ("revision", "{}.valid_from_revision", "The revision that made it so"),
+)
+
+
+def since(table: str) -> tuple[tuple[str, str, str], ...]:
+    return tuple((name, sql.format(table), comment) for name, sql, comment in SINCE)
+
+
+VIEWS = (
+    view(
+        "mesh_services",
+        "Services: what callers name. One row each, the union of what providers say of it",
+        "services s where s.valid_to_revision is null",
+        ("service", "s.service", "<name>.<namespace>"),
+        ("namespace", "$namespace", "The part after the dot"),
+        ("name", "$name", "The part before the dot"),
+        ("ports", f"coalesce({ITS_PORTS}, '')", "Its ports by number, with their names"),
+        ("protocol", listed("protocol", "ports where ports.service = s.service"),
+         "What is spoken there: http, http2, grpc, tcp, tcp-server-first, https"),
+        ("vip", "s.vip", "Its virtual IP; empty: none"),
+        ("platforms", listed("e.platform", OF_SERVICE), "The platforms its endpoints are on"),
+        ("endpoints", f"(select count(*) from {OF_SERVICE})", "How many endpoints it has"),
+        ("healthy", f"(select count(*) from {OF_SERVICE} and e.health = 'healthy')",
+         "How many of them are healthy"),
+        ("identities", listed("e.identity", f"{OF_SERVICE} and e.identity <> ''"),
+         "Who answers for it"),
+        ("plaintext", "s.plaintext", "Whether endpoints without a sidecar may be called in clear"),
+        *since("s"),
+    ),
+    view(
+        "mesh_endpoints",
+        "Endpoints: every address and port that answers for a service now",
+        "endpoints e left join workloads w on w.workload = e.workload"
+        " and w.valid_to_revision is null"
+        " left join scopes s on s.provider = e.provider and s.scope = e.scope"
+        " where e.valid_to_revision is null and not e.outranked",
+        *ENDPOINT,
+        ("doubt", "case when e.stale then coalesce(s.doubt, '') else '' end",
+         "Why it is kept, where it is stale"),
+        ("conflict", "e.conflict", "Who else claims this endpoint"),
+        *since("e"),
+    ),
+    view(
+        "mesh_endpoint_history",
+        "Every endpoint as it was at any time: a row a version, until valid_to (null: still)",
+        "endpoints e left join workloads w on w.id = (select max(id) from workloads v"
+        " where v.workload = e.workload) where not e.outranked",
+        *ENDPOINT,
+        ("doubt", "e.doubt", "Why it was kept, where it was stale"),
+        ("conflict", "e.conflict", "Who else claimed this endpoint"),
+        *since("e"),
+        ("valid_from_revision", "e.valid_from_revision", "The first revision it was so"),
+        ("valid_from", "e.valid_from", "When that was"),
+        ("valid_to_revision", "e.valid_to_revision", "The revision that ended it; null: none yet"),
+        ("valid_to", "e.valid_to", "When that was"),
+        ("change", "e.change || case when e.ended = '' then '' else ', ' || e.ended end",
+         "How this version began (joined, health lost, …), and `left` where nothing followed it"),
+        ("cause", "e.cause", "What brought it about"),
+    ),
+    view(
+        "mesh_workloads",
+        "Workloads: pods, VMs and hosts, with the proxy of each",
+        "workloads w left join proxies p on p.proxy = w.workload"
+        " left join replicas r on r.replica = p.replica where w.valid_to_revision is null",
+        ("name", "w.name", "Its name on its platform"),
+        ("platform", "w.platform", "kubernetes, azure, vm or host"),
+        ("resource_id", "w.resource_id", "Its id on its platform"),
+        ("identity", "w.identity", "Who it is, <account>.<namespace>"),
+        ("services", listed("e.service", OF_WORKLOAD), "The services it answers for"),
+        ("addresses", "w.addresses", "Its addresses"),
+        ("joined_by", "cast(null as text)", "The token it joined with"),
+        ("joined_at", "cast(null as text)", "When it joined"),
+        ("lease_until", "cast(null as text)", "When it is forgotten unless it renews"),
+        ("proxy", "p.proxy", "The id of its proxy, while one is connected"),
+        ("state", WORKLOAD_STATE,
+         "synced, behind, rejecting, silent; not connected; or no sidecar"),
+        ("reason", "p.reason", "Why it is in that state"),
+    ),
+    view(
+        "mesh_policies",
+        "Policies as written, the rejected ones too",
+        "policies p where p.valid_to_revision is null",
+        ("kind", "p.kind", "TrafficTarget, HTTPRouteGroup, TCPRoute or TrafficSplit"),
+        ("namespace", "p.namespace", "Its namespace"),
+        ("name", "p.name", "Its name"),
+        ("source", "p.source", "The source of the specification it comes from"),
+        ("state", "p.state",
+         "accepted: in force; rejected: wrong; shadowed: another source has it too"),
+        ("field", "p.field", "The field that is wrong"),
+        ("reason", "p.reason", "What is wrong with it, where it stands, and what holds instead"),
+        ("revision", "p.valid_from_revision", "The revision that made it so"),
+    ),
+    view(
+        "mesh_access",
+        "Who may call what, and by which policy: what is not here is denied",
+        "grants g join (select distinct e.service, e.port, e.identity"
+        f" from {STANDING}) d on d.identity = g.destination"
+        " join ports p on p.service = d.service and p.number = d.port"
+        " where (g.port = 0 or g.port = p.number)"
+        " and (g.layer = 'http') = (p.protocol in ('http', 'http2', 'grpc'))",
+        ("source_identity", "g.source", "Who may call"),
+        ("destination_service", "d.service", "The service that may be called"),
+        ("destination_identity", "g.destination", "Who may answer"),
+        ("protocol", "p.protocol", "What is spoken on that port"),
+        ("port", "p.number", "The service's port"),
+        ("methods", "g.methods", "The HTTP methods allowed; *: all; empty: not HTTP"),
+        ("path", "g.path", "The regular expression that the whole path must match"),
+        ("headers", "g.headers", "The headers that must be there, as name: expression"),
+        ("policy", "g.policy", "The TrafficTarget that allows it, <namespace>/<name>"),
+    ),
+    view(
+        "mesh_splits",
+        "How calls to a service are split over others",
+        "shares h",
+        ("service", "h.service", "The service that is called"),
+        ("backend", "h.backend", "The service that answers"),
+        ("weight", "h.weight", "Its weight in the policy"),
+        ("share", PERCENTAGE,
+         "That as a percentage; null where all weights are zero"),
+        ("matches", "h.matches", "The HTTPRouteGroups it is limited to; empty: every call"),
+        ("policy", "h.policy", "The TrafficSplit, <namespace>/<name>"),
+    ),
+    view(
+        "mesh_identities",
+        "Identities: who is in the mesh",
+        f"(select e.identity from {STANDING} union select identity from workloads"
+        " where valid_to_revision is null) i where i.identity <> ''",
+        ("identity", "i.identity", "<account>.<namespace>"),
+        ("services", listed("e.service", f"{STANDING} and e.identity = i.identity"),
+         "The services it answers for"),
+        ("workloads", listed("w.name",
+         "workloads w where w.valid_to_revision is null and w.identity = i.identity"),
+         "The workloads that run as it"),
+        ("certificate_not_after", FIRST_END,
+         "When the first of its certificates ends"),
+    ),
+    view(
+        "mesh_certificates",
+        "The certificate each identity has on behalf of each of its services",
+        "certificates c",
+        ("identity", "c.identity", "Whose it is"),
+        ("service", "c.service", "The service it was asked for"),
+        ("issuer", "c.issuer", "Who signed it"),
+        ("state", "c.state",
+         "unclaimed: no proxy has it yet; claimed: one has; retired: the service is gone"),
+        ("serial", "c.serial", "Its serial number"),
+        ("not_before", "c.not_before", "When it begins to be valid"),
+        ("not_after", "c.not_after", "When it ends"),
+    ),
+    view(
+        "mesh_proxies",
+        "The Envoys that are connected",
+        "proxies p left join replicas r on r.replica = p.replica",
+        ("proxy", "p.proxy", "Its id: the workload's, 16 hexadecimal digits"),
+        ("identity", "p.identity", "The identity in its certificate"),
+        ("workload", "p.workload", "The name of the workload it serves"),
+        ("replica", "p.replica", "The control plane replica it is connected to"),
+        ("connected_since", "p.connected_since", "When it connected"),
+        ("state", PROXY_STATE,
+         f"synced, behind, rejecting; silent: its replica wrote nothing for {SILENT} s"),
+        ("reason", "p.reason", "Why it is in that state"),
+        ("envoy_version", "p.envoy_version", "The version of Envoy it says it is"),
+    ),
+    view(
+        "mesh_proxy_sync",
+        "What each proxy was sent last of each type, and what it answered",
+        "proxy_sync y",
+        ("proxy", "y.proxy", "The proxy's id"),
+        ("type", "y.type", "CDS, EDS, LDS, RDS or SDS"),
+        ("sent_version", "y.sent_version", "The version sent last"),
+        ("acked_version", "y.acked_version", "The version it accepted last"),
+        ("sent_at", "y.sent_at", "When the last one was sent"),
+        ("acked_at", "y.acked_at", "When it accepted last"),
+        ("nack", "y.nack", "Why it rejected the last one, in its words; null: it did not"),
+        ("nack_at", "y.nack_at", "When it rejected it"),
+    ),
+    view(
+        "mesh_clusters",
+        "The clusters each proxy was last sent",
+        "proxy_clusters k",
+        ("proxy", "k.proxy", "The proxy's id"),
+        ("cluster", "k.cluster", "The cluster's name"),
+        ("service", "k.service", "The service it leads to"),
+        ("priority", "k.priority", "The priority of these endpoints"),
+        ("endpoints", "k.endpoints", "How many endpoints it has there"),
+        ("version", "k.version", "The version of its load assignment"),
+    ),
+    view(
+        "mesh_providers",
+        "How each provider fares, a row a scope; sources of policies are of type specification",
+        "scopes s left join orders o on o.provider = s.provider",
+        ("provider", "s.provider", "The provider's name"),
+        ("type", "s.type", "What kind of provider it is"),
+        ("scope", "s.scope", "The part of its platform that is seen whole"),
+        ("state", "case when coalesce(o.paused, false) then 'paused' else s.state end",
+         "good; doubted: not believed as it stands; failing: no answer; paused: on order"),
+        ("last_good", "s.last_good", "When it last gave an answer that was believed"),
+        ("age_s", "$age", "How many seconds ago that was"),
+        ("endpoints", f"(select count(*) from {OF_SCOPE})",
+         "How many endpoints it contributes"),
+        ("doubt", "s.doubt", "Why its last answer is not believed"),
+        ("reason", "case when s.fault <> '' then s.fault else s.left_out end",
+         "Why it fails, or the entries that were left out"),
+    ),
+    view(
+        "mesh_changes",
+        "Everything that has happened, in order",
+        "changes h",
+        ("revision", "h.revision", "The revision it was part of"),
+        ("at", "h.at", "When"),
+        ("what", "h.what", "endpoint, service, workload, policy, provider or mesh"),
+        ("object", "h.object", "Its name"),
+        ("change", "h.change", "What became of it: joined, left, health lost, …"),
+        ("provider", "h.provider", "Who saw it; for a policy, its source"),
+        ("who", "h.who", "The person who asked for it"),
+        ("cause", "h.cause", "What brought it about"),
+    ),
+)  # fmt: skip

@@ -226,6 +226,7 @@ def upgrade() -> None:
         words("state"),
         words("doubt"),
         words("fault"),
+        words("left_out"),
         words("rejected"),
         sa.Column("last_good", WORDS, nullable=True),
         sa.Column("revision", sa.BigInteger(), nullable=True),
@@ -324,6 +325,7 @@ def upgrade() -> None:
     op.create_index("workloads_current", "workloads", ["workload"], unique=True, **CURRENT)
     op.create_index("workloads_ended", "workloads", ["valid_to_revision"])
     op.create_index("workloads_scope", "workloads", ["provider", "scope"], **CURRENT)
+    op.create_index("workloads_workload", "workloads", ["workload"])
 
     op.execute("insert into state (id, revision, at, shape_revision) values (1, 0, '', 0)")
 
