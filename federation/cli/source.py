@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from meshfed.catalog.store import Catalog
     from meshfed.federation.settings import Settings
 
+SQLITE = b"SQLite format 3\0"  # how such a file begins: https://sqlite.org/fileformat.html
+
 
 def sqlite_file(url: str) -> Path | None:
     """The file behind a SQLite URL; None for another database."""
@@ -47,11 +49,16 @@ def catalog_url(catalog: str | None, config: Path | None) -> str:
 def existing(url: str) -> str:
     """The URL of a catalog that is there: reading must not make an empty one."""
     file = sqlite_file(url)
-    if file is not None and not file.is_file():
+    if file is None:
+        return url
+    if not file.is_file():
         raise Finding(
             f"{file}: there is no catalog here: start `meshfed serve` or run `meshfed migrate`"
             " to make one, or name another with --catalog"
         )
+    with file.open("rb") as opened:
+        if opened.read(len(SQLITE)) not in (SQLITE, b""):
+            raise Finding(f"{file}: not a SQLite database: name a catalog with --catalog")
     return url
 
 
@@ -63,7 +70,17 @@ def rows(url: str, sql: str, *, seconds: float = 60.0, most: int = 1_000_000) ->
         with reachable():
             return query(existing(url), sql, seconds=seconds, rows=most)
     except Refused as refused:
-        raise Finding(refused) from refused
+        raise Finding(_unmigrated(url) or refused) from refused
+
+
+def _unmigrated(url: str) -> str:
+    """Why an answer may be refused though nothing is wrong with the question."""
+    from meshfed.catalog.schema import pending
+
+    with reachable():
+        if pending(url):
+            return "the catalog is new, or of an older version: run `meshfed migrate` first"
+    return ""
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def sql(
 
 
 def _views(output: Format) -> None:
-    from meshfed.catalog.schema import VIEWS
+    from meshfed.catalog.views import VIEWS
 
     listed = [(view.name, view.comment) for view in VIEWS]
     write(rendered(("view", "about"), listed, output, terminal_width()))
