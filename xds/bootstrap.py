@@ -72,9 +72,7 @@ def bootstrap(
             "cds_config": {"ads": {}, "resource_api_version": "V3"},
             "lds_config": {"ads": {}, "resource_api_version": "V3"},
         },
-        "static_resources": {
-            "clusters": [cluster(Address.parse(control_plane), trust_domain, folder)]
-        },
+        "static_resources": {"clusters": [xds]},
     }
 
 
@@ -103,7 +101,11 @@ def cluster(where: Address, trust_domain: str, folder: PurePath) -> Json:
             "typed_config": {
                 "@type": f"{TLS}.UpstreamTlsContext",
                 "common_tls_context": {
-                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+                    # As a client Envoy stops at 1.2 unless it is told otherwise.
+                    "tls_params": {
+                        "tls_minimum_protocol_version": "TLSv1_3",
+                        "tls_maximum_protocol_version": "TLSv1_3",
+                    },
                     "alpn_protocols": ["h2"],
                     "tls_certificate_sds_secret_configs": [
                         from_file("own", folder, CERTIFICATE_SDS)

@@ -76,8 +76,12 @@ def downstream_tls(*alpn: str) -> base_pb2.TransportSocket:
 
 def common(validated_by: str) -> tls_pb2.CommonTlsContext:
     return tls_pb2.CommonTlsContext(
-        # Both ends are Envoys of this mesh: nothing older needs to be spoken.
-        tls_params=Parameters(tls_minimum_protocol_version=Parameters.TLSv1_3),
+        # Both ends are Envoys of this mesh: nothing older needs to be spoken. As a client Envoy
+        # stops at 1.2 unless it is told otherwise.
+        tls_params=Parameters(
+            tls_minimum_protocol_version=Parameters.TLSv1_3,
+            tls_maximum_protocol_version=Parameters.TLSv1_3,
+        ),
         tls_certificate_sds_secret_configs=[sds(OWN)],
         validation_context_sds_secret_config=sds(validated_by),
     )
