@@ -16,7 +16,6 @@ from meshfed.federation.certificates.issuer import Unissuable, UnknownIssuer, lo
 from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.findings import nearest
 from meshfed.federation.settings import Settings
-from meshfed.xds.bootstrap import Address
 
 ADMIN = 15000  # ARCHITECTURE.md, section 6
 # A listener that changes must not keep established connections for Envoy's default of ten minutes.
@@ -66,13 +65,14 @@ def control_plane(listen: str, addresses: Sequence[str]) -> str:
     return f"{socket.getfqdn()}:{port}"
 
 
-def admin(workload: Workload) -> Address:
+def admin(workload: Workload) -> str:
     """Where a sidecar's own pages are: loopback only, apart from its neighbours' on one machine."""
     try:
         own = ip_address(workload.bind).is_loopback
     except ValueError:
         own = False
-    return Address(workload.bind if own else "127.0.0.1", ADMIN)
+    host = workload.bind if own else "127.0.0.1"
+    return f"[{host}]:{ADMIN}" if ":" in host else f"{host}:{ADMIN}"
 
 
 def _wildcard(host: str) -> int:
@@ -113,7 +113,8 @@ async def bootstrap(
     with closing(Catalog(settings.catalog)) as catalog:
         workload = named(name, (await catalog.read()).workloads.values())
         try:
-            where = Address.parse(xds or control_plane(settings.xds.listen, workload.addresses))
+            where = xds or control_plane(settings.xds.listen, workload.addresses)
+            envoy = proxyfiles.start(workload, domain, where, admin(workload), folder)
             issuer = await load(settings.certificates.issuer).open(
                 trust_domain=domain, safe=catalog, seal=settings.certificates.seal
             )
@@ -125,7 +126,7 @@ async def bootstrap(
         except ValueError as why:
             raise Unbootstrappable(f"--xds: {why}") from why
     at = await asyncio.to_thread(folder.absolute)
-    files = {**proxyfiles.start(workload, domain, where, admin(workload), at), **secrets}
+    files = {**envoy, **secrets}
     await asyncio.to_thread(proxyfiles.write, at, files)
     return Bootstrapped(
         tuple(at / name for name in files), shlex.join((*ENVOY, str(at / proxyfiles.ENVOY)))

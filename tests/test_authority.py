@@ -3,10 +3,15 @@
 import asyncio
 import ssl
 import subprocess
+import time
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Future
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import which
 
+import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -14,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtensionOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation.certificates.authority import LocalAuthority, root
 from meshfed.federation.certificates.issuer import Names, Unissuable
 from meshfed.federation.certificates.keypair import Keypair, issue, pem, request
@@ -23,6 +29,7 @@ DOMAIN = "shop.example"
 WEB = Names(f"spiffe://{DOMAIN}/ns/shop/sa/web")
 STORE = Names(f"spiffe://{DOMAIN}/ns/shop/sa/store", dns=f"0123abcd.workload.{DOMAIN}")
 DAY = timedelta(days=1)
+Root = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 NOW = datetime(2026, 8, 1, tzinfo=UTC)
 
 
@@ -41,8 +48,8 @@ class Memory:
         return self.standing
 
 
-def authority(now: datetime = NOW, born: datetime = NOW, domain: str = DOMAIN) -> LocalAuthority:
-    return LocalAuthority(*root(domain, born), clock=now.timestamp)
+def authority(now: datetime = NOW, born: datetime = NOW) -> LocalAuthority:
+    return LocalAuthority(*root(DOMAIN, born), clock=now.timestamp)
 
 
 async def signed(
@@ -52,20 +59,40 @@ async def signed(
     return (await by.sign(csr, names, lifetime))[0]
 
 
+def secret_of(pkcs8: bytes) -> bytes:
+    key = serialization.load_der_private_key(pkcs8, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key.private_numbers().private_value.to_bytes(32, "big")
+
+
 async def test_the_root_is_made_once_and_stands_sealed(tmp_path: Path) -> None:
     safe, seal = Memory(), Seal(tmp_path / "meshfed.key")
     first = await LocalAuthority.open(trust_domain=DOMAIN, safe=safe, seal=seal)
     again = await LocalAuthority.open(trust_domain=DOMAIN, safe=safe, seal=seal)
     assert await first.roots() == await again.roots()
     assert safe.standing
-    stands = safe.standing[0].encode() + safe.standing[1]
-    assert b"PRIVATE KEY" not in stands
-    clear = seal.open(safe.standing[1])
-    numbers = serialization.load_der_private_key(clear, None)
-    assert isinstance(numbers, ec.EllipticCurvePrivateKey)
-    secret = numbers.private_numbers().private_value.to_bytes(32, "big")
-    assert clear not in stands
-    assert secret not in stands
+    assert seal.open(safe.standing[1]) not in safe.standing[1]
+
+
+def content(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.glob("meshfed.db*"))
+
+
+async def test_a_dump_of_the_catalog_contains_no_private_key(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/meshfed.db"
+    await asyncio.to_thread(migrate, url)
+    seal = Seal(tmp_path / "meshfed.key")
+    with closing(Catalog(url)) as catalog:
+        by = await LocalAuthority.open(trust_domain=DOMAIN, safe=catalog, seal=seal)
+        stands = await catalog.authority()
+        dump = content(tmp_path)  # while it is open: the write-ahead log belongs to it
+    assert stands
+    assert pem(await by.roots()).encode() in dump
+    clear = seal.open(stands[1])
+    assert stands[1] in dump
+    assert b"PRIVATE KEY" not in dump
+    assert clear not in dump
+    assert secret_of(clear) not in dump
 
 
 async def test_replicas_that_start_together_share_one_root(tmp_path: Path) -> None:
@@ -137,6 +164,11 @@ async def test_a_leaf_ends_with_its_root() -> None:
 async def test_a_root_that_ended_signs_nothing() -> None:
     with pytest.raises(Unissuable, match="root ended at 2036-08-01"):
         await signed(authority(now=NOW.replace(year=NOW.year + 11), born=NOW))
+
+
+async def test_a_clock_that_stands_before_the_root_signs_nothing() -> None:
+    with pytest.raises(Unissuable, match="says 2026-07-31 00:00:00Z, before the root began"):
+        await signed(authority(now=NOW - DAY, born=NOW))
 
 
 async def test_a_key_that_envoy_does_not_take_is_refused() -> None:
@@ -233,3 +265,67 @@ async def test_a_stranger_does_not_get_in(tmp_path: Path) -> None:
             context(ssl.PROTOCOL_TLS_CLIENT, stranger, roots, tmp_path),
             context(ssl.PROTOCOL_TLS_SERVER, server, roots, tmp_path),
         )
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[tuple[Root, int, Future[Mapping[str, list[bytes]]]]]:
+    """A gRPC server that asks for our certificates, and what it learns of its first caller."""
+    ours = root(DOMAIN, datetime.now(UTC) - 2 * DAY)
+    by = LocalAuthority(*ours)
+    seen: Future[Mapping[str, list[bytes]]] = Future()
+
+    async def hello(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        seen.set_result(context.auth_context())
+        return b"hello"
+
+    pair = await issue(by, STORE, DAY, time.time)
+    server = grpc.aio.server()
+    handlers = {"hello": grpc.unary_unary_rpc_method_handler(hello)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("door", handlers)])
+    port = server.add_secure_port(
+        "127.0.0.1:0",
+        grpc.ssl_server_credentials(
+            [(pair.key_pem.encode(), pair.chain_pem.encode())],
+            pem(ours[:1]).encode(),
+            require_client_auth=True,
+        ),
+    )
+    await server.start()
+    yield ours, port, seen
+    await server.stop(None)
+
+
+async def knock(port: int, pair: Keypair, roots: str) -> bytes:
+    credentials = grpc.ssl_channel_credentials(
+        roots.encode(), pair.key_pem.encode(), pair.chain_pem.encode()
+    )
+    named = [("grpc.ssl_target_name_override", STORE.dns)]
+    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, named) as channel:
+        return await channel.unary_unary("/door/hello")(b"", timeout=5)
+
+
+async def test_grpc_learns_the_uri_and_the_dns_name_of_its_client(door) -> None:
+    ours, port, seen = door
+    proxy = Names(WEB.uri, dns=f"4567cdef.workload.{DOMAIN}")
+    pair = await issue(LocalAuthority(*ours), proxy, DAY, time.time)
+    assert await knock(port, pair, pem(ours[:1])) == b"hello"
+    assert seen.result()["peer_uri"] == [proxy.uri.encode()]
+    assert seen.result()["peer_dns"] == [proxy.dns.encode()]
+
+
+@pytest.mark.parametrize(
+    ("ours", "ago"),
+    [
+        pytest.param(True, DAY, id="a certificate that expired"),
+        pytest.param(False, timedelta(), id="another root's certificate"),
+    ],
+)
+async def test_grpc_does_not_let_in(door, ours: bool, ago: timedelta) -> None:
+    theirs, port, seen = door
+    then = datetime.now(UTC) - ago
+    by = LocalAuthority(*(theirs if ours else root(DOMAIN, then)), clock=then.timestamp)
+    pair = await issue(by, WEB, timedelta(hours=1), then.timestamp)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await knock(port, pair, pem(theirs[:1]))
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert not seen.done()

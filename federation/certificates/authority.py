@@ -129,8 +129,10 @@ def refuse(
         raise Unissuable("the request's key is none that Envoy takes: use ECDSA P-256 or RSA 2048")
     if lifetime <= timedelta():
         raise Unissuable(f"a lifetime of {lifetime} is none")
+    if now < issuer.not_valid_before_utc:
+        raise Unissuable(f"this clock says {now:%F %T}Z, before the root began: set the clock")
     if now >= issuer.not_valid_after_utc:
-        raise Unissuable(f"the authority's root ended at {issuer.not_valid_after_utc:%F %TZ}")
+        raise Unissuable(f"the authority's root ended at {issuer.not_valid_after_utc:%F %T}Z")
 
 
 def usable(key: object) -> bool:
