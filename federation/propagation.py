@@ -1,0 +1,75 @@
+"""Which revisions every connected proxy has, and how long that took."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+REMEMBERED = 1000  # revisions; older answers are in the catalog
+
+
+@dataclass(frozen=True, slots=True)
+class Propagation:
+    """A revision that every proxy connected at the time has acknowledged. Times since the epoch."""
+
+    revision: int
+    committed_at: float
+    last_ack_at: float
+    proxies: int  # that it changed something for
+
+    @property
+    def ms(self) -> float:
+        return max(self.last_ack_at - self.committed_at, 0.0) * 1000
+
+
+class Ledger:
+    """What this replica's proxies still owe an acknowledgement for, revision by revision."""
+
+    def __init__(self) -> None:
+        self.evaluated = 0
+        self.settled = 0  # the newest revision that every proxy has
+        self._owed: Counter[int] = Counter()  # revision → proxies that have not acknowledged it
+        # ascending; → committed at, proxies, and the revision that brought it to them
+        self._open: dict[int, tuple[float, int, int]] = {}
+        self._remembered: dict[int, Propagation] = {}  # ascending
+
+    def evaluate(
+        self, committed: Mapping[int, float], proxies: int, now: float
+    ) -> tuple[Propagation, ...]:
+        """These revisions (→ commit time, ascending) are in every world that they concern.
+
+        `proxies` were offered one, and owe it already. Returns what is settled by that.
+        """
+        self.evaluated = max(committed, default=self.evaluated)
+        for revision, committed_at in committed.items():
+            self._open[revision] = (committed_at, proxies, self.evaluated)
+        return self._sweep(now)
+
+    def owe(self, revision: int) -> None:
+        """One proxy was offered a world of this revision."""
+        self._owed[revision] += 1
+
+    def paid(self, revision: int, at: float) -> tuple[Propagation, ...]:
+        """One proxy has acknowledged a revision that it owed, or is gone."""
+        self._owed[revision] -= 1
+        if self._owed[revision] <= 0:
+            del self._owed[revision]
+        return self._sweep(at)
+
+    def propagation(self, revision: int) -> Propagation | None:
+        return self._remembered.get(revision)
+
+    def _sweep(self, at: float) -> tuple[Propagation, ...]:
+        first_owed = min(self._owed, default=self.evaluated + 1)
+        done = []
+        for revision in list(self._open):
+            committed_at, proxies, brought_by = self._open[revision]
+            if brought_by >= first_owed:
+                break
+            del self._open[revision]
+            done.append(Propagation(revision, committed_at, at, proxies))
+        for propagation in done:
+            self._remembered[propagation.revision] = propagation
+            self.settled = propagation.revision
+        while len(self._remembered) > REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        return tuple(done)

@@ -1,0 +1,211 @@
+"""Tells every connected proxy what changed for it, in three lanes."""
+
+import asyncio
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+
+import structlog
+
+from meshfed.catalog.model import Changed, Identity, Mesh, ProxyState, ServiceName
+from meshfed.catalog.store import Away, Catalog
+from meshfed.catalog.view import Anonymous, ProxyClass
+from meshfed.federation.account import Account
+from meshfed.federation.admin.metrics import Metrics, Reason
+from meshfed.federation.certificates.custody import Custody
+from meshfed.federation.subscriber import Subscriber, admitted
+from meshfed.federation.worlds import Worlds
+from meshfed.xds.resource import World
+from meshfed.xds.server import Peer, Refusal, Unready
+
+BETWEEN_SHAPES = 0.1  # seconds, while changes go on
+FLUSH = 0.2  # seconds between two writes of receipts
+ALIVE = 10.0  # seconds between two signs of life, when nothing else is written
+PAUSE = 1.0  # seconds before a catalog that is away is asked again
+
+REPLICA = socket.gethostname()
+
+log = structlog.get_logger()
+
+
+def identities(mesh: Mesh) -> Mapping[Identity, frozenset[ServiceName]]:
+    """Everyone who needs a certificate, and the services they answer for."""
+    found: defaultdict[Identity, set[ServiceName]] = defaultdict(set)
+    for workload in mesh.workloads.values():
+        if workload.identity:
+            found[workload.identity] |= set()
+    for service, endpoints in mesh.endpoints.items():
+        for endpoint in endpoints:
+            if endpoint.identity:
+                found[endpoint.identity].add(service)
+    return {identity: frozenset(services) for identity, services in found.items()}
+
+
+class Publisher:
+    """The xDS server's Source: one for this replica."""
+
+    def __init__(
+        self, mesh: Mesh, catalog: Catalog, custody: Custody, account: Account, metrics: Metrics
+    ) -> None:
+        self.ready = asyncio.Event()  # before that, an answer could lack half of the mesh
+        self._mesh = mesh
+        self._catalog = catalog
+        self._custody = custody
+        self._account = account
+        self._metrics = metrics
+        self._worlds = Worlds(mesh, custody)
+        self._subscribers: list[Subscriber] = []
+        self._reshape = asyncio.Event()
+        self._committed: dict[int, float] = {}  # revisions that wait for the shape lane
+        self._told = -1  # the revision that the catalog knows to be evaluated here,
+        self._alive = 0.0  # and when it was told
+
+    def knows(self, provider: str) -> bool:
+        """Whether a provider was observed before, in this catalog's life."""
+        return any(workload.provider == provider for workload in self._mesh.workloads.values())
+
+    async def open(self, peer: Peer) -> Subscriber:
+        if not self.ready.is_set():
+            self._metrics.refused(Reason.UNREADY)
+            raise Unready("not every source of the mesh has been observed yet")
+        try:
+            workload = admitted(self._mesh, peer)
+            kind = self._worlds.kind(workload)
+        except (Refusal, Anonymous) as error:
+            self._metrics.refused(Reason.WORKLOAD)
+            log.warning("proxy refused", node=peer.node_id, address=peer.address, reason=str(error))
+            raise Refusal(str(error)) from error
+        self._custody.claim(kind.identity)
+        subscriber = Subscriber(peer, workload, kind, self._world(kind), self._account)
+        self._subscribers.append(subscriber)
+        log.info("proxy connected", workload=workload.name, identity=str(kind.identity))
+        return subscriber
+
+    def proxies(self) -> tuple[ProxyState, ...]:
+        return tuple(s.state() for s in self._subscribers if not s.closed)
+
+    async def begin(self) -> None:
+        """Every source has been observed: take in all of it, and let proxies come. Raises Away."""
+        mesh, changed = await self._catalog.advance(self._mesh)
+        self._take(mesh, changed)
+        self._shape()
+        self.ready.set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            tasks.create_task(self._shapes())
+            tasks.create_task(self._certificates())
+            tasks.create_task(self._record())
+
+    async def _follow(self) -> None:
+        async for _ in self._catalog.follow():
+            try:
+                mesh, changed = await self._catalog.advance(self._mesh)
+            except Away as away:
+                log.warning("catalog away", reason=str(away))
+                self._metrics.away(away=True)
+                await asyncio.sleep(PAUSE)
+                continue
+            self._metrics.away(away=False)
+            self._take(mesh, changed)
+
+    def _take(self, mesh: Mesh, changed: Changed) -> None:
+        """The endpoint lane goes at once; what else moved is left to the shape lane."""
+        now = time.time()
+        for revision in range(self._mesh.revision + 1, mesh.revision + 1):
+            self._committed[revision] = self._catalog.committed_at(revision) or now
+        self._mesh = mesh
+        offered = self._offer(self._worlds.endpoints_changed(mesh, changed.endpoints))
+        if changed.shape:
+            self._reshape.set()
+        if not self._reshape.is_set():
+            self._evaluated(offered)
+
+    async def _shapes(self) -> None:
+        """The first change at once, then one push at a time, with a pause between."""
+        while True:
+            await self._reshape.wait()
+            self._shape()
+            await asyncio.sleep(BETWEEN_SHAPES)
+
+    def _shape(self) -> None:
+        self._reshape.clear()
+        self._custody.keep(identities(self._mesh))
+        self._evaluated(self._offer(self._worlds.shape_changed(self._mesh)))
+
+    async def _certificates(self) -> None:
+        while True:
+            moved = await self._custody.changed()
+            self._offer(self._worlds.certificates_changed(moved))
+
+    def _offer(self, changed: set[ProxyClass]) -> int:
+        """Give those of these classes, and those that changed class, their new world."""
+        offered = 0
+        for subscriber in (s for s in self._subscribers if not s.closed):
+            try:
+                kind = self._worlds.kind(admitted(self._mesh, subscriber.peer))
+            except (Refusal, Anonymous) as error:
+                log.info("proxy dismissed", workload=subscriber.workload.name, reason=str(error))
+                subscriber.end(str(error))
+                continue
+            if kind in changed or kind != subscriber.kind:
+                subscriber.offer(kind, self._world(kind))
+                offered += 1
+        self._worlds.keep({s.kind for s in self._subscribers})
+        return offered
+
+    def _world(self, kind: ProxyClass) -> World:
+        return World(self._mesh.revision, self._worlds.of(kind).resources)
+
+    def _evaluated(self, offered: int) -> None:
+        committed, self._committed = self._committed, {}
+        self._account.evaluate(committed, offered, time.time())
+        self._metrics.reached(self._account.evaluated)
+
+    async def _record(self) -> None:
+        """Keep the catalog's account of proxies and certificates; late, while it is away."""
+        gone = set(self._mesh.workloads)  # whoever this replica served before it was restarted
+        while True:
+            try:
+                await self._write(gone)
+                gone = set()
+                await self._certify()
+            except Away as away:
+                log.warning("catalog away", reason=str(away))
+                self._metrics.away(away=True)
+                await asyncio.sleep(PAUSE)
+            await asyncio.sleep(FLUSH)
+
+    async def _write(self, gone: set[str]) -> None:
+        closed = [s for s in self._subscribers if s.closed]
+        fresh = [s for s in self._subscribers if s.unwritten and not s.closed]
+        receipts = self._account.unwritten()
+        told = (self._account.evaluated, len(closed), len(fresh), len(receipts))
+        if not gone and told == (self._told, 0, 0, 0) and time.monotonic() - self._alive < ALIVE:
+            return
+        states = [self._state(s) for s in fresh]
+        there = {s.workload.id for s in self._subscribers if not s.closed}
+        left = (gone | {s.workload.id for s in closed}) - there
+        try:
+            await self._catalog.record(REPLICA, self._account.evaluated, states, left, receipts)
+        except Away:
+            for subscriber in fresh:
+                subscriber.unwritten = subscriber.unreached = True
+            raise
+        self._account.written(receipts)
+        self._subscribers = [s for s in self._subscribers if s not in closed]
+        self._told, self._alive = self._account.evaluated, time.monotonic()
+        self._metrics.connected(len(there))
+
+    def _state(self, subscriber: Subscriber) -> ProxyState:
+        """What is news about it; marked as written, for what moves while it is being written."""
+        reach = self._worlds.reach(subscriber.kind) if subscriber.unreached else None
+        subscriber.unwritten = subscriber.unreached = False
+        return subscriber.state(reach)
+
+    async def _certify(self) -> None:
+        if states := self._custody.unrecorded():
+            await self._catalog.certify(states)
+            self._custody.recorded(states)

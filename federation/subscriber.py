@@ -1,0 +1,107 @@
+"""One connected proxy: what it is offered, has acknowledged, and still owes."""
+
+import asyncio
+import time
+
+from meshfed.catalog.model import Identity, Mesh, ProxyState, Receipt, Workload
+from meshfed.catalog.view import ProxyClass
+from meshfed.federation.account import Account
+from meshfed.federation.worlds import Reach
+from meshfed.xds.resource import World
+from meshfed.xds.server import Peer, Refusal
+
+
+def admitted(mesh: Mesh, peer: Peer) -> Workload:
+    """The workload that a certificate speaks for (ARCHITECTURE.md, section 8). Raises Refusal.
+
+    The node id is what a proxy says of itself, and counts for nothing.
+    """
+    if len(peer.uris) != 1 or len(peer.dns) != 1:
+        raise Refusal("a proxy's certificate names one URI and one DNS name: use proxy bootstrap")
+    try:
+        identity = Identity.from_uri(peer.uris[0], mesh.trust_domain)
+    except ValueError as error:
+        raise Refusal(str(error)) from error
+    workload = mesh.workloads.get(peer.dns[0].removesuffix(f".workload.{mesh.trust_domain}"))
+    if workload is None:
+        raise Refusal(f"no provider knows the workload {peer.dns[0]}")
+    if workload.identity != identity:
+        raise Refusal(f"{workload.name} is {workload.identity} now, not {identity}")
+    return workload
+
+
+class Subscriber:
+    """The xDS server's Feed. Of the worlds that it is offered, the last counts."""
+
+    def __init__(
+        self, peer: Peer, workload: Workload, kind: ProxyClass, world: World, account: Account
+    ) -> None:
+        self.peer = peer
+        self.workload = workload
+        self.kind = kind
+        self.world = world
+        self.ended = ""
+        self.closed = False
+        self.unwritten = True  # the catalog does not have this state yet,
+        self.unreached = True  # nor what it can reach
+        self._account = account
+        self._since = time.time()
+        self._owes = [world.revision]  # what it was offered, ascending
+        self._rejections: dict[str, str] = {}  # type → the proxy's words
+        self._moved = asyncio.Event()
+        account.owe(world.revision)
+
+    def offer(self, kind: ProxyClass, world: World) -> None:
+        self.kind = kind
+        self.world = world
+        self.unwritten = self.unreached = True
+        self._owes.append(world.revision)
+        self._account.owe(world.revision)
+        self._moved.set()
+
+    def end(self, why: str) -> None:
+        self.ended = why
+        self._moved.set()
+
+    def state(self, reach: Reach | None = None) -> ProxyState:
+        rejected = "; ".join(f"{kind}: {why}" for kind, why in self._rejections.items())
+        return ProxyState(
+            proxy=self.workload.id,
+            identity=self.kind.identity,
+            workload=self.workload.name,
+            connected_since=self._since,
+            state="rejecting" if rejected else "behind" if self._owes else "synced",
+            reason=rejected,
+            envoy_version=self.peer.envoy_version,
+            behind=min(self._owes, default=None),
+            clusters=reach,
+        )
+
+    # What the server calls
+
+    async def changed(self) -> None:
+        await self._moved.wait()
+        self._moved.clear()
+
+    def receipt(
+        self, kind: str, version: str, sent_at: float, answered_at: float, rejected: str
+    ) -> None:
+        self._rejections.pop(kind, None)
+        if rejected:
+            self._rejections[kind] = rejected
+        self.unwritten = True
+        self._account.answered(
+            Receipt(self.workload.id, kind, version, sent_at, answered_at, rejected)
+        )
+
+    def settled(self, revision: int, at: float) -> None:
+        paid = [owed for owed in self._owes if owed <= revision]
+        if paid:
+            self._owes = self._owes[len(paid) :]
+            self.unwritten = True
+            self._account.paid(paid, at)
+
+    def close(self) -> None:
+        self.closed = True
+        self._account.paid(self._owes, time.time())
+        self._owes = []
