@@ -199,7 +199,9 @@ def test_which_host_names_can_only_mean_this_machine(host: str, local: bool) -> 
 async def test_a_taken_port_is_one_line_that_names_the_setting() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(OSError, match=r"another process has this port: change admin\.listen"):
+        with pytest.raises(
+            OSError, match=rf"^admin\.listen: cannot listen on {address}: another process has"
+        ):
             bound(address)
 
 

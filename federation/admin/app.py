@@ -132,9 +132,8 @@ def bound(address: str, setting: str = "admin.listen") -> socket.socket:
         listener.listen(1024)
     except OSError as error:
         listener.close()
-        raise OSError(
-            error.errno, f"cannot listen: {_why(error)}: change {setting}", address
-        ) from error
+        why = _why(error)
+        raise OSError(f"{setting}: cannot listen on {address}: {why}: name another") from error
     return listener
 
 
