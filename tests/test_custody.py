@@ -192,6 +192,19 @@ async def test_a_short_life_is_not_spent_by_the_backdating(issuer: Moody, wall: 
     assert serial(custody) != first
 
 
+@pytest.mark.parametrize(
+    ("life", "seconds"),
+    [
+        pytest.param(timedelta(days=1), 30, id="every 30 s, however long the life"),
+        pytest.param(
+            timedelta(seconds=20), 2, id="more than once in the last third of a short one"
+        ),
+    ],
+)
+def test_the_wall_clock_is_looked_at(life: timedelta, seconds: float) -> None:
+    assert keypair.glance(life) == seconds
+
+
 async def test_a_renewed_certificate_stays_claimed(custody: Custody, wall: Wall) -> None:
     custody.keep({WEB: frozenset({SHOP})})
     await custody.check()

@@ -9,7 +9,7 @@ from typing import Self
 import structlog
 
 from meshfed.federation.certificates.issuer import Issuer, Names, Unissuable
-from meshfed.federation.certificates.keypair import GLANCE, Failure, Keypair, issue, pem
+from meshfed.federation.certificates.keypair import Failure, Keypair, glance, issue, pem
 from meshfed.xds.bootstrap import control_plane_uri
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ class ControlPlane:
     async def run(self) -> None:
         """Renew when it is due, for ever."""
         while True:
-            await asyncio.sleep(self._failure.pause if self._failure else GLANCE)
+            await asyncio.sleep(self._failure.pause if self._failure else glance(self._lifetime))
             await self.check()
 
     async def check(self) -> None:

@@ -12,7 +12,7 @@ import structlog
 
 from meshfed.catalog.model import CertificateState, Identity, ServiceName
 from meshfed.federation.certificates.issuer import Issuer, Names, Unissuable
-from meshfed.federation.certificates.keypair import GLANCE, Failure, Keypair, issue, pem
+from meshfed.federation.certificates.keypair import Failure, Keypair, glance, issue, pem
 
 AT_ONCE = 16  # signatures asked for at the same time
 
@@ -188,7 +188,7 @@ class Custody:
     def _pause(self) -> float:
         now = self._clock()
         rests = (f.at + f.pause - now for f in self._failures.values() if f.rests(now))
-        return min(GLANCE, *rests, GLANCE)
+        return min((glance(self._lifetime), *rests))
 
     def _rows(self) -> Rows:
         return rows(self._wanted, self._held, self._claimed, self._kind)

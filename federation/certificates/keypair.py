@@ -52,6 +52,11 @@ class Failure:
         return self.at <= now < self.at + self.pause
 
 
+def glance(lifetime: timedelta) -> float:
+    """Seconds between two looks: several in the last third, however short the life."""
+    return min(GLANCE, lifetime.total_seconds() / 10)
+
+
 def request(key: ec.EllipticCurvePrivateKey) -> x509.CertificateSigningRequest:
     """A request that proves possession of the key and claims no name: the signer says the names."""
     return x509.CertificateSigningRequestBuilder(subject_name=x509.Name([])).sign(
