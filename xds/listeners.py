@@ -25,11 +25,11 @@ from meshfed.xds.endpoints import INBOUND_PORT, address
 from meshfed.xds.rbac import ANY_PATH, per_connection
 from meshfed.xds.resource import packed
 from meshfed.xds.routes import CONNECT, OUTBOUND, RBAC_FILTER, by_name, inbound_name
-from meshfed.xds.secrets import TCP_ALPN, ads, downstream_tls, server_name
+from meshfed.xds.secrets import INBOUND, TCP_ALPN, ads, downstream_tls, server_name, validation_name
 
 OUTBOUND_PORT = 15001
 INBOUND_LISTENER = "inbound"
-NOWHERE = "nowhere"
+NOWHERE = "nowhere"  # no cluster has this name: a connection led there is closed
 ROUTER_FILTER = "envoy.filters.http.router"
 
 Listener = listener_pb2.Listener
@@ -107,21 +107,47 @@ def transparent_listener(view: View) -> Listener:
 def inbound_chain(inbound: Inbound, trust_domain: str) -> FilterChain:
     name = inbound_name(inbound.service, inbound.port)
     sni = server_name(inbound.service, inbound.port, trust_domain)
-    http = inbound.protocol.is_http
-    if http:
-        filters = [inbound_http(name, inbound)]
-    else:
-        filters = [tcp_proxy(TcpProxy(cluster=local_name(inbound.service, inbound.port)), name)]
-        if inbound.grants is not None:
-            # First, so that the application is not even connected to.
-            allowed = per_connection(inbound.grants, trust_domain, f"{name}.")
-            filters.insert(0, filter_("envoy.filters.network.rbac", allowed))
+    alpn = ("h2", "http/1.1") if inbound.protocol.is_http else (TCP_ALPN,)
     return FilterChain(
         name=name,
         filter_chain_match=FilterChainMatch(server_names=[sni]),
-        transport_socket=downstream_tls(*(("h2", "http/1.1") if http else (TCP_ALPN,))),
-        filters=filters,
+        transport_socket=downstream_tls(validated_by(inbound), *alpn),
+        filters=(
+            [inbound_http(name, inbound)]
+            if inbound.protocol.is_http
+            else inbound_tcp(name, inbound, trust_domain)
+        ),
     )
+
+
+def validated_by(inbound: Inbound) -> str:
+    """Everybody of the mesh where the filters decide; for TCP, in the handshake, who may call.
+
+    Envoy's network RBAC waits for the caller's first byte, and a server that speaks first would
+    have greeted it by then (tried with 1.40).
+    """
+    name = inbound_name(inbound.service, inbound.port)
+    return INBOUND if inbound.protocol.is_http or not inbound.grants else validation_name(name)
+
+
+def inbound_tcp(name: str, inbound: Inbound, trust_domain: str) -> list[Filter]:
+    """The handshake lets callers in; RBAC makes what is open drain when access is taken away."""
+    if inbound.grants is None:
+        return [tcp_proxy(application(inbound), name)]
+    allowed = per_connection(inbound.grants, trust_domain, f"{name}.")
+    # Nobody is allowed: RBAC would wait for a first byte, this closes at once.
+    proxy = application(inbound) if inbound.grants else TcpProxy(cluster=NOWHERE)
+    return [filter_("envoy.filters.network.rbac", allowed), tcp_proxy(proxy, name)]
+
+
+def application(inbound: Inbound) -> TcpProxy:
+    """Not even connected to before the caller has shown its certificate."""
+    proxy = TcpProxy(
+        cluster=local_name(inbound.service, inbound.port),
+        upstream_connect_mode=tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE,
+    )
+    proxy.max_early_data_bytes.value = 65536  # what the caller may say until then; must be given
+    return proxy
 
 
 def inbound_http(name: str, inbound: Inbound) -> Filter:
@@ -210,11 +236,10 @@ def tcp_chain(outbound: Outbound) -> FilterChain:
 
 def denied_chain(port: int, hosts: Sequence[str]) -> FilterChain:
     name = f"denied|{port}"
-    nobody = filter_("envoy.filters.network.rbac", per_connection((), "", f"{name}."))
     return FilterChain(
         name=name,
         filter_chain_match=dialling(hosts, port),
-        filters=[nobody, tcp_proxy(TcpProxy(cluster=PASSTHROUGH), name)],
+        filters=[tcp_proxy(TcpProxy(cluster=NOWHERE), name)],
     )
 
 
@@ -231,7 +256,6 @@ def one_address(host: str) -> address_pb2.CidrRange:
 
 
 def tcp_to(shares: Sequence[Share], name: str) -> Filter:
-    """Without shares the cluster's name leads nowhere, and the connection is closed."""
     taking = [share for share in shares if share.weight]  # Envoy refuses a weight of 0 here
     if len(taking) < 2:
         cluster = taking[0].target.assignment.name if taking else NOWHERE
@@ -249,6 +273,7 @@ def tcp_to(shares: Sequence[Share], name: str) -> Filter:
 def tcp_proxy(proxy: TcpProxy, stat_prefix: str) -> Filter:
     proxy.stat_prefix = stat_prefix
     proxy.idle_timeout.CopyFrom(Duration())  # database connections rest for hours
+    proxy.max_connect_attempts.value = 3  # another host, where the first cannot be reached
     return filter_("envoy.filters.network.tcp_proxy", proxy)
 
 

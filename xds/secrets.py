@@ -62,9 +62,9 @@ def upstream_tls(validated_by: str, sni: str, *, tcp: bool) -> base_pb2.Transpor
     return socket(context)
 
 
-def downstream_tls(*alpn: str) -> base_pb2.TransportSocket:
+def downstream_tls(validated_by: str, *alpn: str) -> base_pb2.TransportSocket:
     context = tls_pb2.DownstreamTlsContext(
-        common_tls_context=common(INBOUND),
+        common_tls_context=common(validated_by),
         # A resumed session is not verified again: it would outlive its certificate.
         disable_stateless_session_resumption=True,
         disable_stateful_session_resumption=True,

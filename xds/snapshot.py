@@ -23,6 +23,7 @@ from meshfed.xds.listeners import (
     local_listener,
     transparent_listener,
     tunnel_listener,
+    validated_by,
 )
 from meshfed.xds.resource import Resource, resource
 from meshfed.xds.routes import explicit_routes, inbound_routes, transparent_routes
@@ -114,6 +115,10 @@ def targets_by_name(view: View) -> dict[str, Target]:
 def validations(view: View, targets: Iterable[Target]) -> dict[str, tuple[str, ...]]:
     """Whoever a caller may reach, and nobody else: never an empty list, which is everybody."""
     found = {INBOUND: (f"spiffe://{view.trust_domain}/ns/",)} if view.inbound else {}
+    for inbound in view.inbound:
+        if (name := validated_by(inbound)) != INBOUND:
+            sources = sorted({who for grant in inbound.grants or () for who in grant.sources})
+            found[name] = tuple(who.uri(view.trust_domain) for who in sources)
     for target in targets:
         if target.identities:
             uris = tuple(identity.uri(view.trust_domain) for identity in target.identities)
