@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -108,12 +109,18 @@ def meshfed(
     return run
 
 
+@pytest.fixture(scope="session")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog as a first migration leaves it; migrating once is enough."""
+    path = tmp_path_factory.mktemp("catalog") / "meshfed.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(new: Path, tmp_path: Path) -> str:
     """A new catalog, where commands look for it without being told."""
-    url = f"sqlite:///{tmp_path}/meshfed.db"
-    migrate(url)
-    return url
+    return f"sqlite:///{shutil.copy(new, tmp_path / 'meshfed.db')}"
 
 
 @pytest.fixture
@@ -213,6 +220,11 @@ def test_endpoints_as_a_table(meshfed: Run, shop: str) -> None:
     header, first, _ = meshfed("get", "endpoints").out.splitlines()
     assert header.split()[:3] == ["SERVICE", "ADDRESS", "PORT"]
     assert first.split()[:3] == ["bookstore.shop", "10.0.0.1", "8080"]
+
+
+def test_a_flag_is_true_or_false_whatever_the_database_calls_it(meshfed: Run, shop: str) -> None:
+    first, _ = json.loads(meshfed("get", "endpoints", "-o", "json").out)
+    assert (first["mtls"], first["stale"]) == (True, False)
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -335,7 +347,13 @@ def test_how_proxies_stand_with_each_type(meshfed: Run, shop: str) -> None:
 def test_an_unknown_proxy_is_answered_with_the_nearest(meshfed: Run, shop: str) -> None:
     connect(shop, proxy(workload()))
     ended = meshfed("proxy", "status", "store1")
-    assert (ended.code, ended.lines) == (1, ["no proxy store1: did you mean store-1?"])
+    assert (ended.code, ended.lines) == (1, ["no proxy store1: did you mean store-1 or store-2?"])
+
+
+def test_a_workload_without_a_proxy_says_how_it_gets_one(meshfed: Run, shop: str) -> None:
+    ended = meshfed("proxy", "status", "store-2")
+    assert ended.code == 1
+    assert ended.err.startswith("store-2 has no proxy that is connected")
 
 
 # Providers
@@ -397,7 +415,7 @@ def seal(url: str, folder: Path) -> None:
 
 
 def test_a_backup_brings_back_every_row_and_the_key(
-    meshfed: Run, shop: str, tmp_path: Path, passphrase: str
+    meshfed: Run, shop: str, tmp_path: Path, passphrase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seal(shop, tmp_path)
     key = (tmp_path / "meshfed.key").read_text()
@@ -407,7 +425,9 @@ def test_a_backup_brings_back_every_row_and_the_key(
     assert archive.stat().st_mode & 0o777 == 0o600
     for file in tmp_path.glob("meshfed.*"):
         file.unlink()
-    assert meshfed("restore", "monday").code == 0
+    (tmp_path / "phrase").write_text(f"{passphrase}\n")
+    monkeypatch.delenv("MESHFED_PASSPHRASE")
+    assert meshfed("restore", "monday", "--passphrase-file", "phrase").code == 0
     assert everything(shop) == before
     assert (tmp_path / "meshfed.key").read_text() == key
     seal(shop, tmp_path)  # opens what stands
@@ -432,37 +452,22 @@ def test_a_backup_without_a_passphrase_is_refused(meshfed: Run, shop: str, tmp_p
     assert not (tmp_path / "monday").exists()
 
 
-def test_a_passphrase_may_stand_in_a_file(meshfed: Run, shop: str, tmp_path: Path) -> None:
-    (tmp_path / "phrase").write_text("correct horse\n")
-    assert meshfed("backup", "monday", "--passphrase-file", "phrase").code == 0
-    restored = meshfed(
-        "restore", "monday", "--passphrase-file", "phrase", "--catalog", "sqlite:///other.db"
-    )
-    assert restored.code == 0
-
-
-def test_a_catalog_in_use_is_not_overwritten(
-    meshfed: Run, shop: str, tmp_path: Path, passphrase: str
-) -> None:
-    meshfed("backup", "monday")
-    before = everything(shop)
-    ended = meshfed("restore", "monday")
-    assert ended.code == 1
-    (line,) = ended.lines
-    assert "not empty" in line
-    assert everything(shop) == before
-
-
-def test_another_key_is_not_overwritten(
+def test_what_is_in_use_is_not_overwritten(
     meshfed: Run, shop: str, tmp_path: Path, passphrase: str
 ) -> None:
     seal(shop, tmp_path)
     meshfed("backup", "monday")
+    before = everything(shop)
+    full = meshfed("restore", "monday")
+    assert full.code == 1
+    assert "not empty" in full.err
+    assert everything(shop) == before
+
     other = keys.written(keys.Key(b"k" * 32, ""))
     (tmp_path / "meshfed.key").write_text(other)
-    ended = meshfed("restore", "monday", "--catalog", "sqlite:///other.db")
-    assert ended.code == 1
-    assert "another key is here" in ended.err
+    foreign = meshfed("restore", "monday", "--catalog", "sqlite:///other.db")
+    assert foreign.code == 1
+    assert "another key is here" in foreign.err
     assert (tmp_path / "meshfed.key").read_text() == other
     assert not (tmp_path / "other.db").exists()
 
@@ -562,7 +567,55 @@ def test_where_a_proxy_finds_the_control_plane(
     assert control_plane(listen, addresses) == found_at
 
 
+# Checking files
+
+
+def test_files_are_checked_together_and_each_mistake_is_a_line(
+    meshfed: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "meshfed.yaml").write_text(
+        "providers:\n  - {name: rack, type: hosts, path: hosts.yaml}\n"
+    )
+    hosts = tmp_path / "hosts.yaml"
+    host = "{name: a, address: 10.0.0.1, service: shop.shop, port: 80, identity: shop.shop}"
+    hosts.write_text(f"hosts:\n  - {host}\n")
+    right = meshfed("validate")
+    assert (right.code, right.err) == (0, "")
+    assert right.out.splitlines() == [
+        "meshfed.yaml: a configuration, and right",
+        "hosts.yaml: a host list, and right",
+    ]
+    hosts.write_text(f"hosts:\n  - {host}\n  - {{name: b, adress: 10.0.0.2}}\n")
+    wrong = meshfed("validate", "meshfed.yaml")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert all(line.startswith("hosts.yaml:3: ") for line in wrong.lines)
+
+
+def test_a_pipe_is_checked(meshfed: Run) -> None:
+    ended = meshfed("validate", "-", stdin="mesh: {trust_domian: shop.example}\n")
+    assert ended.code == 1
+    assert re.match(r"stdin:1: mesh.trust_domian: unknown; did you mean trust_domain", ended.err)
+
+
+def test_checking_nothing_is_not_success(meshfed: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert meshfed("validate", "empty").code == 1
+    assert meshfed("validate").code == 2
+
+
 # The command as a process
+
+
+def test_a_full_disk_is_one_line(shop: str, tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "meshfed.federation.cli.main", "get", "services"],
+            cwd=tmp_path,
+            text=True,
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert (ended.returncode, ended.stderr) == (1, "stdout: No space left on device\n")
 
 
 def start(*arguments: object, folder: Path, **options: Any) -> "subprocess.Popen[str]":

@@ -6,7 +6,7 @@ import sys
 from typing import TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 
 def configure(stream: TextIO | None = None) -> None:
@@ -35,8 +35,15 @@ def _rendering(*, on_terminal: bool) -> list[Processor]:
         return [structlog.dev.ConsoleRenderer(timestamp_key="at")]
     return [
         structlog.processors.format_exc_info,
+        _event_first,
         structlog.processors.JSONRenderer(default=str),
     ]
+
+
+def _event_first(_: object, __: str, event: EventDict) -> EventDict:
+    """When, how grave and what, then its fields: JSON that people read too."""
+    first = {key: event[key] for key in ("at", "level", "event") if key in event}
+    return {**first, **event}
 
 
 def _route_libraries(out: TextIO, rendering: list[Processor]) -> None:

@@ -128,7 +128,7 @@ def _put_key_back(text: str, seal: "Seal") -> None:
 
 def _passphrase(file: Path | None, *, twice: bool) -> str:
     if file is not None:
-        phrase = file.read_text().partition("\n")[0].rstrip("\r")
+        phrase = _first_line(file)
     elif (phrase := os.environ.get(PASSPHRASE, "")) or not sys.stdin.isatty():
         pass  # given, or nobody to ask
     else:
@@ -140,6 +140,13 @@ def _passphrase(file: Path | None, *, twice: bool) -> str:
     return phrase
 
 
+def _first_line(file: Path) -> str:
+    try:
+        return file.read_bytes().splitlines()[0].decode()
+    except (IndexError, UnicodeDecodeError) as error:
+        raise Finding(f"{file}: its first line is no passphrase") from error
+
+
 def _write_whole(file: Path, data: bytes) -> None:
     """All of it or nothing, for the owner only: last week's backup outlives a full disk."""
     draft = file.with_name(f".{file.name}.{os.getpid()}")
@@ -149,5 +156,7 @@ def _write_whole(file: Path, data: bytes) -> None:
             out.flush()
             os.fsync(out.fileno())
         draft.replace(file)
+    except OSError as error:
+        raise Finding(f"{file}: {error.strerror}") from error
     finally:
         draft.unlink(missing_ok=True)

@@ -107,6 +107,8 @@ def _table(columns: Sequence[str], rows: Iterable[Cells], width: int | None) -> 
 def _cell(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, (list, tuple, dict)):
         import json
 
@@ -128,10 +130,12 @@ def write(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # What is left in the buffer would fail again, loudly, when the interpreter flushes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit(0) from None
+        raise Finding(f"stdout: {error.strerror}") from error
 
 
 def terminal_width() -> int | None:

@@ -45,15 +45,17 @@ def overview(proxies: Sequence[Row], syncs: Sequence[Row]) -> list[Row]:
     ]
 
 
-def chosen(name: str, proxies: Sequence[Row]) -> Row:
+def chosen(name: str, proxies: Sequence[Row], workloads: Sequence[object]) -> Row:
     """The proxy of a workload's name or id, or a Finding."""
     found = [proxy for proxy in proxies if name in (proxy["workload"], proxy["proxy"])]
-    if not found:
-        raise Finding(f"no proxy {name}: {nearest(name, (str(p['workload']) for p in proxies))}")
     if len(found) > 1:
         ids = ", ".join(str(proxy["proxy"]) for proxy in found)
         raise Finding(f"{len(found)} proxies are called {name}: name one by its id: {ids}")
-    return found[0]
+    if found:
+        return found[0]
+    if name in workloads:
+        raise Finding(f"{name} has no proxy that is connected: see `meshfed proxy bootstrap`")
+    raise Finding(f"no proxy {name}: {nearest(name, map(str, workloads))}")
 
 
 @app.command()
@@ -80,7 +82,8 @@ def status(
         if not proxies:
             say("no proxies yet: an Envoy connects with what `meshfed proxy bootstrap NAME` writes")
         return
-    proxy = chosen(name, proxies)
+    workloads = [row["name"] for row in _rows(url, "select name from mesh_workloads")]
+    proxy = chosen(name, proxies, workloads)
     theirs = [
         {**sync, "state": answered(sync)} for sync in syncs if sync["proxy"] == proxy["proxy"]
     ]

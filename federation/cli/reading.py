@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +24,7 @@ from meshfed.federation.cli.output import (
 if TYPE_CHECKING:
     from meshfed.catalog.reader import Answer
 
+FLAGS = {"mtls", "plaintext", "stale"}  # SQLite has no booleans; scripts should not see which it is
 BEAT = 0.5  # seconds between two looks at the catalog when watching
 
 
@@ -108,6 +109,16 @@ def as_rows(answer: "Answer") -> list[Row]:
     return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
 
+def flagged(answer: "Answer") -> "Answer":
+    """The same with true and false where 1 and 0 mean that."""
+    flags = {index for index, column in enumerate(answer.columns) if column in FLAGS}
+    rows = (
+        tuple(bool(cell) if index in flags else cell for index, cell in enumerate(row))
+        for row in answer.rows
+    )
+    return replace(answer, rows=tuple(rows))
+
+
 def what_counts(answer: "Answer") -> tuple[tuple[object, ...], ...]:
     """The rows without ages, which move though nothing has happened."""
     kept = [index for index, column in enumerate(answer.columns) if column != "age_s"]
@@ -142,7 +153,7 @@ def get(
 def _answer(url: str, kind: Kind) -> "Answer":
     from meshfed.federation.cli.source import rows
 
-    return rows(url, LISTINGS[kind].statement(kind))
+    return flagged(rows(url, LISTINGS[kind].statement(kind)))
 
 
 def _changes(url: str, kind: Kind) -> Iterator["Answer"]:

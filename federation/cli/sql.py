@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from meshfed.federation.cli.options import CatalogUrl, Config, Output
-from meshfed.federation.cli.output import Format, rendered, say, terminal_width, write
+from meshfed.federation.cli.output import Finding, Format, rendered, say, terminal_width, write
 
 SECONDS = 5.0
 ROWS = 10_000
@@ -33,15 +33,24 @@ def sql(
     """
     from meshfed.federation.cli.source import catalog_url, rows
 
-    if statement is None and not sys.stdin.isatty():
-        statement = sys.stdin.read().strip() or None
-    if statement is None:
+    statement = _asked(statement)
+    if not statement:
         _views(output)
         return
     answer = rows(catalog_url(catalog, config), statement, seconds=SECONDS, most=ROWS)
     write(rendered(answer.columns, answer.rows, output, terminal_width()))
     if not answer.rows:
         say("no rows")
+
+
+def _asked(statement: str | None) -> str:
+    try:
+        if statement is None:
+            return "" if sys.stdin.isatty() else sys.stdin.read().strip()
+        statement.encode()
+    except UnicodeError as error:
+        raise Finding("the statement is not UTF-8 text") from error
+    return statement
 
 
 def _views(output: Format) -> None:
