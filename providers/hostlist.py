@@ -1,5 +1,6 @@
 """What a host list may say, entry by entry, in its native format."""
 
+import json
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -185,7 +186,11 @@ class HostEntry(Entry):
     identity: Account | None = Field(
         None, description="<account>.<namespace>; needed unless interception is none"
     )
-    locality: Place = Field(Locality(), description="<region> or <region>/<zone>")
+    locality: Place = Field(
+        Locality(),
+        description="<region> or <region>/<zone>",
+        json_schema_extra={"default": ""},
+    )
     weight: Number = 1
     labels: dict[str, str] = {}
     interception: Interception = Interception.EXPLICIT
@@ -207,7 +212,7 @@ class HostList(Entry):
 
 
 def schema() -> dict[str, object]:
-    """The JSON Schema that editors check host lists with."""
+    """The JSON Schema that editors check host lists with; `hosts.schema.json` is a copy of it."""
     generated = HostList.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **generated}
 
@@ -247,3 +252,7 @@ def explain(error: ErrorDetails, model: type[Entry]) -> str:
             return "empty: name at least one"
         case _:
             return error["msg"].removeprefix("Value error, ")
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=2))

@@ -89,7 +89,7 @@ def listing(text: str, file: str, kind: str = "") -> Listing:
     rejected += [*found.rejected, *more, *unplaced]
     every = tuple(sorted(rejected, key=lambda said: int(said.where.rpartition(":")[2])))
     if not placed and not found.only_services:
-        return Listing(rejected=every, fault=_nothing(file, len(found.hosts), every))
+        return Listing(rejected=every, fault=_nothing(found, file))
     return Listing(frozenset(services.values()) | _declared(placed, services), placed, every)
 
 
@@ -216,7 +216,7 @@ def _hosts(found: Entries) -> tuple[list[tuple[HostEntry, Entry]], list[Rejected
         differing = [key for key in here if key in before and before[key][0] != here[key]]
         for key in differing:
             other, where = before[key]
-            why = f"{here[key]} here and {other} at {where}: {host.name} is one workload"
+            why = f"{here[key]} here and {other} at {where}, but {host.name} is one workload"
             rejected.append(entry.reject(found.document, (key,), why))
         if not differing:
             for key, value in here.items():
@@ -247,7 +247,8 @@ def _placed(
         try:
             serves = tuple(s for name in host.service for s in _serves(host, name, services))
             if host.identity is None and host.interception is not Interception.NONE:
-                raise Wrong("identity", f"missing: {host.interception} interception needs one")
+                why = f"missing: interception {host.interception} needs one; or say `none` there"
+                raise Wrong("identity", why)
             if host.port is not None and not host.service:
                 raise Wrong("port", "a port of what? name the service, or take the port away")
         except Wrong as wrong:
@@ -309,10 +310,12 @@ def _with_hosts(said: Rejected, hosts: int) -> Rejected:
     return replace(said, why=said.why + lost)
 
 
-def _nothing(file: str, hosts: int, rejected: tuple[Rejected, ...]) -> str:
-    if not hosts:
-        return f"{file}:1: hosts: it lists none: take the file away, or list them"
-    return f"{file}:1: not one of its {hosts} hosts is sound, so nothing is believed of it"
+def _nothing(found: Entries, file: str) -> str:
+    if found.hosts or found.rejected:
+        return f"{file}:1: not one of its hosts is sound, so nothing of it is believed"
+    return str(
+        found.document.reject(("hosts",), "there are none: list them, or take the file away")
+    )
 
 
 def _addresses(host: HostEntry, answers: Mapping[str, Answer] | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-STEP = 10  # ms; watchfiles looks this often whether the kernel has said something
+STEP = 5  # ms; watchfiles looks this often whether the kernel has said something
 DEBOUNCE = 25  # ms; a folder that never rests is looked into this often all the same
 POLL = 1.0  # seconds; for file systems whose changes the kernel does not tell (NFS)
 QUIET = 0.1  # seconds without a change, after which a file that is written in place is whole
