@@ -174,7 +174,6 @@ shares = Table(  # TrafficSplits in force, one row per backend
     metadata,
     *_key("policy", "service", "backend"),
     Column("weight", BigInteger, nullable=False),
-    Column("total", BigInteger, nullable=False),
     *_words("matches"),
 )
 

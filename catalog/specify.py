@@ -9,10 +9,8 @@ from sqlalchemy import Connection, Table, and_, delete, insert, select, update
 from meshfed.catalog import rows
 from meshfed.catalog.differences import difference
 from meshfed.catalog.model import ObjectName, Policy, Specified
-from meshfed.catalog.schema import CURRENT, policies, scopes
-from meshfed.catalog.schema import grants as grants_table
-from meshfed.catalog.schema import shares as shares_table
-from meshfed.catalog.spread import grants, shares
+from meshfed.catalog.schema import CURRENT, grants, policies, scopes, shares
+from meshfed.catalog.spread import grant_rows, share_rows
 from meshfed.catalog.writing import Writing
 
 ACCEPTED, REJECTED, SHADOWED = "accepted", "rejected", "shadowed"
@@ -173,8 +171,8 @@ def _word(entry: Entry, word: str) -> str:
 def _expand(connection: Connection) -> None:
     """Bring the tables behind mesh_access and mesh_splits to the policies in force."""
     applied = in_force(connection)
-    _become(connection, grants_table, (grant._asdict() for grant in grants(applied)))
-    _become(connection, shares_table, (share._asdict() for share in shares(applied)))
+    _become(connection, grants, (row._asdict() for row in grant_rows(applied)))
+    _become(connection, shares, (row._asdict() for row in share_rows(applied)))
 
 
 def _become(connection: Connection, table: Table, wanted: Iterable[dict[str, Any]]) -> None:

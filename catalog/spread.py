@@ -3,22 +3,13 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from meshfed.catalog.model import (
-    HttpMatch,
-    ObjectName,
-    Policy,
-    RouteGroup,
-    Rule,
-    ServiceName,
-    TcpRoute,
-    TrafficSplit,
-    TrafficTarget,
-)
+from meshfed.catalog.access import Grant, access
+from meshfed.catalog.model import HttpMatch, Policy, ServiceName, TrafficSplit
 
 ANY_PORT = 0
 
 
-class Grant(NamedTuple):
+class GrantRow(NamedTuple):
     """One source may call one destination in one way. Layer: http or tcp."""
 
     policy: str
@@ -31,87 +22,51 @@ class Grant(NamedTuple):
     headers: str
 
 
-class Share(NamedTuple):
+class ShareRow(NamedTuple):
     """One backend's part of the calls to a service."""
 
     policy: str
     service: str
     backend: str
     weight: int
-    total: int
     matches: str
 
 
-def grants(policies: Iterable[Policy]) -> frozenset[Grant]:
-    policies = tuple(policies)
-    groups = {p.name: p for p in policies if isinstance(p, RouteGroup)}
-    routes = {p.name: p for p in policies if isinstance(p, TcpRoute)}
-    targets = (p for p in policies if isinstance(p, TrafficTarget))
-    return frozenset(grant for target in targets for grant in _of_target(target, groups, routes))
+def grant_rows(policies: Iterable[Policy]) -> frozenset[GrantRow]:
+    granted = access(policies).grants.values()
+    return frozenset(row for grants in granted for grant in grants for row in _of_grant(grant))
 
 
-def shares(policies: Iterable[Policy]) -> frozenset[Share]:
-    splits: dict[ServiceName, TrafficSplit] = {}
-    for policy in policies:
-        if isinstance(policy, TrafficSplit):
-            first = splits.setdefault(policy.service, policy)
-            if policy.name < first.name:  # of two splits of one service the first by name applies
-                splits[policy.service] = policy
-    return frozenset(share for split in splits.values() for share in _of_split(split))
+def share_rows(policies: Iterable[Policy]) -> frozenset[ShareRow]:
+    first: dict[ServiceName, TrafficSplit] = {}
+    splits = (policy for policy in policies if isinstance(policy, TrafficSplit))
+    for split in sorted(splits, key=lambda split: split.name):
+        first.setdefault(split.service, split)  # of two splits of one service, as view() does
+    return frozenset(row for split in first.values() for row in _of_split(split))
 
 
-def _of_target(
-    target: TrafficTarget, groups: dict[ObjectName, RouteGroup], routes: dict[ObjectName, TcpRoute]
-) -> Iterator[Grant]:
-    ports = frozenset(_ports(target, routes))
-    http = [(match, port) for match in _matches(target, groups) for port in _or_any(target, ports)]
-    for source in target.sources:
-        who = (str(target.name), str(source), str(target.destination))
-        for port in ports:
-            yield Grant(*who, "tcp", port, "", "", "")
-        for match, port in http:
-            yield Grant(*who, "http", port, _methods(match), match.path_regex, _headers(match))
+def _of_grant(grant: Grant) -> Iterator[GrantRow]:
+    for source in grant.sources:
+        for port in (ANY_PORT,) if grant.ports is None else sorted(grant.ports):
+            who = (str(grant.policy), str(source), str(grant.destination))
+            if grant.tcp:
+                yield GrantRow(*who, "tcp", port, "", "", "")
+            for match in grant.http:
+                yield GrantRow(*who, "http", port, *_conditions(match))
 
 
-def _ports(target: TrafficTarget, routes: dict[ObjectName, TcpRoute]) -> Iterator[int]:
-    for rule in target.rules:
-        route = routes.get(ObjectName(target.name.namespace, rule.name))
-        if rule.kind == "TCPRoute" and route:
-            yield from route.ports or {ANY_PORT}
+def _conditions(match: HttpMatch) -> tuple[str, str, str]:
+    methods = ", ".join(sorted(match.methods)) or "*"
+    headers = ", ".join(f"{name}: {regex}" for name, regex in match.headers)
+    return methods, match.path_regex, headers
 
 
-def _or_any(target: TrafficTarget, ports: frozenset[int]) -> frozenset[int]:
-    # A TCPRoute beside an HTTPRouteGroup narrows it to its ports (SMI traffic access, v1alpha3).
-    narrowed = any(rule.kind == "TCPRoute" for rule in target.rules)
-    return ports if narrowed else frozenset({ANY_PORT})
-
-
-def _matches(target: TrafficTarget, groups: dict[ObjectName, RouteGroup]) -> Iterator[HttpMatch]:
-    for rule in target.rules:
-        group = groups.get(ObjectName(target.name.namespace, rule.name))
-        if rule.kind == "HTTPRouteGroup" and group:
-            yield from _chosen(rule, group)
-
-
-def _chosen(rule: Rule, group: RouteGroup) -> Iterator[HttpMatch]:
-    return (match for match in group.matches if not rule.matches or match.name in rule.matches)
-
-
-def _methods(match: HttpMatch) -> str:
-    return ", ".join(sorted(match.methods)) or "*"
-
-
-def _headers(match: HttpMatch) -> str:
-    return ", ".join(f"{name}: {regex}" for name, regex in match.headers)
-
-
-def _of_split(split: TrafficSplit) -> Iterator[Share]:
+def _of_split(split: TrafficSplit) -> Iterator[ShareRow]:
     weights: dict[ServiceName, int] = {}
     for backend in split.backends:
-        weights[backend.service] = weights.get(backend.service, 0) + backend.weight
-    total = sum(weights.values())
+        if backend.service != split.service:  # no service is a backend of itself
+            weights[backend.service] = weights.get(backend.service, 0) + backend.weight
     for service, weight in weights.items():
-        yield Share(
-            str(split.name), str(split.service), str(service), weight, total,
-            ", ".join(split.matches),
-        )  # fmt: skip
+        yield ShareRow(
+            str(split.name), str(split.service), str(service), weight, ", ".join(split.matches)
+        )

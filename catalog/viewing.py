@@ -7,6 +7,11 @@ from meshfed.catalog.views import VIEWS
 READER = "meshfed_reader"  # may read the views and nothing else
 
 
+# Roles belong to the whole server: another catalog on it may be making this one just now.
+MAKE_READER = f"""do $$ begin create role {READER} nologin;
+exception when duplicate_object or unique_violation then null; end $$"""
+
+
 def create(connection: Connection) -> None:
     """All views; on Postgres with comments, and the right to read them where roles can be made."""
     for view in VIEWS:
@@ -39,7 +44,7 @@ def _grant(connection: Connection) -> None:
         f"select 1 from pg_roles where rolname = '{READER}'"
     ).scalar()
     if may and not there:
-        _run(connection, f"create role {READER} nologin")
+        _run(connection, MAKE_READER)
     if may:
         _run(connection, f"grant {READER} to current_user")
     if may or there:

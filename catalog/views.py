@@ -82,7 +82,12 @@ WORKLOAD_STATE = (
     "case when w.interception = 'none' then 'no sidecar'"
     f" when p.proxy is null then 'not connected' when {IS_SILENT} then 'silent' else p.state end"
 )
-PERCENTAGE = "case when h.total > 0 then cast(100.0 * h.weight / h.total as double precision) end"
+EXISTING = "join services s on s.service = o.backend and s.valid_to_revision is null"
+TOTAL = f"(select sum(o.weight) from shares o {EXISTING} where o.policy = h.policy)"
+PERCENTAGE = (
+    "case when s.service is not null"
+    f" then cast(100.0 * h.weight / nullif({TOTAL}, 0) as double precision) end"
+)
 FIRST_END = (
     "(select min(c.not_after) from certificates c"
     " where c.identity = i.identity and c.state <> 'retired')"
@@ -224,12 +229,12 @@ VIEWS = (
     view(
         "mesh_splits",
         "How calls to a service are split over others",
-        "shares h",
+        "shares h left join services s on s.service = h.backend and s.valid_to_revision is null",
         ("service", "h.service", "The service that is called"),
         ("backend", "h.backend", "The service that answers"),
         ("weight", "h.weight", "Its weight in the policy"),
         ("share", PERCENTAGE,
-         "That as a percentage; null where all weights are zero"),
+         "That in percent of the backends that exist; null where it does not, or all weigh 0"),
         ("matches", "h.matches", "The HTTPRouteGroups it is limited to; empty: every call"),
         ("policy", "h.policy", "The TrafficSplit, <namespace>/<name>"),
     ),

@@ -257,7 +257,6 @@ def upgrade() -> None:
         sa.Column("service", WORDS, nullable=False),
         sa.Column("backend", WORDS, nullable=False),
         sa.Column("weight", sa.BigInteger(), nullable=False),
-        sa.Column("total", sa.BigInteger(), nullable=False),
         words("matches"),
         sa.PrimaryKeyConstraint("policy", "service", "backend"),
     )

@@ -1,0 +1,222 @@
+"""SQL from anybody, answered without the power to change, lock or stall anything."""
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Timer
+from typing import Any
+
+import psycopg
+from sqlalchemy.engine import URL
+
+from meshfed.catalog.database import POSTGRES, Away, database_url
+from meshfed.catalog.viewing import READER
+from meshfed.catalog.views import VIEWS
+
+MOST_BYTES = 64 * 2**20  # of one answer
+LIMITS = {
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,  # ATTACH and VACUUM INTO would write files, mode=ro or not
+    sqlite3.SQLITE_LIMIT_LENGTH: 8 * 2**20,  # of one value: zeroblob(1e9) takes one instruction
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 100_000,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1_000,  # matching is quadratic, between two ticks
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+STEPS = 1_000  # SQLite instructions between two looks at the clock
+SCHEMA = {"sqlite_schema", "sqlite_master"}
+OPEN = {view.name for view in VIEWS} | SCHEMA
+READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE}
+
+# Volatile, as Postgres calls them, and yet harmless.
+HARMLESS = ("random", "clock_timestamp", "timeofday", "gen_random_uuid")
+
+
+class Refused(ValueError):
+    """The statement is wrong, does more than read, or takes too much; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+def query(url: str, sql: str, *, seconds: float = 5.0, rows: int = 10_000) -> Answer:
+    """What one select answers, within so many seconds and rows. Raises Refused, Away."""
+    statement = sql.strip().rstrip(";").rstrip()
+    if not statement or "\0" in statement:
+        raise Refused("there is no statement: ask one select, of the mesh_… views")
+    ask = _sqlite if (at := database_url(url)).get_backend_name() == "sqlite" else _postgres
+    return ask(at, statement, seconds, rows)
+
+
+# What a statement may do
+
+
+def permitted(action: int, one: str | None, two: str | None, _: str | None, via: str | None) -> int:
+    """SQLite's question before each part of a statement: reading views is all there is."""
+    if action in READING:
+        return sqlite3.SQLITE_OK
+    # A table that is joined for its rows alone is asked about without a column, or its view.
+    counted = two == ""
+    inside = (counted or via in OPEN) and one != "authority"
+    if action == sqlite3.SQLITE_READ and (one in OPEN or inside):
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_FUNCTION and two != "load_extension":
+        return sqlite3.SQLITE_OK
+    return sqlite3.SQLITE_DENY
+
+
+def names(statement: str) -> frozenset[str]:
+    """Every word of a statement that could name a function; what stands in strings is left out.
+
+    Raises Refused where an identifier is written so that it cannot be told without a parser.
+    """
+    if re.search(r"[uU]&[\"']", statement):
+        raise Refused("U& quoting is not understood here: write the name plainly")
+    found: set[str] = set()
+    for quoted, word in WORD.findall(statement):
+        found.add(quoted.replace('""', '"') if quoted else word.lower())
+    return frozenset(found)
+
+
+WORD = re.compile(r"\"((?:[^\"]|\"\")*)\"|([A-Za-z_\u0080-\uffff][\w$]*)")
+
+
+def _size(row: tuple[Any, ...]) -> int:
+    return sum(len(value) if isinstance(value, (str, bytes)) else 8 for value in row)
+
+
+def _taken(rows: Iterator[tuple[Any, ...]], most: int) -> tuple[tuple[Any, ...], ...]:
+    taken: list[tuple[Any, ...]] = []
+    size = 0
+    for row in rows:
+        size += _size(row)
+        if len(taken) == most:
+            raise Refused(f"the answer has more than {most} rows: add a `limit`, or a condition")
+        if size > MOST_BYTES:
+            raise Refused(f"the answer has more than {MOST_BYTES >> 20} MB: select fewer columns")
+        taken.append(row)
+    return tuple(taken)
+
+
+# SQLite
+
+
+def _sqlite(url: URL, statement: str, seconds: float, most: int) -> Answer:
+    address = f"{Path(str(url.database)).absolute().as_uri()}?mode=ro"
+    until = time.monotonic() + seconds
+    with _explained(seconds), closing(sqlite3.connect(address, uri=True)) as connection:
+        for limit, value in LIMITS.items():
+            connection.setlimit(limit, value)
+        connection.execute("pragma query_only = on")
+        connection.execute("pragma trusted_schema = off")
+        connection.set_progress_handler(lambda: time.monotonic() > until, STEPS)
+        connection.set_authorizer(permitted)
+        cursor = connection.execute(statement)
+        columns = tuple(str(column[0]) for column in cursor.description or ())
+        return Answer(columns, _taken(cursor, most))
+
+
+@contextmanager
+def _explained(seconds: float) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.DatabaseError, sqlite3.Warning) as error:
+        raise _explanation(error, seconds) from error
+
+
+def _explanation(error: Exception, seconds: float) -> Exception:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return Refused(f"it took more than {seconds:g} s and was stopped")
+    if code == sqlite3.SQLITE_AUTH:
+        return Refused(f"{error}: only selects of the mesh_… views are answered")
+    if code is None or code & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG):
+        return Refused(str(error))
+    return Away(f"the catalog is away: {error}")
+
+
+# Postgres
+
+
+def _postgres(url: URL, statement: str, seconds: float, most: int) -> Answer:
+    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with _told(seconds), psycopg.connect(address, autocommit=True, **POSTGRES) as connection:
+        _refuse_effects(connection, statement)
+        timer = Timer(seconds, connection.cancel_safe, kwargs={"timeout": 1.0})
+        timer.start()
+        try:
+            return _fetched(connection, statement, seconds, most)
+        finally:
+            timer.cancel()
+
+
+def _refuse_effects(connection: psycopg.Connection[Any], statement: str) -> None:
+    """A READ ONLY transaction still lets functions take locks, signal processes and write files.
+
+    All of those are volatile; which words are, the server itself knows best. The role alone does
+    not do it: `set_config('role', …)` would leave it again in the middle of a statement.
+    """
+    volatile = connection.execute(
+        "select proname from pg_catalog.pg_proc where provolatile = 'v'"
+        " and proname = any(%s) and not proname = any(%s) order by 1 limit 1",
+        (list(names(statement)), list(HARMLESS)),
+    ).fetchone()
+    if volatile:
+        raise Refused(f"{volatile[0]} is a function with effects: only reading is answered")
+
+
+def _fetched(
+    connection: psycopg.Connection[Any], statement: str, seconds: float, most: int
+) -> Answer:
+    connection.execute("begin transaction isolation level repeatable read, read only")
+    connection.execute(f"set local statement_timeout = {int(seconds * 1000)}")
+    if _may_be_reader(connection):
+        connection.execute(f"set local role {READER}")
+    cursor = connection.cursor(binary=True)  # the extended protocol: one statement, never two
+    cursor.execute(f"declare asked no scroll cursor for {statement}\n".encode())
+    answer = connection.cursor()
+    answer.execute("fetch forward 0 from asked")
+    columns = tuple(column.name for column in answer.description or ())
+    rows = _taken(_portions(answer), most)
+    connection.execute("rollback")
+    return Answer(columns, rows)
+
+
+def _may_be_reader(connection: psycopg.Connection[Any]) -> bool:
+    right = "SET" if connection.info.server_version >= 160_000 else "MEMBER"
+    may = connection.execute(
+        "select pg_catalog.pg_has_role(oid, %s) from pg_catalog.pg_roles where rolname = %s",
+        (right, READER),
+    ).fetchone()
+    return bool(may and may[0])
+
+
+def _portions(cursor: psycopg.Cursor[Any]) -> Iterator[tuple[Any, ...]]:
+    """Few rows first: a row may be large, and what is fetched stands in memory at once."""
+    portion = 1
+    while found := cursor.execute(f"fetch forward {portion} from asked").fetchall():
+        yield from found
+        portion = min(portion * 2, 256)
+
+
+@contextmanager
+def _told(seconds: float) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.errors.QueryCanceled as error:
+        raise Refused(f"it took more than {seconds:g} s and was stopped") from error
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction) as error:
+        raise Refused(f"{_line(error)}: only selects of the mesh_… views are answered") from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise Away(f"the catalog is away: {_line(error)}") from error
+    except psycopg.Error as error:
+        raise Refused(_line(error)) from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

