@@ -9,13 +9,8 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from google.protobuf.any_pb2 import Any
 
 from meshfed.catalog.model import Identity, Mesh, ServiceName, Workload
-from meshfed.catalog.view import (
-    Assignment,
-    ProxyClass,
-    proxy_class,
-    resolve,
-    view,
-)
+from meshfed.catalog.reach import Assignment
+from meshfed.catalog.view import ProxyClass, proxy_class, resolve, view
 from meshfed.federation.certificates.custody import Custody
 from meshfed.xds.endpoints import load_assignment
 from meshfed.xds.resource import Resource, Resources, Type, World

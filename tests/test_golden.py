@@ -87,7 +87,17 @@ def readable(resources: Iterable[Resource]) -> list[object]:
         MessageToJson(Any.FromString(resource.any), preserving_proto_field_name=True)
         for resource in resources
     )
-    return [{k: v for k, v in json.loads(text).items() if k != "@type"} for text in texts]
+    return [{k: v for k, v in in_order(json.loads(text)).items() if k != "@type"} for text in texts]
+
+
+def in_order(node: object) -> object:
+    """Fields as they are declared, but the entries of a map by name: protobuf shuffles those."""
+    if isinstance(node, list):
+        return [in_order(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    pairs = sorted(node.items()) if any("/" in key for key in node) else node.items()
+    return {key: in_order(value) for key, value in pairs}
 
 
 def mesh(given: Given) -> Mesh:

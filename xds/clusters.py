@@ -13,7 +13,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from meshfed.catalog.model import Protocol, ServiceName
-from meshfed.catalog.view import Inbound, Target
+from meshfed.catalog.reach import Target
+from meshfed.catalog.view import Inbound
 from meshfed.xds.endpoints import PLAINTEXT, address
 from meshfed.xds.resource import packed
 from meshfed.xds.secrets import ads, server_name, upstream_tls, validation_name

@@ -7,7 +7,8 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from google.protobuf.struct_pb2 import Struct
 
 from meshfed.catalog.model import Endpoint, Health, Interception, Locality
-from meshfed.catalog.view import Assignment, reachable
+from meshfed.catalog.reach import ANYWHERE, Assignment
+from meshfed.catalog.view import reachable
 from meshfed.xds.resource import Resource, resource
 
 INBOUND_PORT = 15003
@@ -67,7 +68,7 @@ def reached_at(endpoint: Endpoint) -> tuple[str, int]:
 
 def priority(near: Locality, there: Locality) -> int:
     """The same zone, then the same region, then anywhere; all alike without a preference."""
-    if near == Locality() or near == there:
+    if near in (ANYWHERE, there):
         return 0
     return 1 if near.region == there.region else 2
 

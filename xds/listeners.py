@@ -19,7 +19,8 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from meshfed.catalog.view import Inbound, Outbound, Share, View
+from meshfed.catalog.reach import Outbound, Share
+from meshfed.catalog.view import Inbound, View
 from meshfed.xds.clusters import PASSTHROUGH, TUNNEL, http2, literal, local_name
 from meshfed.xds.endpoints import INBOUND_PORT, address
 from meshfed.xds.rbac import ANY_PATH, per_connection

@@ -12,7 +12,8 @@ from google.protobuf.internal.containers import MessageMap
 from google.protobuf.message import Message
 
 from meshfed.catalog.model import HttpMatch, Identity, ServiceName
-from meshfed.catalog.view import Choice, Inbound, Outbound, Share, View
+from meshfed.catalog.reach import Choice, Outbound, Share
+from meshfed.catalog.view import Inbound, View
 from meshfed.xds.clusters import TUNNEL, local_name
 from meshfed.xds.rbac import (
     ANY_PATH,

@@ -9,7 +9,8 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
 from meshfed.catalog.model import Interception
-from meshfed.catalog.view import Assignment, Target, View
+from meshfed.catalog.reach import Assignment, Target
+from meshfed.catalog.view import View
 from meshfed.xds.clusters import (
     local_cluster,
     mesh_cluster,
