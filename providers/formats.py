@@ -199,7 +199,8 @@ def _table(text: str, file: str) -> Entries:
             continue
         cells = {column: cell.strip() for column, cell in zip(columns, row, strict=False)}
         values = {column: _cell(column, cell) for column, cell in cells.items() if cell}
-        hosts.append(Entry({"name": values.get("address"), **values}, (index,), row=True))
+        unnamed = {"name": values["address"]} if "address" in values else {}
+        hosts.append(Entry({**unnamed, **values}, (index,), row=True))
     lines: dict[Path, int] = {(index,): line for index, (line, _) in enumerate(body)}
     return Entries(Document(file, None, lines), {}, tuple(hosts), tuple(rejected))
 
