@@ -1,0 +1,256 @@
+"""What is wrong in a set of files, and what in them would have no effect, before they are used."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import chain
+from pathlib import Path
+from typing import TextIO
+
+from meshfed.catalog.access import access
+from meshfed.catalog.document import Document, Unreadable, documents
+from meshfed.catalog.model import (
+    Identity,
+    Mesh,
+    Observation,
+    Policy,
+    Rejected,
+    Service,
+    ServiceName,
+    Specified,
+    TrafficTarget,
+)
+from meshfed.catalog.view import resolve
+from meshfed.federation.findings import nearest
+from meshfed.federation.settings import (
+    ProviderEntry,
+    Refused,
+    Settings,
+    SpecificationEntry,
+    known_keys,
+    only,
+)
+from meshfed.federation.specification.files import Held, Text, held, scan
+from meshfed.federation.specification.smi import KINDS
+from meshfed.providers import hosts
+from meshfed.providers.provider import load
+
+STDIN = Path("-")
+
+
+class Kind(StrEnum):
+    """What a file is for."""
+
+    CONFIGURATION = "configuration"
+    HOSTS = "host list"
+    POLICY = "policy"
+    NOTHING = "nothing"  # no document in it
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was read, and what was found."""
+
+    read: tuple[tuple[str, Kind], ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    unresolved: tuple[Rejected, ...] = ()  # right, and without effect
+
+
+@dataclass(frozen=True, slots=True)
+class HostText:
+    """A host list, and how its provider would read it."""
+
+    text: Text
+    provider: str = "hosts"
+    format: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Everything that is to be checked together."""
+
+    configurations: tuple[Text, ...] = ()
+    host_lists: tuple[HostText, ...] = ()
+    policies: tuple[Text, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    partial: bool = False  # some providers can only be asked when they run
+
+    def __add__(self, other: "Input") -> "Input":
+        hosts = {each.text.file: each for each in (*self.host_lists, *other.host_lists)}
+        return Input(
+            (*self.configurations, *other.configurations),
+            tuple(hosts.values()),
+            tuple(dict.fromkeys((*self.policies, *other.policies))),
+            (*self.rejected, *other.rejected),
+            self.partial or other.partial,
+        )
+
+    @property
+    def read(self) -> Iterator[tuple[str, Kind]]:
+        yield from ((text.file, Kind.CONFIGURATION) for text in self.configurations)
+        yield from ((each.text.file, Kind.HOSTS) for each in self.host_lists)
+        yield from ((text.file, Kind.POLICY) for text in self.policies)
+
+
+def kind(text: Text) -> Kind:
+    """What a file is for, by what is in it. Raises Unreadable."""
+    first = next(documents(text.text, text.file), None)
+    if first is None:
+        return Kind.NOTHING
+    if not isinstance(first.data, dict):
+        return Kind.HOSTS  # a table, or a list of targets
+    keys = {str(key) for key in first.data}
+    if keys & {"apiVersion", "kind", "metadata", "spec"}:
+        return Kind.POLICY
+    if keys & {"services", "hosts", "_meta"}:
+        return Kind.HOSTS
+    if any(nearest(key, known_keys(), cutoff=0.8) for key in keys):
+        return Kind.CONFIGURATION
+    why = "neither a configuration nor a host list nor SMI"
+    raise Unreadable(first.reject((), why))
+
+
+def sorted_out(texts: Iterable[Text]) -> Input:
+    """Each file where it belongs."""
+    found = Input()
+    for text in texts:
+        try:
+            if text.fault:
+                found += Input(rejected=(Rejected(text.file, "", text.fault),))
+                continue
+            match kind(text):
+                case Kind.CONFIGURATION:
+                    found += Input(configurations=(text,))
+                case Kind.HOSTS:
+                    found += Input(host_lists=(HostText(text),))
+                case Kind.POLICY:
+                    found += Input(policies=(text,))
+        except Unreadable as unreadable:
+            found += Input(rejected=(unreadable.rejected,))
+    return found
+
+
+def checked(given: Input) -> Checked:
+    """Everything together: each file by itself, then what they say of each other."""
+    seen = [
+        hosts.check(each.text.text, each.text.file, each.provider, each.format)
+        for each in given.host_lists
+    ]
+    specified = held(Held(), given.policies).specified("files")
+    rejected = (
+        *given.rejected,
+        *chain.from_iterable(_said(each) for each in seen),
+        *(why for _, _, why in specified.rejected),
+    )
+    whole = bool(seen) and not given.partial
+    return Checked(tuple(given.read), rejected, tuple(unresolved(specified, seen, whole=whole)))
+
+
+def _said(seen: Observation) -> Iterator[Rejected]:
+    yield from seen.rejected
+    if seen.fault:
+        yield Rejected("", "", seen.fault)  # it names its line
+
+
+def unresolved(
+    specified: Specified, seen: Sequence[Observation], *, whole: bool
+) -> Iterator[Rejected]:
+    """Policies that have no effect; about identities and services only where all are known."""
+    where = {(KINDS[type(policy)], str(policy.name)): at for policy, at in specified.policies}
+    policies = tuple(policy for policy, _ in specified.policies)
+    if not whole:
+        found = access(policies).unresolved
+    else:
+        found = resolve(Mesh("mesh.local", services=_services(seen), policies=policies)).unresolved
+    for each in found:
+        yield Rejected(where.get((each.kind, each.name), ""), each.name, each.why)
+    if whole:
+        known = {w.identity for each in seen for w in each.workloads}
+        for policy, at in specified.policies:
+            for identity in _nobodies(policy, known):
+                yield Rejected(at, str(policy.name), f"nobody is {identity}")
+
+
+def _nobodies(policy: Policy, known: set[Identity | None]) -> list[Identity]:
+    if not isinstance(policy, TrafficTarget):
+        return []
+    return sorted({policy.destination, *policy.sources} - known)
+
+
+def _services(seen: Iterable[Observation]) -> Mapping[ServiceName, Service]:
+    services: dict[ServiceName, Service] = {}
+    for service in (service for each in seen for service in each.services):
+        known = services.get(service.name, service)
+        ports = {port.number: port for port in (*service.ports, *known.ports)}
+        services[service.name] = Service(service.name, tuple(ports[n] for n in sorted(ports)))
+    return services
+
+
+def named(written: Document, base: Path, environ: Mapping[str, str]) -> Input:
+    """The files that a configuration names, or what is wrong in it."""
+    try:
+        settings = Settings.of(written, base, environ)
+    except Refused as refused:
+        return Input(rejected=refused.rejected, partial=True)
+    found = Input()
+    for n, entry in enumerate(settings.providers):
+        found += _observed(written, n, entry, settings.base)
+    for n, source in enumerate(settings.specification):
+        found += _specified(written, n, source, settings.base)
+    return found
+
+
+def _observed(written: Document, n: int, entry: ProviderEntry, base: Path) -> Input:
+    try:
+        load(entry.type)(name=entry.name, options=entry.options, base=base)
+    except ValueError as error:
+        key, _, why = str(error).partition(": ")
+        return Input(rejected=(written.reject(("providers", n, key), why),), partial=True)
+    if entry.type != "hosts":
+        return Input(partial=True)
+    path, form = hosts.chosen(entry.options)
+    try:
+        text = Text(shown(base / path), hosts.read(base / path, path))
+    except Unreadable as unreadable:
+        why = str(unreadable.rejected)
+        return Input(rejected=(written.reject(("providers", n, "path"), why),), partial=True)
+    return Input(host_lists=(HostText(text, entry.name, form),))
+
+
+def _specified(written: Document, n: int, entry: SpecificationEntry, base: Path) -> Input:
+    path = shown(base / entry.path)
+    seen = scan(Path(path))
+    if seen.fault:
+        why = f"{path}: {seen.fault}"
+        return Input(rejected=(written.reject(("specification", n, "path"), why),))
+    return Input(policies=seen.texts)
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be from here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def check(paths: Iterable[Path], stdin: TextIO, environ: Mapping[str, str]) -> Checked:
+    """Files, folders and `-`, each taken for what it looks like; a configuration with its files."""
+    given = sorted_out(chain.from_iterable(_texts(path, stdin) for path in paths))
+    for text in given.configurations:
+        try:
+            given += named(only(text.text, text.file), _folder(text.file), environ)
+        except Refused as refused:
+            given += Input(rejected=refused.rejected, partial=True)
+    return checked(given)
+
+
+def _texts(path: Path, stdin: TextIO) -> Iterator[Text]:
+    if path == STDIN:
+        yield Text("stdin", stdin.read())
+        return
+    seen = scan(path)
+    if seen.fault:
+        yield Text(str(path), fault=seen.fault)
+    yield from seen.texts
+
+
+def _folder(file: str) -> Path:
+    return Path.cwd() if file == "stdin" else Path(file).absolute().parent

@@ -1,0 +1,151 @@
+"""The fields of the configuration: what may stand in each, and why something else may not."""
+
+import re
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, PlainValidator
+from pydantic.json_schema import GenerateJsonSchema
+
+from meshfed.catalog.model import LABEL
+
+LONGEST = timedelta(hours=87600)  # ten years
+DURATION = re.compile(r"(?=\d)(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
+# SPIFFE-ID, section 2.1; with the longest service before it, it must still be a DNS name of 253.
+TRUST_DOMAIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+LONGEST_TRUST_DOMAIN = 114
+
+
+class Address(str):
+    """Where to listen, `host:port`; an IPv6 host in brackets."""
+
+    __slots__ = ()
+
+    @property
+    def host(self) -> str:
+        return self.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.rpartition(":")[2])
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host == "localhost" or ip_address(self.host).is_loopback
+
+    def overlaps(self, other: "Address") -> bool:
+        """Whether one of the two could not listen; 0 is any free port."""
+        wild = any(host in ("0.0.0.0", "::") for host in (self.host, other.host))
+        return self.port == other.port != 0 and (wild or self.host == other.host)
+
+
+class CatalogUrl(str):
+    """A database URL that does not show its password by accident."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", self)
+        return repr(re.sub(r"(password=)[^&]*", r"\1***", shown))
+
+    def under(self, base: Path) -> "CatalogUrl":
+        """The same database, found from anywhere: SQLite's files are named by absolute path."""
+        scheme, found, file = self.partition("sqlite:///")
+        return CatalogUrl(f"{scheme}{found}{base / file}") if found else self
+
+
+def duration(text: object) -> timedelta:
+    found = DURATION.fullmatch(text) if isinstance(text, str) else None
+    if not found:
+        raise ValueError(f"{text!r} is not a duration: write 24h, 90m, 30s or 1h30m")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    length = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    if not timedelta() < length <= LONGEST:
+        raise ValueError(f"{text!r} must be more than 0s and at most 87600h (ten years)")
+    return length
+
+
+def address(text: object) -> Address:
+    host, colon, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
+    if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError(f"{text!r} is not host:port, such as 127.0.0.1:15128 or [::1]:15128")
+    bare = host.removeprefix("[").removesuffix("]")
+    try:
+        version = 0 if host == "localhost" else ip_address(bare).version
+    except ValueError as error:
+        why = f"{host!r} is not an address to listen on; 0.0.0.0 is all of them"
+        raise ValueError(why) from error
+    if (version == 6) != (host == f"[{bare}]"):
+        raise ValueError(f"{text!r}: an IPv6 address stands in brackets, and only that")
+    return Address(f"{host}:{int(port)}")
+
+
+def catalog_url(text: object) -> CatalogUrl:
+    # The reasons do not quote the URL: it may hold a password.
+    wanted = "must be sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
+    scheme, found, rest = text.partition("://") if isinstance(text, str) else ("", "", "")
+    if scheme == "sqlite" and rest.startswith("/"):
+        if rest[1:].partition("?")[0] in ("", ":memory:"):
+            raise ValueError(f"{wanted}: a catalog is a file")
+        return CatalogUrl(text)
+    if not found or scheme not in ("postgresql+psycopg", "postgresql", "postgres"):
+        raise ValueError(wanted)
+    try:
+        _ = urlsplit(f"postgresql://{rest}").port
+    except ValueError as error:
+        raise ValueError(f"{wanted}: the port is none") from error
+    return CatalogUrl(f"postgresql+psycopg://{rest}")
+
+
+def trust_domain(text: str) -> str:
+    if not TRUST_DOMAIN.fullmatch(text):
+        why = "lower-case letters, digits, dots, dashes and underscores, as in shop.example"
+        raise ValueError(f"{text!r} is not a trust domain: {why}")
+    if len(text) > LONGEST_TRUST_DOMAIN:
+        raise ValueError(
+            f"{len(text)} characters, {LONGEST_TRUST_DOMAIN} at most: DNS names hold it"
+        )
+    return text
+
+
+def label(text: str) -> str:
+    if not LABEL.fullmatch(text):
+        raise ValueError(f"{text!r} is not a lower-case name (letters, digits, dashes)")
+    return text
+
+
+def loopback(listen: Address) -> Address:
+    if not listen.is_loopback:
+        why = "elsewhere it would need TLS and a credential, which it does not have"
+        raise ValueError(f"{listen}: must be a loopback address, such as 127.0.0.1:15080: {why}")
+    return listen
+
+
+PATTERN = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
+Duration = Annotated[
+    timedelta,
+    PlainValidator(duration, json_schema_input_type=Annotated[str, Field(pattern=PATTERN)]),
+]
+Listen = Annotated[Address, PlainValidator(address, json_schema_input_type=str)]
+LoopbackListen = Annotated[Listen, AfterValidator(loopback)]
+Database = Annotated[CatalogUrl, PlainValidator(catalog_url, json_schema_input_type=str)]
+TrustDomain = Annotated[
+    str,
+    AfterValidator(trust_domain),
+    Field(json_schema_extra={"pattern": f"^{TRUST_DOMAIN.pattern}$"}),
+]
+Label = Annotated[
+    str, AfterValidator(label), Field(json_schema_extra={"pattern": f"^{LABEL.pattern}$"})
+]
+
+
+class AsWritten(GenerateJsonSchema):
+    """A JSON Schema whose defaults are what a person would write."""
+
+    def encode_default(self, dft: object) -> object:
+        if isinstance(dft, timedelta):
+            return f"{dft // timedelta(hours=1)}h"
+        return super().encode_default(str(dft) if isinstance(dft, str) else dft)

@@ -1,0 +1,89 @@
+"""What pydantic found wrong, in the words of someone who edits YAML."""
+
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
+from typing import TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from meshfed.catalog.document import Path
+
+Finding = tuple[Path, str]
+Shape = TypeVar("Shape", bound="Strict")
+
+# pydantic's own words are about Python's types; these are about the file.
+WORDS = {
+    "missing": "required",
+    "string_type": "must be text: put it in quotes",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping, `key: value`",
+    "invalid_key": "a key must be text: put it in quotes",
+    "string_too_short": "must not be empty",
+    "model_type": "must be a mapping, `key: value`",
+    "model_attributes_type": "must be a mapping, `key: value`",
+}
+
+
+class Strict(BaseModel):
+    """The shape of something a person writes: what it does not know, it refuses."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def findings(error: ValidationError, model: type[BaseModel]) -> Iterator[Finding]:
+    """Each mistake with the path of the value that has it."""
+    for found in error.errors(include_url=False):
+        yield found["loc"], _words(found, model)
+
+
+def unknown(name: str, known: Collection[str]) -> str:
+    """Why a key is refused, with the nearest one that exists."""
+    near = nearest(name, known)
+    return f"unknown; did you mean {near}?" if near else f"unknown; known: {', '.join(known)}"
+
+
+def nearest(name: str, known: Collection[str], cutoff: float = 0.6) -> str:
+    """The known word that a misspelt one is probably meant to be, or nothing."""
+    folded = {word.lower(): word for word in known}
+    close = get_close_matches(name.lower(), folded, n=1, cutoff=cutoff)
+    return folded[close[0]] if close else ""
+
+
+def _words(found: ErrorDetails, model: type[BaseModel]) -> str:
+    kind, context = found["type"], found.get("ctx", {})
+    if kind == "extra_forbidden":
+        *around, name = found["loc"]
+        return unknown(str(name), list(_keys(model, tuple(around))))
+    if kind == "value_error":
+        return str(context["error"])
+    if kind in ("literal_error", "enum"):
+        return f"must be {context['expected']}"
+    if kind == "greater_than_equal":
+        return f"must be {context['ge']} or more"
+    if kind == "less_than_equal":
+        return f"must be {context['le']} or less"
+    return WORDS.get(kind, found["msg"])
+
+
+def _keys(model: type[BaseModel], path: Path) -> Iterator[str]:
+    """The keys that are known where the path leads."""
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field = next(f for name, f in model.model_fields.items() if part in (name, f.alias))
+        model = next(_models(field.annotation))
+    return (field.alias or name for name, field in model.model_fields.items())
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)

@@ -1,0 +1,309 @@
+"""The configuration: one file, read once, refused with the line at fault."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import ConfigDict, Field, SecretStr, ValidationError
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from meshfed.catalog.document import Document, Unreadable, documents, dotted
+from meshfed.catalog.document import Path as Keys
+from meshfed.catalog.model import Rejected
+from meshfed.federation.fields import (
+    Address,
+    AsWritten,
+    CatalogUrl,
+    Database,
+    Duration,
+    Label,
+    Listen,
+    LoopbackListen,
+    TrustDomain,
+    duration,
+)
+from meshfed.federation.findings import Finding, Strict, findings, nearest, unknown
+
+if TYPE_CHECKING:
+    from meshfed.federation.certificates.keys import Seal
+
+PREFIX = "MESHFED_"
+KEY = "MESHFED_KEY"  # the sealing key itself, which stands in no file
+FOUND = (Path("meshfed.yaml"), Path("/etc/meshfed/meshfed.yaml"))
+NO_FILE = Document("no file", {}, {})
+
+
+class Refused(Exception):
+    """A configuration with mistakes in it."""
+
+    def __init__(self, *rejected: Rejected) -> None:
+        super().__init__("\n".join(map(str, rejected)))
+        self.rejected = rejected
+
+
+class Mesh(Strict):
+    """What holds for everyone in the mesh."""
+
+    trust_domain: TrustDomain = Field(default="mesh.local", description="the SPIFFE trust domain")
+    permissive: bool = Field(
+        default=False, description="true: everyone may call everyone, still over mutual TLS"
+    )
+
+
+class ProviderEntry(Strict):
+    """A platform to observe; the keys that are not known here are its type's own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Label = Field(description="its name in the catalog")
+    type: str = Field(description="`hosts`, or what an installed package brings")
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        return self.model_extra or {}
+
+
+class SpecificationEntry(Strict):
+    """A source of SMI objects."""
+
+    type: Literal["files"] = Field(description="`files`: YAML or JSON")
+    path: Path = Field(description="a file, or a folder with all in it")
+
+    @property
+    def source(self) -> str:
+        """Its name in the catalog; no provider's has a colon."""
+        return f"{self.type}:{self.path}"
+
+
+class Certificates(Strict):
+    """Who issues certificates, and for how long."""
+
+    issuer: str = Field(default="local", description="`local`, or what an installed package brings")
+    workload_lifetime: Duration = Field(
+        default=duration("24h"), description="of certificates that are sent over SDS"
+    )
+    proxy_lifetime: Duration = Field(
+        default=duration("8760h"), description="of certificates that `proxy bootstrap` writes"
+    )
+    key_file: Path = Field(
+        default=Path("meshfed.key"),
+        description="what seals the root key, made on first run; MESHFED_KEY goes before it",
+    )
+    key: SkipJsonSchema[SecretStr] = Field(default=SecretStr(""), exclude=True)
+
+    @property
+    def seal(self) -> "Seal":
+        from meshfed.federation.certificates.keys import Seal
+
+        return Seal(self.key_file, self.key.get_secret_value())
+
+
+class Xds(Strict):
+    """The xDS server."""
+
+    listen: Listen = Field(
+        default=Address("0.0.0.0:15128"), description="for proxies; port 0: any free"
+    )
+
+
+class Admin(Strict):
+    """Health, metrics and the admin API."""
+
+    listen: LoopbackListen = Field(
+        default=Address("127.0.0.1:15080"), description="a loopback address; port 0: any free"
+    )
+
+
+class Settings(BaseSettings):
+    """The configuration of meshfed."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=PREFIX, env_nested_delimiter="__"
+    )
+
+    mesh: Mesh = Field(default_factory=Mesh)
+    catalog: Database = Field(
+        default=CatalogUrl("sqlite:///meshfed.db"),
+        description="where the state of the mesh is kept",
+    )
+    providers: tuple[ProviderEntry, ...] = Field(default=(), description="the platforms to observe")
+    specification: tuple[SpecificationEntry, ...] = Field(
+        default=(), description="who may call whom"
+    )
+    certificates: Certificates = Field(default_factory=Certificates)
+    xds: Xds = Field(default_factory=Xds)
+    admin: Admin = Field(default_factory=Admin)
+    # What is known of the file itself, and no key in it.
+    base: SkipJsonSchema[Path] = Field(default=Path(), exclude=True)  # where relative paths start
+    file: SkipJsonSchema[Path | None] = Field(default=None, exclude=True)  # what was read, if any
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # the environment is passed to `read`, not found by itself
+
+    @classmethod
+    def read(cls, path: Path | None, environ: Mapping[str, str]) -> Self:
+        """The file, or the first of FOUND, or none; over it the environment. Raises Refused."""
+        path = path or standing()
+        if path is None:
+            return cls.of(NO_FILE, Path.cwd(), environ)
+        settings = cls.of(_document(path), path.absolute().parent, environ)
+        return settings.model_copy(update={"file": path})
+
+    @classmethod
+    def of(cls, written: Document, base: Path, environ: Mapping[str, str]) -> Self:
+        """What a document says, with the environment over it. Raises Refused."""
+        variables = {name.upper(): text for name, text in environ.items() if text}
+        rejected = [*_not_json(variables), *_stray(variables)]
+        if rejected:
+            raise Refused(*rejected)
+        data = _over(_keyed(written), _environment(variables))
+        mistakes = list(_unknown(data))
+        known = {name: value for name, value in data.items() if name in known_keys()}
+        try:
+            settings = cls.model_validate(known)
+            mistakes += _clashes(settings)
+        except ValidationError as error:
+            mistakes += findings(error, cls)
+        if mistakes:
+            mistakes.sort(key=lambda mistake: written.line(mistake[0]))
+            raise Refused(*(_rejected(written, variables, *each) for each in mistakes))
+        return settings._settled(base, variables.get(KEY, ""))
+
+    def _settled(self, base: Path, key: str) -> Self:
+        certificates = {"key_file": base / self.certificates.key_file, "key": SecretStr(key)}
+        settled = {
+            "base": base,
+            "catalog": self.catalog.under(base),
+            "certificates": self.certificates.model_copy(update=certificates),
+        }
+        return self.model_copy(update=settled)
+
+
+def standing() -> Path | None:
+    """The configuration that is read when none is named."""
+    return next((each for each in FOUND if each.is_file()), None)
+
+
+def schema() -> str:
+    """The JSON Schema of the file, as shipped in settings.schema.json."""
+    made = Settings.model_json_schema(schema_generator=AsWritten)
+    made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(made, indent=2, sort_keys=True) + "\n"
+
+
+def _clashes(settings: Settings) -> Iterator[Finding]:
+    names = [entry.name for entry in settings.providers]
+    for n, name in enumerate(names):
+        if name in names[:n]:
+            yield ("providers", n, "name"), f"{name!r} is another provider's already"
+    sources = [entry.source for entry in settings.specification]
+    for n, source in enumerate(sources):
+        if source in sources[:n]:
+            yield ("specification", n, "path"), "stands here twice"
+    if settings.admin.listen.overlaps(settings.xds.listen):
+        yield ("admin", "listen"), f"{settings.admin.listen} is taken by xds.listen"
+
+
+def known_keys() -> list[str]:
+    return [name for name, field in Settings.model_fields.items() if not field.exclude]
+
+
+def _unknown(data: Mapping[str, object]) -> Iterator[Finding]:
+    for name in data:
+        if name not in known_keys():
+            yield (name,), unknown(name, known_keys())
+    certificates = data.get("certificates")
+    if isinstance(certificates, dict) and "key" in certificates:
+        yield (
+            ("certificates", "key"),
+            f"does not belong in this file: set {KEY}, or name a key_file",
+        )
+
+
+def _keyed(written: Document) -> dict[str, object]:
+    """The file as a mapping. Raises Refused."""
+    if not isinstance(written.data, dict):
+        raise Refused(written.reject((), "must be a mapping, `key: value`"))
+    return {str(key): value for key, value in written.data.items()}
+
+
+def _over(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
+    """Both, key by key; where both have a value, the one above."""
+    merged = dict(below)
+    for name, value in above.items():
+        under = merged.get(name)
+        both = isinstance(under, dict) and isinstance(value, dict)
+        merged[name] = _over(under, value) if both else value  # type: ignore[arg-type]  # `both`
+    return merged
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, object]:
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {name.lower(): text for name, text in variables.items()}
+    return source()
+
+
+def _not_json(variables: Mapping[str, str]) -> Iterator[Rejected]:
+    """A variable that stands for more than one value is written as JSON."""
+    for name in known_keys():
+        text = variables.get(PREFIX + name.upper(), "")
+        if text and name != "catalog":
+            try:
+                json.loads(text)
+            except ValueError:
+                yield Rejected(PREFIX + name.upper(), name, "must be JSON")
+
+
+def _stray(variables: Mapping[str, str]) -> Iterator[Rejected]:
+    """Misspelt variables. Kubernetes makes MESHFED_PORT and others, which are left alone."""
+    for variable in variables:
+        if not variable.startswith(PREFIX) or variable == KEY:
+            continue
+        name, nested, _ = variable.removeprefix(PREFIX).lower().partition("__")
+        if name not in known_keys() and (nested or nearest(name, known_keys(), cutoff=0.8)):
+            yield Rejected(variable, name, unknown(name, known_keys()))
+
+
+def _rejected(written: Document, variables: Mapping[str, str], path: Keys, why: str) -> Rejected:
+    """Where it was said: in a variable, or in the file."""
+    for length in range(len(path), 0, -1):
+        variable = PREFIX + "__".join(map(str, path[:length])).upper()
+        if variable in variables:
+            return Rejected(variable, dotted(path), why)
+    return written.reject(path, why)
+
+
+def _document(path: Path) -> Document:
+    """The one document of a file. Raises Refused."""
+    try:
+        return only(path.read_text(encoding="utf-8-sig"), str(path))
+    except OSError as error:
+        raise Refused(Rejected(str(path), "", f"cannot be read: {error.strerror}")) from error
+    except UnicodeDecodeError as error:
+        raise Refused(Rejected(str(path), "", "not UTF-8 text")) from error
+
+
+def only(text: str, file: str) -> Document:
+    """The one document of a text; an empty text says nothing. Raises Refused."""
+    try:
+        found = list(documents(text, file))
+    except Unreadable as unreadable:
+        raise Refused(unreadable.rejected) from unreadable
+    if len(found) > 1:
+        raise Refused(found[1].reject((), "a second document: a configuration is one"))
+    return found[0] if found else Document(file, {}, {})

@@ -1,0 +1,167 @@
+"""What `validate` finds in files that are right by themselves, and how it tells them apart."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from meshfed.federation.check import Checked, Kind, check
+
+HOSTS = """\
+services:
+  bookstore.shop: {ports: {http: 8080}, protocol: http}
+  bookstore-v1.shop: {ports: {http: 8080}, protocol: http}
+hosts:
+  - {name: store-1, address: 127.0.1.11, service: bookstore-v1.shop, port: 8080,
+     identity: bookstore-v1.shop}
+  - {name: buyer, address: 127.0.1.12, identity: bookbuyer.shop}
+"""
+POLICY = """\
+apiVersion: access.smi-spec.io/v1alpha3
+kind: TrafficTarget
+metadata: {name: buyers, namespace: shop}
+spec:
+  destination: {kind: ServiceAccount, name: bookstore-v1}
+  sources: [{kind: ServiceAccount, name: bookbuyer}]
+  rules: [{kind: HTTPRouteGroup, name: books}]
+---
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: HTTPRouteGroup
+metadata: {name: books, namespace: shop}
+spec: {matches: [{name: buy}]}
+---
+apiVersion: split.smi-spec.io/v1alpha4
+kind: TrafficSplit
+metadata: {name: versions, namespace: shop}
+spec: {service: bookstore, backends: [{service: bookstore-v1, weight: 1}]}
+"""
+CONFIGURATION = """\
+providers:
+  - {name: rack, type: hosts, path: hosts.yaml}
+specification:
+  - {type: files, path: policy}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "meshfed.yaml").write_text(CONFIGURATION)
+    (tmp_path / "hosts.yaml").write_text(HOSTS)
+    (tmp_path / "policy" / "all.yaml").write_text(POLICY)
+    return tmp_path
+
+
+def checked(*paths: str, stdin: str = "") -> Checked:
+    return check([Path(path) for path in paths], io.StringIO(stdin), {})
+
+
+def edit(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+READ = {
+    ("meshfed.yaml", Kind.CONFIGURATION),
+    ("hosts.yaml", Kind.HOSTS),
+    ("policy/all.yaml", Kind.POLICY),
+}
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        pytest.param(["meshfed.yaml"], id="a configuration, with what it names"),
+        pytest.param(["."], id="a folder"),
+        pytest.param(["meshfed.yaml", "hosts.yaml", "policy"], id="nothing twice"),
+    ],
+)
+def test_what_is_right_is_right(folder: Path, paths: list[str]):
+    found = checked(*paths)
+    assert set(found.read) == READ
+    assert len(found.read) == len(READ)
+    assert (found.rejected, found.unresolved) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        pytest.param(POLICY, Kind.POLICY, id="SMI"),
+        pytest.param(HOSTS, Kind.HOSTS, id="a host list"),
+        pytest.param("mesh: {permissive: true}", Kind.CONFIGURATION, id="a configuration"),
+        pytest.param(
+            "name,address,service,port,identity\na,10.0.0.1,shop.shop,80,shop.shop\n",
+            Kind.HOSTS,
+            id="a table",
+        ),
+        pytest.param(
+            '[{"targets": ["10.0.0.1:80"], "labels": {"service": "a.shop", "identity": "a.shop"}}]',
+            Kind.HOSTS,
+            id="Prometheus targets",
+        ),
+    ],
+)
+def test_stdin_is_taken_for_what_it_looks_like(text: str, kind: Kind):
+    found = checked("-", stdin=text)
+    assert found.read == (("stdin", kind),)
+    assert found.rejected == ()
+
+
+def test_a_file_that_looks_like_nothing_is_refused():
+    found = checked("-", stdin="colour: blue")
+    [why] = map(str, found.rejected)
+    assert why == "stdin:1: neither a configuration nor a host list nor SMI"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        pytest.param(
+            "name: bookbuyer}",
+            "name: bookbyer}",
+            "policy/all.yaml:1: shop/buyers: nobody is bookbyer.shop",
+            id="a caller that nobody is",
+        ),
+        pytest.param(
+            "name: books}",
+            "name: boks}",
+            "policy/all.yaml:1: shop/buyers: HTTPRouteGroup shop/boks does not exist:"
+            " this rule grants nothing",
+            id="a route that is not there",
+        ),
+        pytest.param(
+            "{service: bookstore-v1, weight: 1}",
+            "{service: bookstore-v1, weight: 1}, {service: bookstore-v9, weight: 1}",
+            "policy/all.yaml:14: shop/versions: backend bookstore-v9.shop does not exist:"
+            " it is left out",
+            id="a backend that is not there",
+        ),
+    ],
+)
+def test_what_would_have_no_effect_is_said_but_is_no_mistake(
+    folder: Path, before: str, after: str, line: str
+):
+    edit(folder / "policy" / "all.yaml", before, after)
+    found = checked("meshfed.yaml")
+    assert [str(each) for each in found.unresolved] == [line]
+    assert found.rejected == ()
+
+
+def test_policies_alone_are_not_asked_who_there_is(folder: Path):
+    edit(folder / "policy" / "all.yaml", "name: bookbuyer}", "name: bookbyer}")
+    assert checked("policy").unresolved == ()
+
+
+def test_mistakes_in_all_files_are_found_at_once(folder: Path):
+    edit(folder / "hosts.yaml", "port: 8080,", "port: 80800,")
+    edit(folder / "policy" / "all.yaml", "weight: 1", "weight: -1")
+    (folder / "broken.yaml").write_text("a: {b")
+    places = [each.where.rpartition(":")[0] for each in checked(".").rejected]
+    assert sorted(places) == ["broken.yaml", "hosts.yaml", "policy/all.yaml"]
+
+
+def test_a_file_that_is_not_there_is_a_mistake(folder: Path):
+    [why] = map(str, checked("nowhere.yaml").rejected)
+    assert why == "nowhere.yaml: No such file or directory"
