@@ -1,6 +1,6 @@
 """The incremental dialect of xDS: what a request means, and what a response says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
@@ -27,10 +27,10 @@ def read(
         subscribe = set()
     if "*" in unsubscribe:
         subscription.narrow()
-    _unsubscribe(subscription, unsubscribe & subscription.names)
+    if names := unsubscribe & subscription.names:
+        _unsubscribe(subscription, names)
     if "*" in subscribe:
-        subscription.wildcard = True
-        subscription.current = None
+        subscription.widen()
     if names := subscribe - {"*"}:
         subscription.ask(names)
 
@@ -57,7 +57,7 @@ def _begin(
 def _unsubscribe(subscription: Subscription, names: set[str]) -> None:
     if not subscription.wildcard:
         subscription.forget(names)
-    elif names:
+    else:
         # Still wanted by the wildcard: the client must be told what it is now (D8).
         subscription.names -= names
         subscription.owed |= names
@@ -75,17 +75,21 @@ def due(subscription: Subscription, resources: Resources, *, breaking: bool) -> 
     return Push(upserts, tuple(sorted(removed)), upserts)
 
 
-def parts(push: Push) -> Iterator[Push]:
+def parts(push: Push, suspects: Set[str]) -> Iterator[Push]:
     """The same in messages of a size that every client takes; removals come last."""
     some: list[Resource] = []
     size = 0
     for resource in push.resources:
+        if resource.name in suspects:
+            yield Push((resource,))
+            continue
         if some and size + len(resource.delta) > MOST_BYTES:
             yield Push(tuple(some))
             some, size = [], 0
         some.append(resource)
         size += len(resource.delta)
-    yield Push(tuple(some), push.removed)
+    if some or push.removed or not push.resources:
+        yield Push(tuple(some), push.removed)
 
 
 def body(kind: str, push: Push, version: str, nonce: str) -> bytes:

@@ -1,6 +1,6 @@
 """The state-of-the-world dialect of xDS: what a request means, and what a response says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
@@ -37,6 +37,7 @@ def _repeats(
 ) -> bool:
     return (
         request.response_nonce == subscription.answered != ""
+        and not subscription.unanswered  # else it met the answer on its way
         and not request.HasField("error_detail")
         and (names, wildcard) == (subscription.names, subscription.wildcard)
     )
@@ -45,9 +46,8 @@ def _repeats(
 def _subscribe(subscription: Subscription, names: set[str], *, wildcard: bool) -> None:
     lost, added = subscription.names - names, names - subscription.names
     if wildcard and not subscription.wildcard:
-        subscription.wildcard = True
+        subscription.widen()
         subscription.greeting = subscription.whole
-        subscription.current = None
     subscription.names -= lost
     if added:
         subscription.ask(added)
@@ -75,8 +75,12 @@ def due(subscription: Subscription, resources: Resources, *, breaking: bool) -> 
     return Push(whole, tuple(sorted(removed)), changed)
 
 
-def parts(push: Push) -> Iterator[Push]:
-    yield push
+def parts(push: Push, suspects: Set[str]) -> Iterator[Push]:
+    yield from (Push((resource,)) for resource in push.resources if resource.name in suspects)
+    if not suspects:
+        yield push
+    elif rest := tuple(r for r in push.resources if r.name not in suspects):
+        yield Push(rest)
 
 
 def body(kind: str, push: Push, version: str, nonce: str) -> bytes:

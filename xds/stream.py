@@ -81,6 +81,8 @@ class Stream:
             subscription = Subscription(request.type_url)
             self._subscriptions[request.type_url] = subscription
         self._read(subscription, request, now)
+        if subscription.current is None:
+            self._marks.clear()  # all that was sent is not all that is asked for any more
         rejected = request.error_detail.message if request.HasField("error_detail") else None
         answer = subscription.answer(request.response_nonce, rejected, now)
         if answer is None:
@@ -130,8 +132,10 @@ class Stream:
     def _break(self, now: float) -> Iterator[Response]:
         yield from self._push(Type.CLUSTER, now, breaking=True)
         if self._answered(Type.CLUSTER, now):
-            for kind in (Type.ROUTES, Type.ENDPOINTS, Type.SECRET):
-                yield from self._push(kind, now, breaking=True)
+            yield from self._push(Type.ROUTES, now, breaking=True)
+            yield from self._push(Type.SECRET, now, breaking=True)
+            if not self._waits(Type.SECRET, now):
+                yield from self._push(Type.ENDPOINTS, now, breaking=True)
 
     def _moved(self, now: float) -> bool:
         """Whether listeners and routes let go of what is to be removed."""
@@ -179,7 +183,7 @@ class Stream:
         dialect = delta if self.delta else sotw
         push = dialect.due(subscription, resources, breaking=breaking or kind not in SHORT)
         if push is not None:
-            for part in dialect.parts(push):
+            for part in dialect.parts(push, frozenset(subscription.suspects)):
                 yield self._send(subscription, part, now)
             if kind == Type.CLUSTER:
                 self._warm(push.changed)

@@ -66,6 +66,7 @@ class Subscription:
     held: dict[str, str] = field(default_factory=dict)  # name to the version last sent
     good: dict[str, Resource] = field(default_factory=dict)  # last accepted
     rejected: dict[str, frozenset[str]] = field(default_factory=dict)  # versions, by name
+    suspects: set[str] = field(default_factory=set)  # some of these were: sent one by one
     unanswered: dict[str, Sent] = field(default_factory=dict)  # by nonce, oldest first
     answered: str = ""  # the nonce last answered
     current: Resources | None = None  # nothing is left to send of these
@@ -101,6 +102,14 @@ class Subscription:
             self.owed.discard(name)
             self.drop(name)
         self.current = None
+
+    def widen(self) -> None:
+        self.wildcard = True
+        self.current = None
+        # What it meets on its way, sent before an unsubscription, it will keep now.
+        under_way = {r.name for sent in self.unanswered.values() for r in sent.resources}
+        for name in under_way - self.held.keys():
+            self.hold(name, UNSURE)
 
     def narrow(self) -> None:
         """No longer everything: only what was asked for by name stays (S4)."""
@@ -163,11 +172,13 @@ class Subscription:
         if name in self.held:
             self.digest ^= fold(name, self.held.pop(name))
         self.good.pop(name, None)
+        self.suspects.discard(name)
 
     def send(self, push: Push, number: int, now: float) -> None:
         fresh = frozenset(r.name for r in push.resources if r.name not in self.held)
         for resource in push.resources:
             self.hold(resource.name, resource.version)
+            self.suspects.discard(resource.name)
         for name in push.removed:
             self.drop(name)
         self.greeting = False
@@ -185,11 +196,29 @@ class Subscription:
         for older in [n for n, s in self.unanswered.items() if s.number < sent.number]:
             self._accept(self.unanswered.pop(older).resources)
         self.answered = nonce
-        bad = frozenset[str]() if rejected is None else blamed(rejected, sent.resources)
-        # Envoy and gRPC apply the good ones of a response that they reject (xds.md, N3).
-        self._accept(r for r in sent.resources if r.name not in bad)
-        self._reject([r for r in sent.resources if r.name in bad], sent.fresh)
+        if rejected is None:
+            self._accept(sent.resources)
+        else:
+            self._judge(sent, rejected)
         return Answer(self.kind, sent.number, sent.version, sent.at, now, said(rejected))
+
+    def _judge(self, sent: Sent, words: str) -> None:
+        named = [r for r in sent.resources if mentions(words, r.name)]
+        others = [r for r in sent.resources if r not in named]
+        if self.whole and named:  # Envoy names the bad ones and takes the others (xds.md, N3)
+            self._accept(others)
+        elif self.whole or len(sent.resources) == 1:
+            named = list(sent.resources)
+        else:  # it stopped at the first bad one, and does not say which that was
+            self._doubt(others)
+        self._reject(named, sent.fresh)
+
+    def _doubt(self, resources: Iterable[Resource]) -> None:
+        for resource in resources:
+            if self.held.get(resource.name) == resource.version:
+                self.hold(resource.name, UNSURE)
+                self.suspects.add(resource.name)
+                self.current = None
 
     def _accept(self, resources: Iterable[Resource]) -> None:
         for resource in resources:
@@ -217,13 +246,8 @@ def fold(name: str, version: str) -> int:
     return int.from_bytes(blake2b(f"{name}\0{version}".encode(), digest_size=8).digest())
 
 
-def blamed(words: str, resources: Iterable[Resource]) -> frozenset[str]:
-    """The names that a rejection mentions, as Envoy does for CDS and LDS; all, if it names none."""
-    names = frozenset(resource.name for resource in resources)
-    return frozenset(name for name in names if mentions(words, name)) or names
-
-
 def mentions(words: str, name: str) -> bool:
+    """Whether a rejection is about this name: `c1` is not in `cluster(s) c10: …`."""
     return name in words and bool(
         re.search(rf"(?<![\w|/.-]){re.escape(name)}(?!\.?[\w|/-])", words)
     )

@@ -1,0 +1,320 @@
+"""When it is quiet, the client holds exactly its world: whatever it subscribed to, acknowledged,
+rejected, and however often the stream was cut."""
+
+from collections import deque
+from collections.abc import Mapping
+
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
+from envoy.service.discovery.v3.discovery_pb2 import (
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    DiscoveryRequest,
+    DiscoveryResponse,
+)
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from meshfed.xds.resource import Resource, Type, World, resource
+from meshfed.xds.stream import Stream
+from meshfed.xds.subscription import GATE
+
+MAKE = {
+    Type.CLUSTER: lambda name, content: Cluster(name=name, alt_stat_name=content, type="EDS"),
+    Type.ENDPOINTS: lambda name, content: ClusterLoadAssignment(
+        cluster_name=name, named_endpoints={content: {}}
+    ),
+    Type.SECRET: lambda name, content: Secret(
+        name=name, generic_secret={"secret": {"inline_string": content}}
+    ),
+    Type.LISTENER: lambda name, content: Listener(name=name, stat_prefix=content),
+    Type.ROUTES: lambda name, content: RouteConfiguration(
+        name=name, request_headers_to_remove=[content]
+    ),
+}
+WHOLE = (Type.CLUSTER, Type.LISTENER)
+MADE = {
+    (kind, name, content): resource(name, make(name, content))
+    for kind, make in MAKE.items()
+    for name in "abc"
+    for content in ("one", "two", "bad")
+}
+BY_BYTES = {made.any: made for made in MADE.values()}
+BAD = {(kind, made.version) for (kind, _, content), made in MADE.items() if content == "bad"}
+
+kinds = st.sampled_from(list(Type))
+names = st.frozensets(st.sampled_from("abc"), min_size=1)
+contents = st.dictionaries(st.sampled_from("abc"), st.sampled_from(["one", "one", "two", "bad"]))
+
+
+def shown(revision: int, contents: Mapping[Type, Mapping[str, str]]) -> World:
+    return World(
+        revision,
+        {
+            kind: {name: MADE[kind, name, content] for name, content in of.items()}
+            for kind, of in contents.items()
+        },
+    )
+
+
+class Model:
+    """What a client keeps of one type, and how it rejects what is bad, as Envoy does."""
+
+    def __init__(self, kind: Type) -> None:
+        self.kind = kind
+        self.names: set[str] = set()
+        self.wildcard = False
+        self.named = False
+        self.asked = False
+        self.held: dict[str, str] = {}
+
+    def wants(self, name: str) -> bool:
+        return self.wildcard or name in self.names
+
+    def keep(self, resources: list[Resource]) -> str:
+        """Returns the words of a rejection: bad clusters and listeners are named, and the others
+        taken; of other types it stops at the first bad one."""
+        bad = [r for r in resources if (self.kind, r.version) in BAD]
+        if self.kind in WHOLE:
+            good = [r for r in resources if r not in bad]
+        else:
+            good = resources[: resources.index(bad[0])] if bad else resources
+        self.held |= {r.name: r.version for r in good}
+        if bad and self.kind in WHOLE:
+            return "Error adding/updating " + ", ".join(f"{r.name}: no" for r in bad)
+        return "no" if bad else ""
+
+    def forget(self) -> None:
+        self.held = {name: version for name, version in self.held.items() if self.wants(name)}
+
+
+class Conversations(RuleBasedStateMachine):
+    """Requests and responses travel one by one, and each may be overtaken by the other side's."""
+
+    delta: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.world = World(0, {})
+        self.models = {kind: Model(kind) for kind in Type}
+        self.connect()
+
+    def connect(self) -> None:
+        self.stream = Stream(self.delta)
+        self.stream.offer(self.world)
+        self.up: deque[DeltaDiscoveryRequest | DiscoveryRequest] = deque()
+        self.down: deque[bytes] = deque()
+        self.nonces: dict[Type, str] = {}
+        # What was rejected, by nonce while the word is on its way, then by name.
+        self.rejections: dict[str, dict[tuple[Type, str], str]] = {}
+        self.refused: dict[tuple[Type, str], str] = {}
+
+    @initialize(contents=st.fixed_dictionaries(dict.fromkeys(Type, contents)))
+    def begin(self, contents: dict[Type, dict[str, str]]) -> None:
+        self.world = shown(1, contents)
+        self.stream.offer(self.world)
+        for kind in WHOLE:
+            self.models[kind].wildcard = self.models[kind].asked = True
+            self.request(self.models[kind])
+
+    @rule(kind=kinds, contents=contents)
+    def publish(self, kind: Type, contents: dict[str, str]) -> None:
+        resources = {name: MADE[kind, name, content] for name, content in contents.items()}
+        self.world = World(self.world.revision + 1, {**self.world.resources, kind: resources})
+        for (of, name), version in list(self.refused.items()):
+            if of is kind and (name not in resources or resources[name].version != version):
+                del self.refused[of, name]
+        self.stream.offer(self.world)
+        self.write()
+
+    @rule(kind=kinds, names=names)
+    def subscribe(self, kind: Type, names: frozenset[str]) -> None:
+        model = self.models[kind]
+        model.names |= names
+        if not model.asked and not self.delta:
+            model.wildcard = False
+        model.named = model.asked = True
+        self.request(model, names)
+
+    @rule(kind=kinds, names=names)
+    def unsubscribe(self, kind: Type, names: frozenset[str]) -> None:
+        model = self.models[kind]
+        if not self.delta and model.wildcard and not model.named:
+            return  # without names it means everything, and there is nothing to take away
+        names &= model.names
+        model.names -= names
+        if names:
+            model.forget()
+            self.request(model, drops=names)
+
+    @rule(kind=kinds)
+    def widen(self, kind: Type) -> None:
+        model = self.models[kind]
+        model.wildcard = model.named = model.asked = True
+        self.request(model, {"*"})
+
+    @rule(kind=kinds)
+    def narrow(self, kind: Type) -> None:
+        model = self.models[kind]
+        if model.wildcard and (self.delta or model.named):
+            model.wildcard = False
+            model.forget()
+            self.request(model, drops={"*"})
+
+    @rule()
+    def cut(self) -> None:
+        self.connect()
+        for model in self.models.values():
+            model.asked = model.wildcard or bool(model.names)
+            model.named &= model.asked
+            if model.asked:
+                self.introduce(model)
+
+    @precondition(lambda self: self.up)
+    @rule()
+    def arrive(self) -> None:
+        request = self.up.popleft()
+        self.stream.receive(request, self.now)
+        if request.HasField("error_detail"):
+            self.refused |= self.rejections.pop(request.response_nonce)
+        self.write()
+
+    @precondition(lambda self: self.down)
+    @rule()
+    def answer(self) -> None:
+        kind, resources, removed, nonce = self.read(self.down.popleft())
+        model = self.models[kind]
+        words = model.keep([r for r in resources if model.wants(r.name)])
+        if kind in WHOLE and not self.delta:
+            removed = list(model.held.keys() - {r.name for r in resources})
+        for name in removed:
+            model.held.pop(name, None)
+        self.nonces[kind] = nonce
+        request = (
+            DeltaDiscoveryRequest(type_url=kind, response_nonce=nonce)
+            if self.delta
+            else self.sotw(model)
+        )
+        if words:
+            request.error_detail.message = words
+            certain = kind in WHOLE or len(resources) == 1  # else it may ask which it was
+            self.rejections[nonce] = {
+                (kind, r.name): r.version for r in resources if certain and (kind, r.version) in BAD
+            }
+        self.up.append(request)
+
+    @rule(seconds=st.sampled_from([1.0, GATE]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.write()
+
+    def write(self) -> None:
+        for response in self.stream.outgoing(self.now):
+            kind, resources, _, _ = self.read(response.body)
+            for r in resources:
+                assert self.refused.get((kind, r.name)) != r.version, "sent again after rejection"
+            self.down.append(response.body)
+
+    def read(self, body: bytes) -> tuple[Type, list[Resource], list[str], str]:
+        if self.delta:
+            response = DeltaDiscoveryResponse.FromString(body)
+            packed = [r.resource for r in response.resources]
+            removed = list(response.removed_resources)
+        else:
+            response = DiscoveryResponse.FromString(body)
+            packed, removed = list(response.resources), []
+        resources = [BY_BYTES[one.SerializeToString()] for one in packed]
+        said = [r.name for r in resources] + removed
+        assert len(said) == len({*said}), "a name twice in one response"
+        return Type(response.type_url), resources, removed, response.nonce
+
+    def request(self, model: Model, names: set[str] | frozenset[str] = frozenset(), drops=()):
+        if not self.delta:
+            self.up.append(self.sotw(model))
+            return
+        request = DeltaDiscoveryRequest(
+            type_url=model.kind,
+            resource_names_subscribe=names,
+            resource_names_unsubscribe=drops,
+        )
+        self.up.append(request)
+
+    def introduce(self, model: Model) -> None:
+        if not self.delta:
+            self.up.append(self.sotw(model))
+            return
+        request = DeltaDiscoveryRequest(
+            type_url=model.kind,
+            resource_names_subscribe=model.names | ({"*"} if model.wildcard else set()),
+            initial_resource_versions=model.held,
+        )
+        self.up.append(request)
+
+    def sotw(self, model: Model) -> DiscoveryRequest:
+        star = {"*"} if model.wildcard and model.named else set()
+        return DiscoveryRequest(
+            type_url=model.kind,
+            resource_names=model.names | star,
+            response_nonce=self.nonces.get(model.kind, ""),
+        )
+
+    def settle(self) -> None:
+        for _ in range(1000):
+            if self.up:
+                self.arrive()
+            elif self.down:
+                self.answer()
+            else:
+                return
+        raise AssertionError("it never becomes quiet")
+
+    def teardown(self) -> None:
+        self.settle()
+        for _ in range(2):
+            self.wait(GATE)
+            self.settle()
+        refused = False
+        for model in self.models.values():
+            wanted = {n: r for n, r in self.world.of(model.kind).items() if model.wants(n)}
+            bad = {n for n, r in wanted.items() if (model.kind, r.version) in BAD}
+            refused |= bool(bad)
+            good = {n: r.version for n, r in wanted.items() if n not in bad}
+            held = {n: v for n, v in model.held.items() if n not in bad and model.wants(n)}
+            if self.keeps(model.kind):
+                held = {n: v for n, v in held.items() if n in good}
+            assert held == good, model.kind
+            assert all((model.kind, version) not in BAD for version in model.held.values())
+        if not refused and any(model.asked for model in self.models.values()):
+            assert self.stream.settled == self.world.revision
+
+    def keeps(self, kind: Type) -> bool:
+        """Whether what is gone may stay: SotW cannot remove; and a client whose listeners or
+        routes are not those it should have may need what they name."""
+        if not self.delta and kind not in WHOLE:
+            return True
+        return kind is not Type.LISTENER and any(
+            (of, r.version) in BAD and self.models[of].wants(r.name)
+            for of in (Type.LISTENER, Type.ROUTES)
+            for r in self.world.of(of).values()
+        )
+
+
+class DeltaConversations(Conversations):
+    delta = True
+
+
+class SotwConversations(Conversations):
+    delta = False
+
+
+FEW = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+TestDelta = DeltaConversations.TestCase
+TestDelta.settings = FEW
+TestSotw = SotwConversations.TestCase
+TestSotw.settings = FEW
