@@ -237,7 +237,7 @@ class Observation:
     workloads: frozenset[Workload] = frozenset()
     endpoints: frozenset[Endpoint] = frozenset()
     evidence: Evidence = Evidence.LISTED
-    fault: str = ""  # why nothing could be read, when evidence is FAULT
+    fault: str = ""  # why nothing could be read (evidence is FAULT), or not all of it
     rejected: tuple[Rejected, ...] = ()  # entries left out
 
 

@@ -64,16 +64,19 @@ def admit(
         # Nothing was read, so nothing is known to be gone; only a person can say otherwise.
         return Admitted(replace(known, doubt=seen.fault, stale=_keys(known.endpoints)), trial)
     gone = _keys(known.endpoints) - _keys(seen.endpoints)
-    why = doubt(known, gone, fleet) if seen.evidence is Evidence.LISTED else ""
+    why = doubt(known, seen, gone, fleet) if seen.evidence is Evidence.LISTED else ""
     if not why:
         return Admitted(_believed(known, seen))
+    if seen.fault:
+        # What could not be read is no answer, however often it is repeated; the provider goes on.
+        return Admitted(_kept(known, seen, gone, why))
     trial = _continued(trial, gone, now)
     if trial.believed(now):
         return Admitted(_believed(known, seen))
     return Admitted(_kept(known, seen, gone, why), trial)
 
 
-def doubt(known: Known, gone: frozenset[Key], fleet: Fleet) -> str:
+def doubt(known: Known, seen: Observation, gone: frozenset[Key], fleet: Fleet) -> str:
     """Why these absences from a list are not believed at once; empty when they are."""
     lost, had = len(gone), len(known.endpoints)
     if not lost:
@@ -84,8 +87,8 @@ def doubt(known: Known, gone: frozenset[Key], fleet: Fleet) -> str:
         return f"{lost} of {had} endpoints vanished at once"
     if lost + fleet.gone > MOST_OF_A_PROVIDER * (had + fleet.endpoints):
         return f"{lost + fleet.gone} of the provider's {had + fleet.endpoints} endpoints vanished"
-    if known.doubt:
-        return f"{lost} of {had} endpoints {AFTER}{known.doubt.rpartition(AFTER)[2]}"
+    if trouble := seen.fault or known.doubt.rpartition(AFTER)[2]:
+        return f"{lost} of {had} endpoints {AFTER}{trouble}"
     return ""
 
 

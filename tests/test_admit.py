@@ -1,5 +1,7 @@
 """What is believed of a platform that suddenly says less."""
 
+from dataclasses import replace
+
 import pytest
 
 from meshfed.catalog.model import Endpoint, Evidence, Known, Observation, ServiceName, Workload
@@ -93,6 +95,23 @@ def test_any_absence_after_a_fault_is_doubted() -> None:
     assert admitted.known.doubt == "1 of 8 endpoints are missing after: 503 from the API"
     again = admit(admitted.known, listed(*range(1, 8)), trial=admitted.trial, now=1)
     assert again.known.doubt == admitted.known.doubt
+
+
+def test_an_absence_from_a_list_that_says_it_is_partial_is_doubted() -> None:
+    partial = replace(listed(*range(1, 8)), fault="DNS does not answer for store-8")
+    admitted = admit(known(*range(1, 9)), partial)
+    assert (
+        admitted.known.doubt
+        == "1 of 8 endpoints are missing after: DNS does not answer for store-8"
+    )
+
+
+def test_a_partial_list_is_never_believed_for_being_repeated() -> None:
+    partial = replace(listed(), fault="DNS does not answer")
+    state = admit(known(1, 2), partial, now=0)
+    for now in (10, 20, 30, 300):
+        state = admit(state.known, partial, trial=state.trial, now=now)
+    assert addresses(state) == {1, 2}
 
 
 def test_three_agreeing_answers_over_half_a_minute_are_believed() -> None:

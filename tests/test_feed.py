@@ -1,0 +1,146 @@
+"""One provider's way into the catalog: doubts, orders, faults."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from meshfed.catalog.model import (
+    Endpoint,
+    Evidence,
+    Identity,
+    Known,
+    Observation,
+    Port,
+    Service,
+    ServiceName,
+    Workload,
+)
+from meshfed.catalog.store import Catalog, migrate
+from meshfed.federation import feed
+from meshfed.federation.feed import Feed
+
+SHOP = ServiceName("bookstore", "shop")
+SCOPE = "rack/list"
+FASTER = 1000  # the feed's clock: half a minute of doubt is over in 30 ms
+
+
+class Scripted:
+    """A provider that sees what the test says."""
+
+    def __init__(self, *, name: str = "rack", options: Mapping[str, object], base: Path) -> None:
+        self.name = name
+        self.refreshed = 0
+        self._seen: asyncio.Queue[Observation] = asyncio.Queue()
+        self._last: Observation | None = None
+
+    def see(self, *numbers: int, evidence: Evidence = Evidence.LISTED, fault: str = "") -> None:
+        workloads = {number: host(number) for number in numbers}
+        self._seen.put_nowait(
+            Observation(
+                SCOPE,
+                services=frozenset({Service(SHOP, (Port(8080),))}) if numbers else frozenset(),
+                workloads=frozenset(workloads.values()),
+                endpoints=frozenset(endpoint(n, each) for n, each in workloads.items()),
+                evidence=evidence,
+                fault=fault,
+            )
+        )
+
+    async def observe(self) -> AsyncIterator[Observation]:
+        while True:
+            self._last = await self._seen.get()
+            yield self._last
+
+    async def refresh(self, scope: str) -> None:
+        assert self._last is not None
+        assert self._last.scope == scope
+        self.refreshed += 1
+        self._seen.put_nowait(self._last)
+
+
+def host(number: int) -> Workload:
+    return Workload(f"store-{number}", "rack", SCOPE, identity=Identity("bookstore", "shop"))
+
+
+def endpoint(number: int, workload: Workload) -> Endpoint:
+    address = f"10.0.0.{number}"
+    return Endpoint(
+        SHOP, 8080, address, 8080, workload.id, "rack", SCOPE, identity=workload.identity
+    )
+
+
+class Fed:
+    """A feed that runs, its provider, and the catalog behind it."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.provider = Scripted(options={}, base=Path())
+        self.feed = Feed(self.provider, "scripted", catalog, lambda: FASTER * time.monotonic())
+
+    async def until(self, *numbers: int, doubt: str | None = None) -> Known:
+        """Until the catalog holds exactly these, with this doubt."""
+        async for _ in self.catalog.follow():
+            known = await self.catalog.known("rack", SCOPE)
+            if known is None:
+                continue
+            held = {int(e.address.rpartition(".")[2]) for e in known.endpoints}
+            if held == set(numbers) and (doubt is None or known.doubt == doubt):
+                return known
+        raise AssertionError("the catalog is never done")
+
+
+@pytest.fixture
+async def fed(tmp_path: Path) -> AsyncIterator[Fed]:
+    url = f"sqlite:///{tmp_path}/catalog.db"
+    migrate(url)
+    catalog = Catalog(url)
+    await catalog.configure("shop.example", permissive=False)
+    made = Fed(catalog)
+    running = asyncio.create_task(made.feed.run())
+    yield made
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    catalog.close()
+
+
+async def test_what_is_seen_reaches_the_catalog(fed: Fed) -> None:
+    fed.provider.see(1, 2)
+    await fed.until(1, 2, doubt="")
+    await fed.feed.observed.wait()
+    assert (fed.feed.standing.endpoints, fed.feed.standing.doubts) == (2, 0)
+
+
+async def test_a_doubted_list_is_asked_for_again_and_believed_in_the_end(
+    fed: Fed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "BACKOFF", (0.02,))
+    fed.provider.see(1, 2)
+    await fed.until(1, 2)
+    fed.provider.see()
+    known = await fed.until(1, 2, doubt="all 2 endpoints vanished at once")
+    assert len(known.stale) == 2
+    await fed.until(doubt="")
+    assert fed.provider.refreshed >= 2
+    assert fed.feed.trouble == ""
+
+
+async def test_a_fault_is_doubt_until_an_operator_accepts_it(fed: Fed) -> None:
+    fed.provider.see(1, 2)
+    await fed.until(1, 2)
+    fed.provider.see(evidence=Evidence.FAULT, fault="the file has vanished")
+    await fed.until(1, 2, doubt="the file has vanished")
+    await fed.catalog.accept(SCOPE, who="ops")
+    await fed.until(doubt="")
+
+
+async def test_a_paused_provider_is_believed_when_it_is_resumed(fed: Fed) -> None:
+    fed.provider.see(1)
+    await fed.until(1)
+    await fed.catalog.pause("rack", who="ops")
+    fed.provider.see(1, 2, evidence=Evidence.STATED)
+    await asyncio.sleep(0)
+    await fed.catalog.resume("rack", who="ops")
+    await fed.until(1, 2)
