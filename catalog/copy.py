@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from sqlalchemy import (
     Connection,
     LargeBinary,
-    Select,
     Table,
     func,
     insert,
-    literal_column,
     select,
     text,
 )

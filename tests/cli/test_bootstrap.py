@@ -1,0 +1,73 @@
+"""Setting up a proxy from the catalog alone."""
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from meshfed.catalog.model import Workload
+from meshfed.federation.bootstrap import Unbootstrappable, control_plane, named
+
+Run = Callable[..., Any]  # how it ended: code, out, err, lines
+
+
+def test_a_proxy_is_set_up_from_the_catalog_alone(
+    meshfed: Run, shop: str, store: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHFED_MESH__TRUST_DOMAIN", "shop.example")
+    ended = meshfed("proxy", "bootstrap", "store-1", "--xds", "mesh.example:15128")
+    assert ended.code == 0, ended.err
+    written = [Path(line) for line in ended.out.splitlines()]
+    assert {path.name for path in written} >= {"envoy.yaml", "key.pem", "certificate.pem"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in written)
+    envoy = (tmp_path / "store-1" / "envoy.yaml").read_text()
+    assert "mesh.example" in envoy
+    assert yaml.safe_load(envoy)["node"]["id"] == store.id
+    assert f"--config-path {tmp_path}/store-1/envoy.yaml" in ended.err
+    before = (tmp_path / "store-1" / "certificate.pem").read_text()
+    assert meshfed("proxy", "bootstrap", "store-1").code == 0
+    assert (tmp_path / "store-1" / "certificate.pem").read_text() != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        pytest.param(("store1",), "no workload store1; did you mean store-1?", id="misspelt"),
+        pytest.param(
+            ("store-1", "--xds", "here"), "--xds: 'here' is not host:port", id="no address"
+        ),
+    ],
+)
+def test_a_proxy_that_cannot_be_set_up_is_one_line(
+    meshfed: Run, shop: str, tmp_path: Path, arguments: tuple[str, ...], why: str
+) -> None:
+    ended = meshfed("proxy", "bootstrap", *arguments)
+    assert (ended.code, ended.lines) == (1, [why])
+    assert not (tmp_path / "store-1").exists()
+
+
+def test_two_workloads_of_one_name_are_told_apart_by_id(store: Workload) -> None:
+    here, there = store, replace(store, scope="rack/others.yaml")
+    with pytest.raises(Unbootstrappable, match=rf"2 workloads.*{here.id} \(rack/hosts\.yaml\)"):
+        named("store-1", [here, there])
+    assert named(there.id, [here, there]) is there
+
+
+@pytest.mark.parametrize(
+    ("listen", "addresses", "found_at"),
+    [
+        pytest.param("10.1.1.1:15128", ("10.0.0.1",), "10.1.1.1:15128", id="one address"),
+        pytest.param("0.0.0.0:15128", ("127.0.1.11",), "127.0.0.1:15128", id="on this machine"),
+        pytest.param("0.0.0.0:15128", ("::1", "127.0.0.1"), "127.0.0.1:15128", id="IPv4 only"),
+        pytest.param("[::]:15128", ("127.0.1.11",), "127.0.0.1:15128", id="both families"),
+        pytest.param("0.0.0.0:15128", (), f"{socket.getfqdn()}:15128", id="no address: by name"),
+    ],
+)
+def test_where_a_proxy_finds_the_control_plane(
+    listen: str, addresses: tuple[str, ...], found_at: str
+) -> None:
+    assert control_plane(listen, addresses) == found_at
