@@ -1,15 +1,19 @@
 """OSM's bookstore: what is measured of it, and that it keeps its promises through real Envoys."""
 
-import asyncio
 import json
 import os
 import signal
+import socket
+import struct
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -168,11 +172,12 @@ http.inbound|bookstore-v1.shop|8080.rbac.shadow_denied: 9
 inbound|ledger.shop|3306.rbac.denied: 2
 listener.127.0.1.11_15003.ssl.handshake: 3
 listener.127.0.1.11_15003.ssl.connection_error: 5
+listener.127.0.1.31_15003.ssl.fail_verify_san: 1
 listener.127.0.1.11_15001.downstream_cx_total: 7
 cluster.xds.upstream_cx_length_ms: P0(nan,1) P25(nan,2)
 """
     counted = envoys.counters(text)
-    assert envoys.total(counted, envoys.REFUSED) == 6
+    assert envoys.total(counted, envoys.REFUSED) == 7
     assert envoys.total(counted, envoys.HANDSHAKE) == 3
 
 
@@ -214,6 +219,7 @@ def test_somebodys_settings_do_not_reach_the_demo():
 
 # --- The whole of it, through real Envoys ---------------------------------------------------------
 
+ETH_P_IP = 0x0800
 MARK = "MARK_OF_A_DEMO_UNDER_TEST"
 
 
@@ -235,43 +241,89 @@ def left_in(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-async def demo(mark: str, folder: Path, *arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "meshfed.federation.cli.main", "demo", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+def demo(mark: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        (sys.executable, "-m", "meshfed.federation.cli.main", "demo", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=os.environ | {MARK: mark, "TMPDIR": str(folder)},
+        text=True,
     )
 
 
-async def said(process: asyncio.subprocess.Process, text: str) -> None:
+def heard(process: subprocess.Popen[str], text: str) -> None:
     """Wait until the demo has said this on standard error."""
     assert process.stderr is not None
-    heard = b""
-    async for line in process.stderr:
-        heard += line
-        if text in line.decode():
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
             return
-    raise AssertionError(f"it never said {text!r}: {heard.decode()}")
+    pytest.fail(f"it never said {text!r}: {''.join(lines)}")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one TCP segment on the loopback carried, and between which ports."""
+
+    ports: tuple[int, int]
+    payload: bytes
+
+
+def segment(frame: bytes) -> Segment:
+    """Of an Ethernet frame with IPv4 and TCP in it."""
+    ip = frame[14:]
+    tcp = ip[4 * (ip[0] & 15) :]
+    return Segment(struct.unpack("!HH", tcp[:4]), tcp[4 * (tcp[12] >> 4) :])
+
+
+def captured(seconds: float) -> list[Segment] | None:
+    """Everything that TCP carried over the loopback for so long; None without the right to look."""
+    try:
+        looking = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP))
+    except PermissionError:
+        return None
+    frames, until = [], time.monotonic() + seconds
+    with looking:
+        looking.bind(("lo", 0))
+        looking.settimeout(0.5)
+        while time.monotonic() < until:
+            frames.append(looking.recv(1 << 16))
+    return [segment(frame) for frame in frames if frame[23] == socket.IPPROTO_TCP]
+
+
+@dataclass(frozen=True)
+class Played:
+    """One run of the demo, looked at from outside."""
+
+    found: dict[str, Any]
+    segments: list[Segment] | None
+    processes: list[int]
+    files: list[Path]
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Short enough for whatever makes sockets in it, and looked into by the tests."""
+    """Short enough for whatever makes sockets in it."""
     with tempfile.TemporaryDirectory(prefix="demo-") as name:
         yield Path(name)
 
 
-async def test_the_demo_keeps_its_promises(folder: Path):
+@pytest.fixture(scope="module")
+def played() -> Played:
     mark = uuid4().hex
-    process = await demo(mark, folder, "--seconds", "20", "-o", "json")
-    out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    found = json.loads(out)
-    print(json.dumps(found))
+    with tempfile.TemporaryDirectory(prefix="demo-") as name:
+        process = demo(mark, Path(name), "--seconds", "20", "-o", "json")
+        heard(process, "split 50/50")
+        segments = captured(1.0)
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        return Played(json.loads(out), segments, marked(mark), left_in(Path(name)))
 
-    first, even, last = found["phases"]
-    assert [phase["split"] for phase in found["phases"]] == [
+
+def test_the_split_is_kept_to_the_request(played: Played):
+    first, even, last = played.found["phases"]
+    assert [phase["split"] for phase in played.found["phases"]] == [
         {V1: 100, V2: 0},
         {V1: 50, V2: 50},
         {V1: 0, V2: 100},
@@ -283,43 +335,72 @@ async def test_the_demo_keeps_its_promises(folder: Path):
     bought = even["bookbuyer"][V1] + even["bookbuyer"][V2]
     assert bought >= 2000
     assert 0.45 <= even["bookbuyer"][V1] / bought <= 0.55
-    for phase in found["phases"]:
-        assert phase["bookbuyer"]["failed"] == 0
+
+
+def test_nothing_fails_while_the_split_changes_and_a_host_is_removed(played: Played):
+    assert [phase["bookbuyer"]["failed"] for phase in played.found["phases"]] == [0, 0, 0]
+    assert played.found["host_removed"] == {"failed": 0, "requests_after": 0}
+    assert played.found["ledger"]["bookwarehouse"]["failed"] == 0
+    assert played.found["ledger"]["bookwarehouse"]["ok"] > 0
+
+
+def test_the_thief_gets_nothing_at_home_nor_from_other_sidecars(played: Played):
+    for phase in played.found["phases"]:
         assert phase["bookthief"]["allowed"] == 0
         assert phase["bookthief"]["denied"] > 0
         assert phase["bookthief"]["denied_by_server"] > 0
-    assert found["ledger"]["bookwarehouse"]["ok"] > 0
-    assert found["ledger"]["bookwarehouse"]["failed"] == 0
-    assert found["ledger"]["bookthief"]["allowed"] == 0
-    assert found["ledger"]["bookthief"]["denied"] > 0
-    assert found["host_removed"] == {"failed": 0, "requests_after": 0}
-    assert len(found["propagation_ms"]["split"]) == len(found["edit_to_ack_ms"]["split"]) == 2
-    assert len(found["propagation_ms"]["host_removed"]) == 1
-    assert found["mtls"]["handshakes"] > 0
-    assert found["mtls"]["plaintext_refused"] is True
-    assert found["proxies"] == 8
-    assert marked(mark) == []
-    assert left_in(folder) == []
+    assert played.found["ledger"]["bookthief"]["allowed"] == 0
+    assert played.found["ledger"]["bookthief"]["denied"] > 0
 
 
-async def test_ctrl_c_leaves_no_process_and_no_file(folder: Path):
+def test_every_change_is_measured(played: Played):
+    for times in (played.found["propagation_ms"], played.found["edit_to_ack_ms"]):
+        assert len(times["split"]) == 2
+        assert len(times["host_removed"]) == 1
+        assert min(*times["split"], *times["host_removed"]) > 0
+    assert played.found["proxies"] == 8
+
+
+def test_a_packet_capture_finds_no_plaintext_between_sidecars(played: Played):
+    assert played.found["mtls"]["handshakes"] > 0
+    assert played.found["mtls"]["plaintext_refused"] is True
+    if played.segments is None:
+        pytest.skip("capturing packets needs root")
+    readable = [
+        carried.ports
+        for carried in played.segments
+        if any(word in carried.payload for word in (b"buy-a-book", b"restock-books", b"delivered"))
+    ]
+    assert readable, "applications and their own sidecars do speak plaintext"
+    assert [ports for ports in readable if envoys.INBOUND in ports] == []
+    encrypted = [each for each in played.segments if envoys.INBOUND in each.ports and each.payload]
+    assert len(encrypted) > 100
+
+
+def test_the_demo_leaves_no_process_and_no_file(played: Played):
+    assert played.processes == []
+    assert played.files == []
+
+
+def test_ctrl_c_leaves_no_process_and_no_file(folder: Path):
     mark = uuid4().hex
-    process = await demo(mark, folder, "-o", "json")
-    await said(process, "starting 8 sidecars")
+    process = demo(mark, folder, "-o", "json")
+    heard(process, "starting 8 sidecars")
     assert len(marked(mark)) > 1
     process.send_signal(signal.SIGINT)
-    await process.communicate()
+    process.communicate()
     assert process.returncode == 130
     assert marked(mark) == []
     assert left_in(folder) == []
 
 
-async def test_a_demo_killed_outright_leaves_no_process(folder: Path):
+def test_a_demo_killed_outright_leaves_no_process(folder: Path):
     mark = uuid4().hex
-    process = await demo(mark, folder, "-o", "json")
-    await said(process, "starting 8 sidecars")
+    process = demo(mark, folder, "-o", "json")
+    heard(process, "starting 8 sidecars")
     process.kill()
-    await process.communicate()  # ends when the last one that inherited its stderr has ended
-    async with asyncio.timeout(10):
-        while marked(mark):  # noqa: ASYNC110  # a stranger's end has no event to wait for
-            await asyncio.sleep(0.05)
+    process.communicate()
+    until = time.monotonic() + 10
+    while left := marked(mark):  # a stranger's end has no event to wait for
+        assert time.monotonic() < until, left
+        time.sleep(0.05)

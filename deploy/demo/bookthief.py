@@ -69,7 +69,7 @@ class Burglar:
 
 
 def answer_to_a_forgery(connection: socket.socket) -> str:
-    """A connection that is opened and then cut without a word was refused."""
+    """A connection that is cut without a word was refused, though TLS 1.3 let it begin."""
     try:
         connection.sendall(b"delivered 0\n")
         return "allowed" if connection.recv(64) else "denied"

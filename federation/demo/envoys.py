@@ -7,13 +7,15 @@ from http.client import HTTPConnection, HTTPException
 from importlib import resources
 from pathlib import Path
 
+from meshfed.federation.demo.processes import Broken
+
 ADMIN, OUTBOUND, INBOUND = 15000, 15001, 15003  # a sidecar's ports (ARCHITECTURE.md, section 6)
 
-REFUSED = re.compile(r"rbac\.(.+\.)?denied$")  # shadow rules have counters of their own names
-HANDSHAKE = re.compile(rf"listener\..*(inbound|[._]{INBOUND}).*\.ssl\.handshake$")
-
-
-PLAINTEXT = b"GET /buy-a-book/new HTTP/1.1\r\nhost: bookstore.shop:8080\r\n\r\n"
+# Callers are refused by RBAC (shadow rules count under other names) or, of a TCP service, in the
+# handshake already: the chain there trusts the certificates of those who may call, no others.
+REFUSED = re.compile(rf"rbac\.(.+\.)?denied$|^listener\..*_{INBOUND}\.ssl\.fail_verify_san$")
+HANDSHAKE = re.compile(rf"^listener\..*_{INBOUND}\.ssl\.handshake$")
+PLAINTEXT = b"GET /plaintext HTTP/1.1\r\nhost: bookstore.shop:8080\r\n\r\n"
 PATIENCE = 5.0  # seconds for an answer on loopback
 
 
@@ -57,10 +59,10 @@ def ready(address: str) -> bool:
 
 
 def stats(address: str) -> Counters:
-    """Raises OSError when its Envoy does not say."""
+    """Raises Broken when its Envoy does not say."""
     status, text = get(address, ADMIN, "/stats")
     if status != 200:
-        raise OSError(f"{address}:{ADMIN} has no statistics: {status}")
+        raise Broken(f"the Envoy at {address}:{ADMIN} has no statistics: {status}")
     return counters(text)
 
 
@@ -70,7 +72,7 @@ def answers_plaintext(address: str) -> bool:
         with socket.create_connection((address, INBOUND), PATIENCE) as connection:
             connection.sendall(PLAINTEXT)
             return bool(connection.recv(1))
-    except ConnectionError:  # refused with a reset
+    except OSError:  # refused with a reset, or left without an answer
         return False
 
 

@@ -103,7 +103,7 @@ class Measured:
     buyer: tuple[Call, ...]
     thief: tuple[Call, ...]
     warehouse: tuple[Call, ...]
-    ledger_refused: int  # how far the ledger's RBAC counter rose
+    ledger_refused: int  # what the ledger's sidecar counted
     handshakes: int
     plaintext_refused: bool
     proxies: int

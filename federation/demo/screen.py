@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -27,12 +28,15 @@ class Progress:
 
 
 def took(edit: Edit) -> str:
-    return f"{edit.edit_to_ack_ms:.0f} ms to every proxy ({edit.propagation_ms:.1f} from commit)"
+    return f"{edit.edit_to_ack_ms:.0f} ms to all ({edit.propagation_ms:.1f} from commit)"
 
 
 def live(now: Progress) -> Table:
     """The table while the demo runs; counts are totals since it began."""
     table = Table(title=now.act, title_justify="left", show_header=False, min_width=72)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
     for row in live_rows(now):
         table.add_row(*row)
     return table
@@ -48,11 +52,11 @@ def live_rows(now: Progress) -> tuple[tuple[str, str, str], ...]:
         ("bookbuyer", f"bought at {VERSIONS[0]}", str(bought[VERSIONS[0]])),
         ("", f"bought at {VERSIONS[1]}", str(bought[VERSIONS[1]])),
         ("", "failed", str(now.tally["bookbuyer", "bookstore", "failed"])),
-        ("bookthief", "refused by its own sidecar", str(thief["sidecar", "denied"])),
-        ("", "refused by the bookstores' sidecars", str(thief["store", "denied"])),
-        ("", "refused by the ledger's sidecar", str(thief["ledger", "denied"])),
+        ("bookthief", "refused at home", str(thief["sidecar", "denied"])),
+        ("", "refused by bookstores", str(thief["store", "denied"])),
+        ("", "refused by the ledger", str(thief["ledger", "denied"])),
         ("", "allowed", str(sum(n for (_, outcome), n in thief.items() if outcome == "allowed"))),
-        ("bookwarehouse", "entries in the ledger", str(now.tally["bookwarehouse", "ledger", "ok"])),
+        ("bookwarehouse", "entries in ledger", str(now.tally["bookwarehouse", "ledger", "ok"])),
         ("proxies", "in sync", f"{now.in_sync} of {now.proxies}"),
         ("last change", now.change or "none yet", took(now.last) if now.last else ""),
     )
@@ -61,8 +65,8 @@ def live_rows(now: Progress) -> tuple[tuple[str, str, str], ...]:
 def summary(run: Measured) -> Table:
     """The table at the end."""
     edits = (None, *run.splits)
-    table = Table("", caption_justify="left")
-    for heading in (*VERSIONS, "failed", "thief denied", "by stores", "edit → every proxy"):
+    table = Table("", caption_justify="left", box=SIMPLE_HEAD)
+    for heading in (*VERSIONS, "failed", "denied", "by store", "to all"):
         table.add_column(heading, justify="right")
     for phase, edit in zip(run.phases, edits, strict=True):
         table.add_row(*phase_row(run, phase), f"{edit.edit_to_ack_ms:.0f} ms" if edit else "")
@@ -79,14 +83,14 @@ def phase_row(run: Measured, phase: Phase) -> tuple[str, ...]:
     failed = tally(begun(run.buyer, phase.since, phase.until), "bookstore")["failed"]
     denied = tally(begun(run.thief, phase.since, phase.until), "sidecar")["denied"]
     counts = (*(sold[version] for version in VERSIONS), failed, denied, phase.refused)
-    return ("split {}/{}".format(*phase.weights), *map(str, counts))
+    return ("{}/{}".format(*phase.weights), *map(str, counts))
 
 
 def removal_row(run: Measured) -> tuple[str, ...]:
     edit, until = run.removal.edit, run.removal.until
     sold = tally(whole(run.buyer, edit.applied, until), "bookstore")
     failed = tally(begun(run.buyer, edit.renamed, until), "bookstore")["failed"]
-    return ("a host removed", *map(str, (*(sold[version] for version in VERSIONS), failed)), "", "")
+    return ("host removed", *map(str, (*(sold[version] for version in VERSIONS), failed)), "", "")
 
 
 class Screen:

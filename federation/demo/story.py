@@ -6,9 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from meshfed.federation.settings import Settings
-
-from meshfed.federation.bootstrap import bootstrap
+from meshfed.federation.bootstrap import Unbootstrappable, bootstrap
 from meshfed.federation.demo import control, envoys
 from meshfed.federation.demo.applications import Applications, stores
 from meshfed.federation.demo.control import Control, until
@@ -25,6 +23,7 @@ from meshfed.federation.demo.measure import (
 )
 from meshfed.federation.demo.processes import Broken, Processes, environment
 from meshfed.federation.demo.screen import Progress, Screen
+from meshfed.federation.settings import Settings
 
 SPLITS = ((100, 0), (50, 50), (0, 100))
 REMOVED = "store-4"
@@ -93,7 +92,10 @@ class Story:
         settings = Settings.read(self.folder.config, environment(os.environ))
         for host in self.hosts.values():
             papers = self.folder.papers(host.name)
-            await bootstrap(settings, host.name, papers)
+            try:
+                await bootstrap(settings, host.name, papers)
+            except Unbootstrappable as why:
+                raise Broken(str(why)) from why
             command = envoys.command(self.envoy, papers / "envoy.yaml")
             await self.processes.start(f"{host.name}.envoy", command)
         await until("the sidecars' start", self.sidecars_ready)
