@@ -1,15 +1,17 @@
 """Load assignments: which endpoints of a service these callers may use."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from envoy.config.core.v3 import address_pb2, base_pb2, health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from google.protobuf.any_pb2 import Any
 from google.protobuf.struct_pb2 import Struct
 
 from meshfed.catalog.model import Endpoint, Health, Interception, Locality
 from meshfed.catalog.reach import ANYWHERE, Assignment
 from meshfed.catalog.view import reachable
-from meshfed.xds.resource import Resource, resource
+from meshfed.xds.resource import Resource, Type, shared
 
 INBOUND_PORT = 15003
 PLAINTEXT = "plaintext"  # the transport socket, and the metadata that chooses it
@@ -22,27 +24,26 @@ HEALTH = {
 }
 
 Reach = tuple[int, Locality]  # priority and locality: what endpoints are grouped by
+Place = tuple[str, int]
 
 
 def load_assignment(assignment: Assignment, endpoints: Iterable[Endpoint]) -> Resource:
+    """As bytes: an endpoint that stays costs nothing when another one moves."""
     chosen = sorted((e for e in endpoints if included(assignment, e)), key=order)
-    groups: dict[Reach, dict[tuple[str, int], Endpoint]] = {}
+    groups: dict[Reach, dict[Place, Endpoint]] = {}
     for endpoint in chosen:
         reach = (priority(assignment.locality, endpoint.locality), endpoint.locality)
         # Two ports of one workload are one sidecar: Envoy would drop the second address.
         groups.setdefault(reach, {}).setdefault(reached_at(endpoint), endpoint)
+    # Envoy refuses priorities with gaps.
     levels = {level: n for n, level in enumerate(sorted({level for level, _ in groups}))}
-    return resource(
-        assignment.name,
-        endpoint_pb2.ClusterLoadAssignment(
-            cluster_name=assignment.name,
-            endpoints=[
-                # Envoy refuses priorities with gaps.
-                locality_endpoints(levels[level], locality, members.values())
-                for (level, locality), members in sorted(groups.items())
-            ],
-        ),
-    )
+    frame = endpoint_pb2.ClusterLoadAssignment(cluster_name=assignment.name)
+    parts = [frame.SerializeToString()]
+    parts += [
+        field(2, locality_endpoints(levels[level], locality, members.items()))
+        for (level, locality), members in sorted(groups.items())
+    ]
+    return shared(assignment.name, Any(type_url=Type.ENDPOINTS, value=b"".join(parts)))
 
 
 def included(assignment: Assignment, endpoint: Endpoint) -> bool:
@@ -60,7 +61,7 @@ def order(endpoint: Endpoint) -> tuple[str, int, str]:
     return endpoint.address, endpoint.target, endpoint.workload
 
 
-def reached_at(endpoint: Endpoint) -> tuple[str, int]:
+def reached_at(endpoint: Endpoint) -> Place:
     """What callers dial: the sidecar, or the application where there is none."""
     bare = endpoint.interception is Interception.NONE
     return endpoint.address, endpoint.target if bare else INBOUND_PORT
@@ -74,23 +75,36 @@ def priority(near: Locality, there: Locality) -> int:
 
 
 def locality_endpoints(
-    level: int, locality: Locality, members: Iterable[Endpoint]
-) -> endpoint_components_pb2.LocalityLbEndpoints:
-    return endpoint_components_pb2.LocalityLbEndpoints(
-        locality=base_pb2.Locality(region=locality.region, zone=locality.zone),
-        priority=level,
-        lb_endpoints=[lb_endpoint(member) for member in members],
+    level: int, locality: Locality, members: Iterable[tuple[Place, Endpoint]]
+) -> bytes:
+    """A LocalityLbEndpoints, its fields in the order of their numbers as protobuf writes them."""
+    before = endpoint_components_pb2.LocalityLbEndpoints(
+        locality=base_pb2.Locality(region=locality.region, zone=locality.zone)
     )
+    after = endpoint_components_pb2.LocalityLbEndpoints(priority=level)
+    within = [
+        fragment(host, port, e.weight, e.health, bare=e.interception is Interception.NONE)
+        for (host, port), e in members
+    ]
+    return b"".join((before.SerializeToString(), *within, after.SerializeToString()))
 
 
-def lb_endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
-    host, port = reached_at(endpoint)
+@lru_cache(maxsize=1 << 18)
+def fragment(host: str, port: int, weight: int, health: Health, *, bare: bool) -> bytes:
+    """One LbEndpoint as the field of the locality that it is in."""
+    member = lb_endpoint(host, port, weight, health, bare=bare)
+    return field(2, member.SerializeToString(deterministic=True))
+
+
+def lb_endpoint(
+    host: str, port: int, weight: int, health: Health, *, bare: bool
+) -> endpoint_components_pb2.LbEndpoint:
     answer = endpoint_components_pb2.LbEndpoint(
         endpoint=endpoint_components_pb2.Endpoint(address=address(host, port)),
-        health_status=HEALTH[endpoint.health],
+        health_status=HEALTH[health],
     )
-    answer.load_balancing_weight.value = endpoint.weight
-    if endpoint.interception is Interception.NONE:
+    answer.load_balancing_weight.value = weight
+    if bare:
         chosen = Struct()
         chosen[PLAINTEXT] = True
         answer.metadata.filter_metadata["envoy.transport_socket_match"].CopyFrom(chosen)
@@ -101,3 +115,17 @@ def address(host: str, port: int) -> address_pb2.Address:
     return address_pb2.Address(
         socket_address=address_pb2.SocketAddress(address=host, port_value=port)
     )
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited field (protobuf's encoding, wire type 2)."""
+    return bytes((number << 3 | 2,)) + varint(len(content)) + content
+
+
+def varint(value: int) -> bytes:
+    answer = bytearray()
+    while value > 0x7F:
+        answer.append(value & 0x7F | 0x80)
+        value >>= 7
+    answer.append(value)
+    return bytes(answer)

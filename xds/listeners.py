@@ -23,7 +23,7 @@ from meshfed.catalog.reach import Outbound, Share
 from meshfed.catalog.view import Inbound, View
 from meshfed.xds.clusters import PASSTHROUGH, TUNNEL, http2, literal, local_name
 from meshfed.xds.endpoints import INBOUND_PORT, address
-from meshfed.xds.rbac import ANY_PATH, per_connection
+from meshfed.xds.rbac import per_connection
 from meshfed.xds.resource import packed
 from meshfed.xds.routes import CONNECT, OUTBOUND, RBAC_FILTER, by_name, inbound_name
 from meshfed.xds.secrets import INBOUND, TCP_ALPN, ads, downstream_tls, server_name, validation_name
@@ -157,11 +157,6 @@ def inbound_http(name: str, inbound: Inbound) -> Filter:
     manager.forward_client_cert_details = Manager.SANITIZE_SET
     manager.set_current_client_cert_details.uri = True
     manager.upgrade_configs.append(Manager.UpgradeConfig(upgrade_type="websocket"))
-    paths = (match.path_regex for grant in inbound.grants or () for match in grant.http)
-    if any(path != ANY_PATH for path in paths):
-        # /public/../admin and /public/%2e%2e%2fadmin must not pass for something under /public.
-        manager.normalize_path.value = True
-        manager.path_with_escaped_slashes_action = Manager.REJECT_REQUEST
     return filter_("envoy.filters.network.http_connection_manager", manager)
 
 

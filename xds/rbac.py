@@ -13,6 +13,9 @@ from meshfed.catalog.model import HttpMatch, Identity
 
 ANY_PATH = ".*"
 ANY_METHOD = "*"
+# /public/../admin and /public/%2e%2e%2fadmin must not pass for something under /public: what an
+# application may read as another path satisfies no rule about paths.
+AMBIGUOUS = r"(?i).*(/(\.|%2e){1,2}(/.*)?|(%2f|%5c|\\).*)"
 
 Permission = rbac_pb2.Permission
 Principal = rbac_pb2.Principal
@@ -69,9 +72,8 @@ def permission(match: HttpMatch) -> Permission:
     """All conditions of a match must hold."""
     conditions = [Permission(header=header) for header in headers(match)]
     if match.path_regex != ANY_PATH:
-        # The whole path, without the query.
-        path = path_pb2.PathMatcher(path=string_pb2.StringMatcher(safe_regex=regex(match)))
-        conditions.append(Permission(url_path=path))
+        conditions.append(url_path(match.path_regex))
+        conditions.append(Permission(not_rule=url_path(AMBIGUOUS)))
     methods = [Permission(header=method(name)) for name in named_methods(match)]
     if methods:
         conditions.append(Permission(or_rules=Permission.Set(rules=methods)))
@@ -80,8 +82,14 @@ def permission(match: HttpMatch) -> Permission:
     return Permission(and_rules=Permission.Set(rules=conditions))
 
 
-def regex(match: HttpMatch) -> regex_pb2.RegexMatcher:
-    return regex_pb2.RegexMatcher(regex=match.path_regex)
+def url_path(expression: str) -> Permission:
+    """The whole path, without the query."""
+    path = path_pb2.PathMatcher(path=string_pb2.StringMatcher(safe_regex=regex(expression)))
+    return Permission(url_path=path)
+
+
+def regex(expression: str) -> regex_pb2.RegexMatcher:
+    return regex_pb2.RegexMatcher(regex=expression)
 
 
 def named_methods(match: HttpMatch) -> list[str]:
@@ -97,9 +105,7 @@ def headers(match: HttpMatch) -> list[HeaderMatcher]:
         HeaderMatcher(
             # HTTP/2 and Envoy know `host` by its pseudo-header.
             name=":authority" if name.lower() == "host" else name.lower(),
-            string_match=string_pb2.StringMatcher(
-                safe_regex=regex_pb2.RegexMatcher(regex=expression)
-            ),
+            string_match=string_pb2.StringMatcher(safe_regex=regex(expression)),
         )
         for name, expression in sorted(match.headers)
     ]

@@ -57,7 +57,10 @@ def packed(message: Message) -> Any:
 
 
 def resource(name: str, message: Message) -> Resource:
-    content = packed(message)
+    return shared(name, packed(message))
+
+
+def shared(name: str, content: Any) -> Resource:
     version = sha256(content.value).hexdigest()[:16]
     wrapped = discovery_pb2.Resource(name=name, version=version, resource=content)
     return Resource(name, version, content.SerializeToString(), wrapped.SerializeToString())

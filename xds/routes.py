@@ -135,7 +135,7 @@ def route_match(match: HttpMatch, name: str) -> RouteMatch:
         conditions.insert(0, method(name))
     if match.path_regex == ANY_PATH:
         return RouteMatch(prefix="/", headers=conditions)
-    return RouteMatch(safe_regex=regex(match), headers=conditions)
+    return RouteMatch(safe_regex=regex(match.path_regex), headers=conditions)
 
 
 def destination(match: RouteMatch, choice: Choice) -> Route:
