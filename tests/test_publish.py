@@ -1,0 +1,265 @@
+"""What connected proxies are told when something changes, and what is known of who has it."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from meshfed.catalog.model import (
+    Endpoint,
+    Identity,
+    Known,
+    ObjectName,
+    Port,
+    Rule,
+    Service,
+    ServiceName,
+    Specified,
+    TcpRoute,
+    TrafficTarget,
+    Workload,
+)
+from meshfed.catalog.model import Protocol as Spoken
+from meshfed.catalog.store import Catalog, migrate
+from meshfed.federation.account import Account
+from meshfed.federation.admin.metrics import Metrics
+from meshfed.federation.certificates.authority import LocalAuthority
+from meshfed.federation.certificates.custody import Custody
+from meshfed.federation.certificates.keys import Seal
+from meshfed.federation.publish import Publisher, identities
+from meshfed.federation.settings import Certificates
+from meshfed.federation.subscriber import Subscriber
+from meshfed.xds.resource import Type
+from meshfed.xds.server import Peer, Refusal, Unready
+
+DOMAIN = "shop.example"
+LEDGER = ServiceName("ledger", "shop")
+BUYER, SELLER = Identity("buyer", "shop"), Identity("ledger", "shop")
+
+
+def host(name: str, identity: Identity) -> Workload:
+    return Workload(name, "rack", "rack/list", identity=identity)
+
+
+BUYING, SELLING = host("buyer-1", BUYER), host("ledger-1", SELLER)
+
+
+def answers(workload: Workload, number: int) -> Endpoint:
+    address = f"10.0.0.{number}"
+    return Endpoint(
+        LEDGER, 3306, address, 3306, workload.id, "rack", "rack/list", identity=workload.identity
+    )
+
+
+KNOWN = Known(
+    "rack",
+    "rack/list",
+    services=frozenset({Service(LEDGER, (Port(3306, protocol=Spoken.TCP, local=13306),))}),
+    workloads=frozenset({BUYING, SELLING}),
+    endpoints=frozenset({answers(SELLING, 1)}),
+)
+ALLOWED = Specified(
+    "files:policy",
+    policies=(
+        (TcpRoute(ObjectName("shop", "mysql")), "policy.yaml:1"),
+        (
+            TrafficTarget(
+                ObjectName("shop", "buyers"),
+                SELLER,
+                frozenset({BUYER}),
+                (Rule("TCPRoute", "mysql"),),
+            ),
+            "policy.yaml:9",
+        ),
+    ),
+)
+
+
+def peer(workload: Workload, **differently: object) -> Peer:
+    assert workload.identity is not None
+    honest = Peer(
+        uris=(workload.identity.uri(DOMAIN),),
+        dns=(f"{workload.id}.workload.{DOMAIN}",),
+        not_after=None,
+        node_id=workload.id,
+        envoy_version="1.40.0",
+        address="ipv4:127.0.0.1:1",
+    )
+    return replace(honest, **differently)
+
+
+class Published:
+    """A publisher that runs over a catalog on SQLite, with a real authority."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path / "catalog.db"
+        migrate(f"sqlite:///{self.file}")
+        self.catalog = Catalog(f"sqlite:///{self.file}")
+        self.metrics = Metrics(CollectorRegistry())
+        self.account = Account(self.metrics)
+        self.seal = Seal(path / "meshfed.key")
+
+    async def open(self) -> Publisher:
+        await self.catalog.configure(DOMAIN, permissive=False)
+        await self.catalog.believe(KNOWN, kind="test", cause="")
+        await self.catalog.specify(ALLOWED)
+        issuer = await LocalAuthority.open(trust_domain=DOMAIN, safe=self.catalog, seal=self.seal)
+        custody = Custody(issuer, DOMAIN, Certificates().workload_lifetime)
+        mesh = await self.catalog.read()
+        custody.keep(identities(mesh))
+        await custody.check()
+        return Publisher(mesh, self.catalog, custody, self.account, self.metrics)
+
+    def rows(self, sql: str) -> list[tuple[object, ...]]:
+        with sqlite3.connect(self.file) as connection:
+            return connection.execute(sql).fetchall()
+
+
+@pytest.fixture
+async def published(tmp_path: Path) -> AsyncIterator[Published]:
+    made = Published(tmp_path)
+    yield made
+    made.catalog.close()
+
+
+@pytest.fixture
+async def publisher(published: Published) -> AsyncIterator[Publisher]:
+    made = await published.open()
+    await made.begin()
+    running = asyncio.create_task(made.run())
+    yield made
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def offered(subscriber: Subscriber) -> None:
+    async with asyncio.timeout(5):
+        await subscriber.changed()
+
+
+async def test_nobody_is_told_anything_before_every_source_was_observed(
+    published: Published,
+) -> None:
+    publisher = await published.open()
+    with pytest.raises(Unready, match="not every source"):
+        await publisher.open(peer(BUYING))
+
+
+async def test_a_proxy_is_told_what_its_identity_may_reach(publisher: Publisher) -> None:
+    world = (await publisher.open(peer(BUYING))).world
+    assert list(world.of(Type.ENDPOINTS)) == ["ledger.shop|3306"]
+    assert world.of(Type.SECRET).keys() == {"certificate", "validation/ledger.shop|3306"}
+
+
+@pytest.mark.parametrize(
+    ("differently", "why"),
+    [
+        pytest.param({"uris": ()}, "one URI and one DNS name", id="no identity"),
+        pytest.param({"dns": ()}, "one URI and one DNS name", id="a workload's own certificate"),
+        pytest.param(
+            {"uris": (SELLER.uri(DOMAIN),)}, "buyer-1 is buyer.shop now, not", id="other identity"
+        ),
+        pytest.param(
+            {"uris": (BUYER.uri("evil.example"),)}, "not an identity of", id="other trust domain"
+        ),
+        pytest.param(
+            {"dns": (f"0123456789abcdef.workload.{DOMAIN}",)}, "no provider knows", id="unknown"
+        ),
+        pytest.param(
+            {"dns": (f"{BUYING.id}.workload.evil.example",)}, "no provider knows", id="other dns"
+        ),
+    ],
+)
+async def test_a_certificate_that_is_not_a_workloads_is_refused(
+    publisher: Publisher, differently: dict[str, object], why: str
+) -> None:
+    with pytest.raises(Refusal, match=why):
+        await publisher.open(peer(BUYING, **differently))
+
+
+async def test_the_node_id_counts_for_nothing(publisher: Publisher) -> None:
+    own = await publisher.open(peer(BUYING))
+    lying = await publisher.open(peer(BUYING, node_id=SELLING.id))
+    assert lying.world.resources == own.world.resources
+
+
+async def test_a_new_endpoint_moves_load_assignments_and_nothing_else_of_its_callers(
+    published: Published, publisher: Publisher
+) -> None:
+    caller = await publisher.open(peer(BUYING))
+    before = caller.world
+    second = host("ledger-2", SELLER)
+    await published.catalog.believe(
+        replace(
+            KNOWN,
+            workloads=KNOWN.workloads | {second},
+            endpoints=KNOWN.endpoints | {answers(second, 2)},
+        ),
+        kind="test",
+        cause="",
+    )
+    await offered(caller)
+    moved = {kind for kind in Type if caller.world.of(kind) is not before.of(kind)}
+    assert moved == {Type.ENDPOINTS}
+
+
+async def test_a_workload_that_leaves_ends_its_proxys_stream(
+    published: Published, publisher: Publisher
+) -> None:
+    leaving = await publisher.open(peer(BUYING))
+    await published.catalog.believe(
+        replace(KNOWN, workloads=frozenset({SELLING})), kind="test", cause=""
+    )
+    await offered(leaving)
+    assert leaving.ended.startswith("no provider knows the workload")
+
+
+async def test_permissive_is_told_at_once_and_taken_back(
+    published: Published, publisher: Publisher
+) -> None:
+    served = await publisher.open(peer(SELLING))
+    strict = served.world.of(Type.LISTENER)
+    await published.catalog.configure(DOMAIN, permissive=True)
+    await offered(served)
+    assert served.world.of(Type.LISTENER) != strict
+    await published.catalog.configure(DOMAIN, permissive=False)
+    await offered(served)
+    assert served.world.of(Type.LISTENER) == strict
+
+
+async def test_a_revision_is_settled_by_its_last_acknowledgement(
+    published: Published, publisher: Publisher
+) -> None:
+    caller, server = await publisher.open(peer(BUYING)), await publisher.open(peer(SELLING))
+    for subscriber in (caller, server):
+        subscriber.settled(subscriber.world.revision, at=1.0)
+    revision = await published.catalog.specify(Specified("files:policy"))
+    assert revision is not None
+    await offered(caller)
+    await offered(server)
+    assert await published.account.settled(revision, seconds=0) is None
+    at = (published.catalog.committed_at(revision) or 0) + 0.25
+    for subscriber in (caller, server):
+        subscriber.settled(revision, at)
+    reached = await published.account.settled(revision, seconds=5)
+    assert reached is not None
+    assert (round(reached.ms), reached.proxies) == (250, 2)
+
+
+async def test_receipts_and_states_are_rows(published: Published, publisher: Publisher) -> None:
+    caller = await publisher.open(peer(BUYING))
+    caller.receipt("CDS", "v1", 1.0, 2.0, "")
+    caller.receipt("LDS", "v2", 1.0, 2.0, "no such filter")
+    async with asyncio.timeout(5):
+        # Receipts move no revision, so nothing tells when they were written.
+        while not (  # noqa: ASYNC110
+            rows := published.rows("select state, reason from mesh_proxies")
+        ):
+            await asyncio.sleep(0.02)
+    assert rows == [("rejecting", "LDS: no such filter")]
+    sync = published.rows("select type, acked_version, nack from mesh_proxy_sync order by type")
+    assert sync == [("CDS", "v1", None), ("LDS", None, "no such filter")]
