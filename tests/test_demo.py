@@ -148,11 +148,6 @@ def test_a_good_run_has_no_findings():
             "the ledger's sidecar refused the bookthief nothing",
             id="a missing listener alone is no enforcement",
         ),
-        pytest.param(
-            {"plaintext_refused": False},
-            "an inbound port answered in plaintext",
-            id="plaintext",
-        ),
     ],
 )
 def test_a_broken_promise_is_named(changed: dict[str, object], finding: str):

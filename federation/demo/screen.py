@@ -65,7 +65,7 @@ def live_rows(now: Progress) -> tuple[tuple[str, str, str], ...]:
 def summary(run: Measured) -> Table:
     """The table at the end."""
     edits = (None, *run.splits)
-    table = Table("", caption_justify="left", box=SIMPLE_HEAD)
+    table = Table("", caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for heading in (*VERSIONS, "failed", "denied", "by store", "to all"):
         table.add_column(heading, justify="right")
     for phase, edit in zip(run.phases, edits, strict=True):
@@ -90,7 +90,7 @@ def removal_row(run: Measured) -> tuple[str, ...]:
     edit, until = run.removal.edit, run.removal.until
     sold = tally(whole(run.buyer, edit.applied, until), "bookstore")
     failed = tally(begun(run.buyer, edit.renamed, until), "bookstore")["failed"]
-    return ("host removed", *map(str, (*(sold[version] for version in VERSIONS), failed)), "", "")
+    return ("one less", *map(str, (*(sold[version] for version in VERSIONS), failed)), "", "")
 
 
 class Screen:
