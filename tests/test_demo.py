@@ -323,10 +323,8 @@ def test_the_split_is_kept_to_the_request(played: Played):
         {V1: 50, V2: 50},
         {V1: 0, V2: 100},
     ]
-    assert first["bookbuyer"][V1] > 0
-    assert first["bookbuyer"][V2] == 0
-    assert last["bookbuyer"][V1] == 0
-    assert last["bookbuyer"][V2] > 0
+    assert first["bookbuyer"][V1] > 0 == first["bookbuyer"][V2]
+    assert last["bookbuyer"][V2] > 0 == last["bookbuyer"][V1]
     bought = even["bookbuyer"][V1] + even["bookbuyer"][V2]
     assert bought >= 2000
     assert 0.45 <= even["bookbuyer"][V1] / bought <= 0.55
@@ -344,8 +342,8 @@ def test_the_thief_gets_nothing_at_home_nor_from_other_sidecars(played: Played):
         assert phase["bookthief"]["allowed"] == 0
         assert phase["bookthief"]["denied"] > 0
         assert phase["bookthief"]["denied_by_server"] > 0
-    assert played.found["ledger"]["bookthief"]["allowed"] == 0
-    assert played.found["ledger"]["bookthief"]["denied"] > 0
+    forged = played.found["ledger"]["bookthief"]
+    assert (forged["allowed"], forged["denied"] > 0) == (0, True)
 
 
 def test_every_change_is_measured(played: Played):
