@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
@@ -142,14 +143,14 @@ def test_health_is_told_as_it_is_known(health, told):
 
 def test_two_ports_of_one_sidecar_are_one_host():
     one = endpoint("10.0.0.1")
-    found = assigned(
-        one, Endpoint(**{f: getattr(one, f) for f in one.__slots__} | {"target": 9081})
-    )
+    found = assigned(one, replace(one, target=9081))
     assert hosts(found) == [(0, "", "10.0.0.1:15003")]
 
 
 def grant(name: str, *sources: Identity) -> Grant:
-    return Grant(ObjectName("shop", name), BUYER, sources, (HttpMatch("all"),), True, None)
+    return Grant(
+        ObjectName("shop", name), BUYER, sources, (HttpMatch("all"),), tcp=True, ports=None
+    )
 
 
 @pytest.mark.parametrize("rules", [

@@ -44,8 +44,6 @@ def mesh_cluster(target: Target, trust_domain: str) -> Cluster:
         circuit_breakers=unlimited(),
         outlier_detection=outliers(),
         upstream_connection_options=keepalive(),
-        # Hosts that left the assignment are not needed until they fail a check of Envoy's own.
-        ignore_health_on_host_removal=True,
         common_lb_config=without_panic(),
         typed_extension_protocol_options=http_options(target.protocol, MESH_IDLE_S),
     )
