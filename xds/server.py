@@ -310,8 +310,13 @@ class Server:
 
     async def _serve(self, call: Call, *, delta: bool) -> None:
         ending = await self._converse(call, delta=delta)
-        if ending.code != grpc.StatusCode.OK:
-            await call.abort(ending.code, ending.why)
+        if ending.code == grpc.StatusCode.OK:
+            return
+        # To a client that does not read, the status does not get through either: without it, grpc
+        # resets the stream when the handler returns.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await call.abort(ending.code, ending.why)
 
     async def _converse(self, call: Call, *, delta: bool) -> Ending:
         if self._draining:
