@@ -71,9 +71,10 @@ def permitted(action: int, one: str | None, two: str | None, _: str | None, via:
 
 
 def names(statement: str) -> frozenset[str]:
-    """Every word of a statement that could name a function; what stands in strings is left out.
+    """Every word of a statement that could name a function.
 
-    Raises Refused where an identifier is written so that it cannot be told without a parser.
+    Words in strings count too: where a string ends (E'', $$, comments) only a parser knows, and a
+    mistake there would be a way around this. Raises Refused where a name is spelt in code points.
     """
     if re.search(r"[uU]&[\"']", statement):
         raise Refused("U& quoting is not understood here: write the name plainly")
@@ -130,12 +131,14 @@ def _explained(seconds: float) -> Iterator[None]:
 
 
 def _explanation(error: Exception, seconds: float) -> Exception:
-    code = getattr(error, "sqlite_errorcode", None)
+    extended = getattr(error, "sqlite_errorcode", None)
+    code = None if extended is None else extended & 0xFF
     if code == sqlite3.SQLITE_INTERRUPT:
         return Refused(f"it took more than {seconds:g} s and was stopped")
-    if code == sqlite3.SQLITE_AUTH:
+    # `create` is denied as SQLITE_SCHEMA, with these words.
+    if code == sqlite3.SQLITE_AUTH or "not authorized" in str(error):
         return Refused(f"{error}: only selects of the mesh_… views are answered")
-    if code is None or code & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG):
+    if code in (None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG):
         return Refused(str(error))
     return Away(f"the catalog is away: {error}")
 

@@ -1,6 +1,5 @@
 """Both databases for everything in the catalog: an empty one of each for every test."""
 
-import itertools
 import os
 import shutil
 import tempfile
@@ -12,10 +11,10 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
+from meshfed.catalog.schema import metadata
 from meshfed.catalog.store import Catalog, migrate
 
-TEMPLATE = "meshfed_template"
-numbers = itertools.count(1)
+OURS = "meshfed-pg-"
 
 
 def psycopg_url(url: str) -> str:
@@ -36,7 +35,7 @@ def postgres_server() -> Iterator[str]:
             .render_as_string(hide_password=False)
         )
         return
-    folder = Path(tempfile.mkdtemp(prefix="meshfed-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix=OURS))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it complains of a missing XDG_RUNTIME_DIR
@@ -54,17 +53,17 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_server: str) -> Iterator[str]:
-    """The server, once it has a migrated database to copy."""
+def postgres_database(postgres_server: str) -> Iterator[str]:
+    """One migrated database; making one for each test would cost a second each."""
+    name = f"meshfed_test_{os.getpid()}"
     with psycopg.connect(psycopg_url(postgres_server), autocommit=True) as admin:
-        if "host=" in postgres_server:  # ours, and short-lived
-            admin.execute("alter system set fsync = off")
+        if OURS in postgres_server:
+            admin.execute("alter system set fsync = off")  # it is thrown away anyhow
             admin.execute("select pg_reload_conf()")
-        admin.execute(f"drop database if exists {TEMPLATE}")
-        admin.execute(f"create database {TEMPLATE}")
-        migrate(beside(postgres_server, TEMPLATE))
-        yield postgres_server
-        admin.execute(f"drop database {TEMPLATE}")
+        admin.execute(f"create database {name}")
+        migrate(beside(postgres_server, name))
+        yield beside(postgres_server, name)
+        admin.execute(f"drop database {name} with (force)")
 
 
 @pytest.fixture(scope="session")
@@ -82,12 +81,15 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgres_url(postgres_template: str) -> Iterator[str]:
-    name = f"meshfed_test_{os.getpid()}_{next(numbers)}"
-    with psycopg.connect(psycopg_url(postgres_template), autocommit=True) as admin:
-        admin.execute(f"create database {name} template {TEMPLATE}")
-        yield beside(postgres_template, name)
-        admin.execute(f"drop database {name} with (force)")
+def postgres_url(postgres_database: str) -> Iterator[str]:
+    yield postgres_database
+    tables = ", ".join(name for name in metadata.tables if name != "state")
+    with psycopg.connect(psycopg_url(postgres_database), autocommit=True) as admin:
+        admin.execute(f"truncate {tables} restart identity")
+        admin.execute(
+            "update state set revision = 0, at = '', shape_revision = 0, trust_domain = '',"
+            " permissive = false"
+        )
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -1,0 +1,110 @@
+"""docs/sql.md: what the views mean, from their own comments, and questions people ask of them.
+
+Written by `python -m meshfed.catalog.dictionary > docs/sql.md`; a test keeps the page true.
+"""
+
+from collections.abc import Iterator
+
+from meshfed.catalog.views import VIEWS, View
+
+OPENING = """\
+# Asking the catalog
+
+Everything the mesh knows is in these views, on SQLite and Postgres alike:
+
+```
+meshfed sql "select * from mesh_endpoints"
+sqlite3 -readonly meshfed.db "select * from mesh_endpoints"
+psql "$CATALOG" -c "select * from mesh_endpoints"
+```
+
+`meshfed sql` answers one select within 5 seconds and 10,000 rows and cannot change anything.
+On Postgres, `grant meshfed_reader to SOMEBODY` gives a person the same right: to read the views and
+nothing else.
+
+Times are ISO-8601 text in UTC, so they compare as text. Yes and no is `true` and `false`: write
+`where not mtls`. Lists are joined by `, `. Empty or null is unknown, or none. A revision is the
+number of a change of the catalog; it only grows. Other tables than these views are meshfed's own
+and change without notice.
+"""
+
+# Each is run by a test, on both databases: a line that asks, and the SQL that answers.
+ASKED = """\
+Which endpoints of a service are on one platform?
+select address, port, zone, health from mesh_endpoints
+where service = 'bookstore.shop' and platform = 'host'
+
+Who may call a service, and by which policy?
+select source_identity, port, methods, path, policy from mesh_access
+where destination_service = 'bookstore.shop'
+
+What may one identity call?
+select distinct destination_service, port, protocol from mesh_access
+where source_identity = 'bookbuyer.shop'
+
+Which endpoints are called without mutual TLS?
+select service, reached_at, provider from mesh_endpoints where not mtls
+
+Which services have less than all of their endpoints healthy?
+select service, healthy, endpoints from mesh_services where healthy < endpoints
+
+Which endpoints are kept although their provider does not show them, and why?
+select service, address, provider, doubt from mesh_endpoints where stale
+
+Which endpoint do two providers claim?
+select service, address, provider, conflict from mesh_endpoints where conflict <> ''
+
+What was in a service's pool at 14:05?
+select address, port, health from mesh_endpoint_history
+where service = 'bookstore.shop' and valid_from <= '2026-11-23T14:05:00.000Z'
+  and (valid_to is null or valid_to > '2026-11-23T14:05:00.000Z')
+
+What changed since a moment, and who said so?
+select at, what, object, change, provider, who, cause from mesh_changes
+where at >= '2026-11-23T12:00:00.000Z' order by revision
+
+Which proxies have not acknowledged everything?
+select workload, state, reason from mesh_proxies where state <> 'synced'
+
+Which configuration was rejected by an Envoy, and in which words?
+select p.workload, s.type, s.nack from mesh_proxy_sync s
+join mesh_proxies p on p.proxy = s.proxy where s.nack is not null
+
+Which certificates end before a day?
+select identity, service, not_after from mesh_certificates
+where state <> 'retired' and not_after < '2026-12-01'
+
+Which policies are not in force, and why?
+select kind, namespace, name, state, reason from mesh_policies where state <> 'accepted'
+
+How is a service split?
+select backend, weight, share from mesh_splits where service = 'bookstore.shop'
+
+Which providers are in trouble?
+select provider, scope, state, doubt, reason, age_s from mesh_providers
+where state <> 'good'
+"""
+
+QUESTIONS = tuple(
+    (asked.partition("\n")[0], asked.partition("\n")[2]) for asked in ASKED.strip().split("\n\n")
+)
+
+
+def dictionary() -> str:
+    """The whole page."""
+    return "\n".join((OPENING, *_questions(), *map(_view, VIEWS)))
+
+
+def _questions() -> Iterator[str]:
+    yield "## Questions\n"
+    for question, sql in QUESTIONS:
+        yield f"{question}\n\n```sql\n{sql}\n```\n"
+
+
+def _view(view: View) -> str:
+    columns = "\n".join(f"| `{column.name}` | {column.comment} |" for column in view.columns)
+    return f"## {view.name}\n\n{view.comment}.\n\n| Column | |\n|---|---|\n{columns}\n"
+
+
+if __name__ == "__main__":
+    print(dictionary(), end="")

@@ -1,0 +1,113 @@
+"""A database is brought to the tables of this release, from nothing, on both, and says so."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.engine import make_url
+
+from meshfed.catalog import viewing
+from meshfed.catalog.database import Database
+from meshfed.catalog.schema import Newer, _alembic, metadata, migrate, pending
+from meshfed.catalog.views import VIEWS
+
+
+@pytest.fixture
+def empty_postgres(postgres_server: str) -> Iterator[str]:
+    address = make_url(postgres_server)
+    admin_url = address.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(admin_url, autocommit=True) as admin:
+        admin.execute("drop database if exists meshfed_empty")
+        admin.execute("create database meshfed_empty")
+        yield address.set(database="meshfed_empty").render_as_string(hide_password=False)
+        admin.execute("drop database meshfed_empty with (force)")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database in which nothing was ever made."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/catalog.db"
+    found: str = request.getfixturevalue("empty_postgres")
+    return found
+
+
+def on(url: str, act: Any) -> Any:
+    database = Database(url)
+    try:
+        return database.write(act)
+    finally:
+        database.close()
+
+
+def objects(connection: Connection) -> set[str]:
+    there = inspect(connection)
+    return {*there.get_table_names(), *there.get_view_names()}
+
+
+def test_the_migrations_come_to_exactly_the_metadata(empty: str) -> None:
+    migrate(empty)
+
+    def differences(connection: Connection) -> list[Any]:
+        # SQLite keeps a default as it was written, so there it never equals the metadata's.
+        defaults = connection.dialect.name == "postgresql"
+        opts = {"compare_type": True, "compare_server_default": defaults}
+        context = MigrationContext.configure(connection, opts=opts)
+        return list(compare_metadata(context, metadata))
+
+    assert on(empty, differences) == []
+
+
+def test_migrating_is_done_once_and_named(empty: str) -> None:
+    steps = pending(empty)
+    assert steps[0] == "0001"
+    assert migrate(empty) == steps
+    assert pending(empty) == []
+    assert migrate(empty) == []
+
+
+def test_migrating_back_leaves_nothing_and_forth_again_everything(empty: str) -> None:
+    migrate(empty)
+
+    def back(connection: Connection) -> None:
+        viewing.drop(connection)
+        with _alembic(connection) as (config, _):
+            command.downgrade(config, "base")
+
+    on(empty, back)
+    assert on(empty, objects) == {"alembic_version"}
+    migrate(empty)
+    wanted = {*metadata.tables, *(view.name for view in VIEWS), "alembic_version"}
+    assert on(empty, objects) == wanted
+
+
+async def test_two_that_migrate_at_once_take_turns(empty: str) -> None:
+    done = await asyncio.gather(*(asyncio.to_thread(migrate, empty) for _ in range(3)))
+    assert sorted(map(len, done)) == [0, 0, len(done[0]) or len(done[1]) or len(done[2])]
+
+
+def test_a_newer_schema_is_refused_with_what_to_do(empty: str) -> None:
+    migrate(empty)
+    on(empty, lambda c: c.execute(text("update alembic_version set version_num = '9999'")))
+    for asked in (pending, migrate):
+        with pytest.raises(Newer, match=r"9999.*upgrade meshfed"):
+            asked(empty)
+
+
+def test_a_migration_that_fails_leaves_nothing(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(connection: Connection) -> None:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(viewing, "create", broken)
+        with pytest.raises(RuntimeError, match="power cut"):
+            migrate(empty)
+    assert on(empty, objects) == set()
+    assert migrate(empty)
