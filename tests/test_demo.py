@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -236,14 +237,19 @@ def left_in(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-def demo(mark: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def demo(mark: str, folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
         (sys.executable, "-m", "meshfed.federation.cli.main", "demo", *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {MARK: mark, "TMPDIR": str(folder)},
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def heard(process: subprocess.Popen[str], text: str) -> None:
@@ -308,21 +314,18 @@ def folder() -> Iterator[Path]:
 def played() -> Played:
     mark = uuid4().hex
     with tempfile.TemporaryDirectory(prefix="demo-") as name:
-        process = demo(mark, Path(name), "--seconds", "20", "-o", "json")
-        heard(process, "split 50/50")
-        segments = captured(1.0)
-        out, err = process.communicate()
+        with demo(mark, Path(name), "--seconds", "20", "-o", "json") as process:
+            heard(process, "split 50/50")
+            segments = captured(1.0)
+            out, err = process.communicate()
         assert process.returncode == 0, err
         return Played(json.loads(out), segments, marked(mark), left_in(Path(name)))
 
 
 def test_the_split_is_kept_to_the_request(played: Played):
     first, even, last = played.found["phases"]
-    assert [phase["split"] for phase in played.found["phases"]] == [
-        {V1: 100, V2: 0},
-        {V1: 50, V2: 50},
-        {V1: 0, V2: 100},
-    ]
+    assert [each["split"][V1] for each in (first, even, last)] == [100, 50, 0]
+    assert [each["split"][V2] for each in (first, even, last)] == [0, 50, 100]
     assert first["bookbuyer"][V1] > 0 == first["bookbuyer"][V2]
     assert last["bookbuyer"][V2] > 0 == last["bookbuyer"][V1]
     bought = even["bookbuyer"][V1] + even["bookbuyer"][V2]
@@ -348,8 +351,7 @@ def test_the_thief_gets_nothing_at_home_nor_from_other_sidecars(played: Played):
 
 def test_every_change_is_measured(played: Played):
     for times in (played.found["propagation_ms"], played.found["edit_to_ack_ms"]):
-        assert len(times["split"]) == 2
-        assert len(times["host_removed"]) == 1
+        assert (len(times["split"]), len(times["host_removed"])) == (2, 1)
         assert min(*times["split"], *times["host_removed"]) > 0
     assert played.found["proxies"] == 8
 
@@ -377,11 +379,11 @@ def test_the_demo_leaves_no_process_and_no_file(played: Played):
 
 def test_ctrl_c_leaves_no_process_and_no_file(folder: Path):
     mark = uuid4().hex
-    process = demo(mark, folder, "-o", "json")
-    heard(process, "starting 8 sidecars")
-    assert len(marked(mark)) > 1
-    process.send_signal(signal.SIGINT)
-    process.communicate()
+    with demo(mark, folder, "-o", "json") as process:
+        heard(process, "starting 8 sidecars")
+        assert len(marked(mark)) > 1
+        process.send_signal(signal.SIGINT)
+        process.communicate()
     assert process.returncode == 130
     assert marked(mark) == []
     assert left_in(folder) == []
@@ -389,10 +391,8 @@ def test_ctrl_c_leaves_no_process_and_no_file(folder: Path):
 
 def test_a_demo_killed_outright_leaves_no_process(folder: Path):
     mark = uuid4().hex
-    process = demo(mark, folder, "-o", "json")
-    heard(process, "starting 8 sidecars")
-    process.kill()
-    process.communicate()
+    with demo(mark, folder, "-o", "json") as process:
+        heard(process, "starting 8 sidecars")
     until = time.monotonic() + 10
     while left := marked(mark):  # a stranger's end has no event to wait for
         assert time.monotonic() < until, left
