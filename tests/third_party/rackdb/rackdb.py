@@ -5,7 +5,16 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from meshfed.catalog.model import Endpoint, Evidence, Identity, Observation, ServiceName, Workload
+from meshfed.catalog.model import (
+    Endpoint,
+    Evidence,
+    Identity,
+    Observation,
+    Port,
+    Service,
+    ServiceName,
+    Workload,
+)
 
 
 class RackProvider:
@@ -40,12 +49,13 @@ class RackProvider:
 
 
 def observation(text: str, provider: str, scope: str) -> Observation:
-    workloads, endpoints = set(), set()
+    services, workloads, endpoints = set(), set(), set()
     for line in text.splitlines():
         name, address, service, port, account = line.split()
         identity = Identity.parse(account)
         host = Workload(name, provider, scope, identity=identity, addresses=(address,))
         where = (ServiceName.parse(service), int(port), address, int(port))
+        services.add(Service(where[0], (Port(int(port)),)))
         workloads.add(host)
         endpoints.add(Endpoint(*where, host.id, provider, scope, identity=identity))
-    return Observation(scope, frozenset(), frozenset(workloads), frozenset(endpoints))
+    return Observation(scope, frozenset(services), frozenset(workloads), frozenset(endpoints))
