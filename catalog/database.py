@@ -61,6 +61,11 @@ def stamp(seconds: float) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def seconds(stamp: str) -> float:
+    """The moment of a `stamp`, in seconds since the epoch."""
+    return datetime.fromisoformat(stamp).timestamp()
+
+
 class Database:
     """Opens connections when they are needed, and turns their loss into Away."""
 

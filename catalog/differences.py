@@ -104,13 +104,21 @@ def _well(claim: Claim) -> bool:
     return claim.endpoint.health in (Health.HEALTHY, Health.UNKNOWN)
 
 
+def implied(port: Port) -> bool:
+    """Whether nobody declared it: the endpoint of an undeclared service speaks HTTP."""
+    return port == Port(port.number, f"http-{port.number}")
+
+
 def union(name: ServiceName, statements: Iterable[tuple[str, str, Service]]) -> Service | None:
-    """The mesh's service, from (provider, scope, what it says); the first wins a difference."""
+    """The mesh's service, from (provider, scope, what it says); the first wins a difference.
+
+    What someone declared goes before what is only implied by an endpoint.
+    """
     said = [service for _, _, service in sorted(statements, key=lambda s: s[:2])]
     if not said:
         return None
     ports: dict[int, Port] = {}
-    for port in (port for service in said for port in service.ports):
+    for port in sorted((port for service in said for port in service.ports), key=implied):
         ports.setdefault(port.number, port)
     return Service(
         name=name,

@@ -5,11 +5,19 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, select, text, update
 
-from meshfed.catalog.database import stamp
-from meshfed.catalog.model import CertificateState, Orders, ProxyState, Receipt
+from meshfed.catalog.database import seconds, stamp
+from meshfed.catalog.model import (
+    CertificateState,
+    Identity,
+    Orders,
+    ProxyState,
+    Receipt,
+    ServiceName,
+)
 from meshfed.catalog.schema import (
     acceptances,
     authority,
+    certificates,
     orders,
     proxy_clusters,
     scopes,
@@ -213,7 +221,7 @@ AUTHORITY = text(
 # Certificates
 
 
-def certify(writing: Writing, certificates: Iterable[CertificateState]) -> None:
+def certify(writing: Writing, states: Iterable[CertificateState]) -> None:
     said = [
         {
             "identity": str(one.identity),
@@ -224,9 +232,26 @@ def certify(writing: Writing, certificates: Iterable[CertificateState]) -> None:
             "not_before": stamp(one.not_before),
             "not_after": stamp(one.not_after),
         }
-        for one in certificates
+        for one in states
     ]
     _each(writing, CERTIFICATE, said)
+
+
+def certified(connection: Connection) -> tuple[CertificateState, ...]:
+    """The certificates that are in use, as far as anyone has said."""
+    there = select(certificates).where(certificates.c.state != "retired")
+    return tuple(
+        CertificateState(
+            identity=Identity.parse(row["identity"]),
+            service=ServiceName.parse(row["service"]),
+            issuer=row["issuer"],
+            state=row["state"],
+            serial=row["serial"],
+            not_before=seconds(row["not_before"]),
+            not_after=seconds(row["not_after"]),
+        )
+        for row in connection.execute(there).mappings()
+    )
 
 
 def authority_of(connection: Connection) -> tuple[str, bytes] | None:

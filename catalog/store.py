@@ -129,6 +129,10 @@ class Catalog:
     async def certify(self, rows: Iterable[CertificateState]) -> None:
         await self._change(lambda w: states.certify(w, rows))
 
+    async def certified(self) -> tuple[CertificateState, ...]:
+        """The certificates that are not retired."""
+        return await self._ask(states.certified)
+
     async def authority(self) -> tuple[str, bytes] | None:
         """The certificate authority that was kept here, and its sealed key."""
         return await self._ask(states.authority_of)

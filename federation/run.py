@@ -108,6 +108,7 @@ async def _serve(
     control = await ControlPlane.open(issuer, domain, certificates.workload_lifetime)
     custody = Custody(issuer, domain, certificates.workload_lifetime, kind=certificates.issuer)
     mesh = await catalog.read()
+    custody.recorded(await catalog.certified())  # what left meanwhile is retired
     custody.keep(identities(mesh))
     await custody.check()
     publisher = Publisher(mesh, catalog, custody, account, metrics)
@@ -155,7 +156,7 @@ def _tls(control: ControlPlane) -> Tls:
 
 
 def _counted(metrics: Metrics) -> Callable[[str, int, int], None]:
-    return lambda kind, _, size: metrics.pushed(kind, size)
+    return metrics.pushed
 
 
 async def heed(settings: Settings, catalog: Catalog) -> None:

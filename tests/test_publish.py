@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.model import (
+    CertificateState,
     Endpoint,
     Identity,
     Known,
@@ -229,6 +230,21 @@ async def test_permissive_is_told_at_once_and_taken_back(
     await published.catalog.configure(DOMAIN, permissive=False)
     await offered(served)
     assert served.world.of(Type.LISTENER) == strict
+
+
+async def test_the_certificate_of_an_identity_that_left_meanwhile_is_retired(
+    published: Published,
+) -> None:
+    await published.open()
+    gone = CertificateState(Identity("gone", "shop"), LEDGER, "local", "claimed", "ab", 1.0, 2.0)
+    await published.catalog.certify([gone])
+    custody = Custody(
+        await LocalAuthority.open(trust_domain=DOMAIN, safe=published.catalog, seal=published.seal),
+        DOMAIN,
+        Certificates().workload_lifetime,
+    )
+    custody.recorded(await published.catalog.certified())
+    assert custody.unrecorded() == (replace(gone, state="retired"),)
 
 
 async def test_a_revision_is_settled_by_its_last_acknowledgement(

@@ -115,7 +115,9 @@ def targets_by_name(view: View) -> dict[str, Target]:
 
 def validations(view: View, targets: Iterable[Target]) -> dict[str, tuple[str, ...]]:
     """Whoever a caller may reach, and nobody else: never an empty list, which is everybody."""
-    found = {INBOUND: (f"spiffe://{view.trust_domain}/ns/",)} if view.inbound else {}
+    found: dict[str, tuple[str, ...]] = {}
+    if view.inbound:
+        found[INBOUND] = (f"spiffe://{view.trust_domain}/ns/",)
     for inbound in view.inbound:
         if (name := validated_by(inbound)) != INBOUND:
             sources = sorted({who for grant in inbound.grants or () for who in grant.sources})

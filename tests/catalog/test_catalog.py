@@ -255,6 +255,18 @@ async def test_an_endpoint_that_two_claim_is_the_first_ones_by_name(
     assert ask(url, listing) == [("rack", "web.shop", "")]
 
 
+@pytest.mark.parametrize("declares", ["a", "b"])
+async def test_a_declared_port_goes_before_one_that_an_endpoint_implies(
+    catalog: Catalog, declares: str
+) -> None:
+    declared = Port(8080, "grpc", Protocol.GRPC)
+    for provider in ("a", "b"):
+        port = declared if provider == declares else Port(8080, "http-8080")
+        said = frozenset({Service(WEB, (port,))})
+        await catalog.believe(Known(provider, f"{provider}/x", said), kind="test", cause="")
+    assert (await catalog.read()).services[WEB].ports == (declared,)
+
+
 async def test_a_service_is_the_union_of_what_providers_say(catalog: Catalog) -> None:
     def says(provider: str, *ports: Port, **given: Any) -> Known:
         service = Service(WEB, ports, **given)
