@@ -21,6 +21,10 @@ class Account:
     def evaluated(self) -> int:
         return self._ledger.evaluated
 
+    def begin(self, revision: int) -> None:
+        """The catalog's revision at the start; there may not be another for days."""
+        self._ledger.begin(revision)
+
     def evaluate(self, committed: Mapping[int, float], offered: int, now: float) -> None:
         """These revisions are in every world they concern; `offered` proxies owe the newest."""
         self._tell(self._ledger.evaluate(committed, offered, now))

@@ -32,6 +32,10 @@ class Ledger:
         self._open: dict[int, tuple[float, int, int]] = {}
         self._remembered: dict[int, Propagation] = {}  # ascending
 
+    def begin(self, revision: int) -> None:
+        """Every world is made from what the catalog had already."""
+        self.evaluated = self.settled = revision
+
     def evaluate(
         self, committed: Mapping[int, float], proxies: int, now: float
     ) -> tuple[Propagation, ...]:

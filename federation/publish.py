@@ -53,6 +53,7 @@ class Publisher:
         self._catalog = catalog
         self._custody = custody
         self._account = account
+        account.begin(mesh.revision)
         self._metrics = metrics
         self._worlds = Worlds(mesh, custody)
         self._subscribers: list[Subscriber] = []

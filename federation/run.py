@@ -116,7 +116,7 @@ async def _serve(
         [_feed(entry, settings.base, catalog) for entry in settings.providers],
         [_specifying(entry, settings.base, catalog) for entry in settings.specification],
     )
-    server = Server(publisher, lambda: _tls(control), _counted(metrics))
+    server = Server(publisher, lambda: _tls(control), metrics.pushed)
     await server.start(settings.xds.listen)
     log.info("serving", xds=server.port, admin=door.getsockname()[1])
     api = admin.app(Running(sources, publisher, account), registry)

@@ -217,8 +217,8 @@ async def test_what_is_measured_is_scraped() -> None:
     clock = iter([NOW + 30, NOW + 31, NOW + 32, NOW + 33])
     metrics = Metrics(registry, clock=lambda: next(clock))
     metrics.propagated(0.004)
-    metrics.pushed("CDS", 1500)
-    metrics.pushed("CDS", 500)
+    metrics.pushed("CDS", 3, 1500)
+    metrics.pushed("CDS", 1, 500)
     metrics.rejected("LDS")
     metrics.refused(Reason.WORKLOAD)
     metrics.connected(8)
@@ -237,6 +237,7 @@ async def test_what_is_measured_is_scraped() -> None:
     assert samples["meshfed_propagation_seconds_count",] == 1
     assert samples["meshfed_propagation_seconds_bucket", "0.005"] == 1
     assert samples["meshfed_pushes_total", "CDS"] == 2
+    assert samples["meshfed_pushed_resources_total", "CDS"] == 4
     assert samples["meshfed_pushed_bytes_total", "CDS"] == 2000
     assert samples["meshfed_nacks_total", "LDS"] == 1
     assert samples["meshfed_streams_refused_total", "workload"] == 1

@@ -36,3 +36,11 @@ def test_a_newer_revision_waits_for_an_older_one() -> None:
     ledger.evaluate({1: 1.0}, proxies=1, now=1.0)
     assert ledger.evaluate({2: 2.0}, proxies=0, now=2.0) == ()
     assert [p.revision for p in ledger.paid(1, at=5.0)] == [1, 2]
+
+
+def test_after_a_restart_the_catalogs_revision_stands() -> None:
+    ledger = Ledger()
+    ledger.begin(7)
+    assert (ledger.evaluated, ledger.settled, ledger.propagation(7)) == (7, 7, None)
+    (settled,) = ledger.evaluate({8: 1.0}, proxies=0, now=1.0)
+    assert settled.revision == 8

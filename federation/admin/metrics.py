@@ -43,6 +43,12 @@ class Metrics:
         self._pushes = Counter(
             "meshfed_pushes_total", "Responses sent to proxies", ["type"], registry=registry
         )
+        self._pushed_resources = Counter(
+            "meshfed_pushed_resources_total",
+            "Resources in those responses",
+            ["type"],
+            registry=registry,
+        )
         self._pushed_bytes = Counter(
             "meshfed_pushed_bytes_total", "Bytes of those responses", ["type"], registry=registry
         )
@@ -104,9 +110,10 @@ class Metrics:
     def propagated(self, seconds: float) -> None:
         self._propagation.observe(seconds)
 
-    def pushed(self, kind: str, size: int) -> None:
-        """One response of a type (CDS, EDS, …) was sent."""
+    def pushed(self, kind: str, resources: int, size: int) -> None:
+        """One response of a type (CDS, EDS, …) was sent, with so many resources and bytes."""
         self._pushes.labels(kind).inc()
+        self._pushed_resources.labels(kind).inc(resources)
         self._pushed_bytes.labels(kind).inc(size)
 
     def rejected(self, kind: str) -> None:
