@@ -155,10 +155,6 @@ def _tls(control: ControlPlane) -> Tls:
     return Tls(pair.chain_pem.encode(), pair.key_pem.encode(), control.roots_pem.encode())
 
 
-def _counted(metrics: Metrics) -> Callable[[str, int, int], None]:
-    return metrics.pushed
-
-
 async def heed(settings: Settings, catalog: Catalog) -> None:
     """`mesh.permissive` may be changed while it runs; everything else needs a restart."""
     if settings.file is None:
