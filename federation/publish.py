@@ -181,14 +181,17 @@ class Publisher:
 
     async def _write(self, gone: set[str]) -> None:
         closed = [s for s in self._subscribers if s.closed]
-        fresh = [s for s in self._subscribers if s.unwritten and not s.closed]
+        # A proxy that comes back before its dead stream is noticed has two; its newest speaks.
+        there = {s.workload.id: s for s in self._subscribers if not s.closed}
+        for heir in (there[s.workload.id] for s in closed if s.workload.id in there):
+            heir.unwritten = heir.unreached = True
+        fresh = [s for s in there.values() if s.unwritten]
         receipts = self._account.unwritten()
         told = (self._account.evaluated, len(closed), len(fresh), len(receipts))
         if not gone and told == (self._told, 0, 0, 0) and time.monotonic() - self._alive < ALIVE:
             return
         states = [self._state(s) for s in fresh]
-        there = {s.workload.id for s in self._subscribers if not s.closed}
-        left = (gone | {s.workload.id for s in closed}) - there
+        left = (gone | {s.workload.id for s in closed}) - there.keys()
         try:
             await self._catalog.record(REPLICA, self._account.evaluated, states, left, receipts)
         except Away:

@@ -1,0 +1,718 @@
+"""The xDS port of a `meshfed serve` that runs, attacked from loopback: nobody gets what is not
+their own, and whatever else is thrown at the port leaves it serving."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    closing,
+    suppress,
+)
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
+from envoy.service.discovery.v3.discovery_pb2 import (
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    DiscoveryRequest,
+    DiscoveryResponse,
+)
+from google.protobuf.any_pb2 import Any
+from live import DOMAIN, Mesh
+
+from meshfed.catalog.model import Mesh as Known
+from meshfed.catalog.model import Workload
+from meshfed.catalog.reader import query
+from meshfed.catalog.store import Catalog
+from meshfed.federation.certificates.authority import opened, root
+from meshfed.federation.certificates.keypair import key_pem, pem
+from meshfed.federation.demo.control import until
+from meshfed.federation.demo.folder import replace, without
+from meshfed.federation.settings import Settings
+from meshfed.xds.resource import Type
+from meshfed.xds.server import SERVICE
+
+HOUR = timedelta(hours=1)
+PATIENCE = 5.0  # seconds for anything that should take milliseconds
+TOO_MUCH = "x" * 9_000_000
+STRANGER = f"spiffe://{DOMAIN}/ns/cafe/sa/barista"
+HOSTS = """\
+services:
+  store.shop:   {ports: {http: {number: 8080, target: 14001}}}
+  counter.cafe: {ports: {http: {number: 8080, target: 14002}}}
+  till.cafe:    {ports: {mysql: {number: 3306, protocol: tcp, local: 13306}}}
+hosts:
+  - {name: buyer, address: 127.0.7.1, identity: buyer.shop, interception: explicit}
+  - {name: store, address: 127.0.7.2, service: store.shop, identity: store.shop}
+  - {name: barista, address: 127.0.7.3, service: counter.cafe, identity: barista.cafe}
+  - {name: till, address: 127.0.7.4, service: till.cafe, identity: till.cafe}
+  - {name: guest, address: 127.0.7.5, identity: guest.cafe, interception: explicit}
+  - {name: leaver, address: 127.0.7.6, identity: leaver.shop, interception: explicit}
+  - {name: turncoat, address: 127.0.7.7, identity: loyal.shop, interception: explicit}
+"""
+MORE = "  - {name: late, address: 127.0.7.8, identity: late.shop}\n"
+TARGET = """\
+apiVersion: access.smi-spec.io/v1alpha3
+kind: TrafficTarget
+metadata: {{name: {destination}, namespace: {namespace}}}
+spec:
+  destination: {{kind: ServiceAccount, name: {destination}, namespace: {namespace}}}
+  sources: [{{kind: ServiceAccount, name: {source}, namespace: {namespace}}}]
+  rules: [{{kind: {rule}, name: any}}]
+---
+"""
+ROUTES = """\
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: HTTPRouteGroup
+metadata: {{name: any, namespace: {namespace}}}
+spec: {{matches: [{{name: any, pathRegex: /.*, methods: ["*"]}}]}}
+---
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: TCPRoute
+metadata: {{name: any, namespace: {namespace}}}
+spec: {{matches: {{ports: [3306]}}}}
+---
+"""
+TARGETS = (
+    ("buyer", "store", "shop", "HTTPRouteGroup"),
+    ("guest", "barista", "cafe", "HTTPRouteGroup"),
+    ("guest", "till", "cafe", "TCPRoute"),
+)
+POLICY = "".join(ROUTES.format(namespace=each) for each in ("shop", "cafe")) + "".join(
+    TARGET.format(source=source, destination=destination, namespace=namespace, rule=rule)
+    for source, destination, namespace, rule in TARGETS
+)
+# Nothing in the buyer's world may hold any of these.
+STRANGERS = (b"cafe", b"barista", b"till", b"guest", b"127.0.7.3", b"127.0.7.4")
+
+
+# Certificates, right and wrong
+
+
+@dataclass(frozen=True)
+class Papers:
+    """What a client shows."""
+
+    chain: str
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Authority:
+    """The mesh's own root and its key, as whoever holds the catalog and the key file has them."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+    mesh: Known
+
+    def workload(self, name: str) -> Workload:
+        return next(each for each in self.mesh.workloads.values() if each.name == name)
+
+    def uri(self, name: str) -> str:
+        identity = self.workload(name).identity
+        assert identity is not None
+        return identity.uri(DOMAIN)
+
+    def dns(self, name: str) -> str:
+        return f"{self.workload(name).id}.workload.{DOMAIN}"
+
+    def issue(
+        self,
+        uris: Iterable[str],
+        dns: Iterable[str],
+        *,
+        begins: timedelta = -HOUR,
+        ends: timedelta = HOUR,
+    ) -> Papers:
+        """Signs what no issuer of ours would."""
+        key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+        names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
+        certificate = (
+            x509.CertificateBuilder(self.certificate.subject, x509.Name([]), key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + begins)
+            .not_valid_after(now + ends)
+            .add_extension(x509.SubjectAlternativeName(names), critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+        return Papers(pem((certificate,)), key_pem(key))
+
+    def papers(self, name: str, **when: timedelta) -> Papers:
+        """As `proxy bootstrap` would write them."""
+        return self.issue([self.uri(name)], [self.dns(name)], **when)
+
+
+def another(mine: Authority) -> Authority:
+    """One of the same trust domain, that signs the same names."""
+    return Authority(*root(DOMAIN, datetime.now(UTC)), mine.mesh)
+
+
+def dressed(mine: Authority) -> Papers:
+    """Another authority's, with our root sent along."""
+    theirs = another(mine).papers("buyer")
+    return Papers(theirs.chain + pem((mine.certificate,)), theirs.key)
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """The control plane alone: clients are what these tests are about."""
+    made = Mesh(tmp_path_factory.mktemp("doors"), HOSTS, {"policy.yaml": POLICY})
+    try:
+        asyncio.run(made.serve())
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture(scope="module")
+def authority(mesh: Mesh) -> Authority:
+    async def found() -> Authority:
+        settings = Settings.read(mesh.config, {})
+        with closing(Catalog(settings.catalog)) as catalog:
+            standing = await catalog.authority()
+            assert standing is not None
+            key = opened(*standing, DOMAIN, settings.certificates.seal)
+            return Authority(*key, await catalog.read())
+
+    return asyncio.run(found())
+
+
+# A client
+
+
+def xds(mesh: Mesh) -> tuple[str, int]:
+    host, _, port = mesh.written["xds"]["listen"].rpartition(":")
+    return host, int(port)
+
+
+def context(papers: Papers | None, folder: Path) -> ssl.SSLContext:
+    """TLS as Envoy speaks it here; the server's name is a URI, which Python does not check."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_NONE
+    made.set_alpn_protocols(["h2"])
+    if papers:
+        shown = folder / "shown.pem"
+        shown.write_text(papers.key + papers.chain)
+        made.load_cert_chain(shown)
+    return made
+
+
+@dataclass
+class Tunnel:
+    """Carries grpc's bytes through a TLS of our own: grpc insists on a DNS name at the server."""
+
+    port: int = 0
+    heard: int = 0  # bytes that the server said inside TLS
+
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@asynccontextmanager
+async def ended(streams: Streams) -> AsyncIterator[Streams]:
+    """Closed at the end, whatever the other side says."""
+    try:
+        yield streams
+    finally:
+        streams[1].transport.abort()
+        with suppress(ConnectionError, ssl.SSLError):
+            await streams[1].wait_closed()
+
+
+@asynccontextmanager
+async def dialled(mesh: Mesh, tls: ssl.SSLContext | None) -> AsyncIterator[Streams]:
+    async with ended(await asyncio.open_connection(*xds(mesh), ssl=tls)) as streams:
+        yield streams
+
+
+@asynccontextmanager
+async def tunnel(mesh: Mesh, tls: ssl.SSLContext) -> AsyncIterator[Tunnel]:
+    made = Tunnel()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, back: bool):
+        while said := await reader.read(65536):
+            made.heard += len(said) * back
+            writer.write(said)
+            await writer.drain()
+
+    async def connected(*near: *Streams) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        with suppress(ConnectionError, ssl.SSLError):
+            async with ended(near), dialled(mesh, tls) as far:
+                ways = (carry(near[0], far[1], back=False), carry(far[0], near[1], back=True))
+                running = [asyncio.create_task(way) for way in ways]
+                try:
+                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for way in running:
+                        way.cancel()
+                    await asyncio.gather(*running, return_exceptions=True)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    try:
+        yield made
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass
+class Client:
+    """One ADS stream; acknowledges whatever it is told."""
+
+    call: grpc.aio.StreamStreamCall
+    tunnel: Tunnel
+    node: str
+    delta: bool
+
+    async def ask(self, kind: Type, *names: str, nonce: str = "") -> None:
+        if self.delta:
+            request = DeltaDiscoveryRequest(type_url=kind, response_nonce=nonce)
+            request.resource_names_subscribe.extend(() if nonce else names)
+        else:
+            request = DiscoveryRequest(
+                type_url=kind, resource_names=names, response_nonce=nonce, version_info=nonce
+            )
+        request.node.id = self.node
+        await self.call.write(request)
+
+    async def answer(self, *names: str) -> DeltaDiscoveryResponse | DiscoveryResponse:
+        """The next; acknowledged as a subscription to these."""
+        async with asyncio.timeout(PATIENCE):
+            response = await self.call.read()
+        if response is grpc.aio.EOF:
+            raise AssertionError(f"ended: {await self.call.code()} {await self.call.details()}")
+        await self.ask(response.type_url, *names, nonce=response.nonce)
+        return response
+
+    async def told(self, kind: Type, *names: str) -> list[bytes]:
+        await self.ask(kind, *names)
+        response = await self.answer(*names)
+        assert response.type_url == kind
+        packed = (
+            [each.resource for each in response.resources] if self.delta else response.resources
+        )
+        return sorted(each.SerializeToString(deterministic=True) for each in packed)
+
+    async def everything(self) -> Mapping[Type, list[bytes]]:
+        return {kind: await self.told(kind, "*") for kind in Type}
+
+    async def ending(self) -> tuple[grpc.StatusCode, str]:
+        """How the stream ends, with nothing said before that."""
+        async with asyncio.timeout(PATIENCE):
+            with suppress(grpc.aio.AioRpcError):
+                said = await self.call.read()
+                assert said is grpc.aio.EOF, said
+            return await self.call.code(), await self.call.details()
+
+
+Connect = Callable[..., AbstractAsyncContextManager[Client]]
+Shown = Callable[[Authority], Papers | None]
+Edited = Callable[[str], str]
+
+
+@pytest.fixture
+def connect(mesh: Mesh, tmp_path: Path) -> Connect:
+    @asynccontextmanager
+    async def connected(
+        papers: Papers | None, *, node: str = "any", delta: bool = True
+    ) -> AsyncIterator[Client]:
+        options = [("grpc.max_receive_message_length", -1), ("grpc.enable_retries", 0)]
+        method = "DeltaAggregatedResources" if delta else "StreamAggregatedResources"
+        response = DeltaDiscoveryResponse if delta else DiscoveryResponse
+        async with (
+            tunnel(mesh, context(papers, tmp_path)) as through,
+            grpc.aio.insecure_channel(f"127.0.0.1:{through.port}", options) as channel,
+        ):
+            call = channel.stream_stream(
+                f"/{SERVICE}/{method}",
+                request_serializer=lambda each: each.SerializeToString(),
+                response_deserializer=response.FromString,
+            )()
+            yield Client(call, through, node, delta)
+
+    return connected
+
+
+DIALECTS = pytest.mark.parametrize(
+    "delta", [pytest.param(True, id="delta"), pytest.param(False, id="sotw")]
+)
+
+
+# Whoever has no good certificate gets nothing
+
+
+@DIALECTS
+@pytest.mark.parametrize(
+    "shown",
+    [
+        pytest.param(lambda ours: None, id="no certificate"),
+        pytest.param(lambda ours: another(ours).papers("buyer"), id="another authority's"),
+        pytest.param(lambda ours: ours.papers("buyer", ends=-HOUR / 2), id="an expired one"),
+        pytest.param(lambda ours: ours.papers("buyer", begins=HOUR / 2), id="one of tomorrow"),
+        pytest.param(lambda ours: dressed(ours), id="another authority's, with our root behind it"),
+    ],
+)
+async def test_tls_ends_before_a_byte_of_xds(
+    connect: Connect, authority: Authority, shown: Shown, delta: bool
+) -> None:
+    async with connect(shown(authority), delta=delta) as client:
+        with suppress(grpc.aio.AioRpcError):
+            await client.ask(Type.SECRET, "*")
+        code, _ = await client.ending()
+        assert code == grpc.StatusCode.UNAVAILABLE
+        assert client.tunnel.heard == 0
+
+
+@DIALECTS
+@pytest.mark.parametrize(
+    ("shown", "why"),
+    [
+        pytest.param(
+            lambda ours: ours.issue([ours.uri("buyer")], [f"{'0' * 16}.workload.{DOMAIN}"]),
+            f"no provider knows the workload {'0' * 16}",
+            id="a workload that is not in the catalog",
+        ),
+        pytest.param(
+            lambda ours: ours.issue([ours.uri("barista")], [ours.dns("buyer")]),
+            "buyer is buyer.shop now, not barista.cafe",
+            id="another's identity with one's own workload",
+        ),
+        pytest.param(
+            lambda ours: ours.issue([ours.uri("buyer")], [ours.dns("barista")]),
+            "barista is barista.cafe now, not buyer.shop",
+            id="another's workload with one's own identity",
+        ),
+        pytest.param(
+            lambda ours: ours.issue([ours.uri("buyer")], []), "one DNS name", id="no DNS name"
+        ),
+        pytest.param(lambda ours: ours.issue([], [ours.dns("buyer")]), "one URI", id="no URI"),
+        pytest.param(
+            lambda ours: ours.issue([ours.uri("buyer"), STRANGER], [ours.dns("buyer")]),
+            "one URI",
+            id="two URIs",
+        ),
+        pytest.param(
+            lambda ours: ours.issue([ours.uri("buyer")], [ours.dns("buyer"), ours.dns("barista")]),
+            "one DNS name",
+            id="two DNS names",
+        ),
+        pytest.param(
+            lambda ours: ours.issue(
+                ["spiffe://evil.example/ns/shop/sa/buyer"], [ours.dns("buyer")]
+            ),
+            f"is not an identity of {DOMAIN}",
+            id="another trust domain's URI",
+        ),
+        pytest.param(
+            lambda ours: ours.issue(
+                [ours.uri("buyer")], [f"{ours.workload('buyer').id}.workload.evil.example"]
+            ),
+            "no provider knows the workload",
+            id="another trust domain's DNS name",
+        ),
+        pytest.param(
+            lambda ours: ours.issue(
+                [f"spiffe://{DOMAIN}/meshfed/control-plane"], [ours.dns("buyer")]
+            ),
+            f"is not an identity of {DOMAIN}",
+            id="the control plane's own URI",
+        ),
+        pytest.param(
+            lambda ours: ours.issue([ours.uri("buyer") + "/../barista"], [ours.dns("buyer")]),
+            "is not <account>.<namespace>",
+            id="a path that climbs",
+        ),
+    ],
+)
+async def test_a_certificate_that_is_no_workloads_own_is_refused(
+    connect: Connect,
+    authority: Authority,
+    shown: Callable[[Authority], Papers],
+    why: str,
+    delta: bool,
+) -> None:
+    async with connect(shown(authority), node="buyer", delta=delta) as client:
+        await client.ask(Type.SECRET, "*")
+        code, said = await client.ending()
+        assert code == grpc.StatusCode.PERMISSION_DENIED
+        assert why in said
+        assert "\n" not in said
+
+
+async def test_the_certificate_that_a_workload_is_sent_does_not_open_the_door_again(
+    connect: Connect, authority: Authority
+) -> None:
+    async with connect(authority.papers("buyer")) as client:
+        secrets = await client.told(Type.SECRET, "certificate")
+    (sent,) = map(unpacked, secrets)
+    pair = sent.tls_certificate
+    stolen = Papers(
+        pair.certificate_chain.inline_bytes.decode(), pair.private_key.inline_bytes.decode()
+    )
+    async with connect(stolen) as client:
+        await client.ask(Type.SECRET, "*")
+        code, why = await client.ending()
+    assert code == grpc.StatusCode.PERMISSION_DENIED
+    assert "one DNS name" in why
+
+
+def unpacked(packed: bytes) -> Secret:
+    wrapped, secret = Any.FromString(packed), Secret()
+    assert wrapped.Unpack(secret)
+    return secret
+
+
+# Whoever has one gets what is its own
+
+
+@DIALECTS
+async def test_anothers_node_id_changes_nothing(
+    connect: Connect, authority: Authority, delta: bool
+) -> None:
+    papers = authority.papers("buyer")
+    async with connect(papers, node=authority.workload("buyer").id, delta=delta) as client:
+        own = await client.everything()
+    async with connect(papers, node=authority.workload("barista").id, delta=delta) as client:
+        assert await client.everything() == own
+    assert all(own.values())
+    said = b"".join(resource for kind in own.values() for resource in kind)
+    assert [stranger for stranger in STRANGERS if stranger in said] == []
+
+
+async def test_everyone_has_a_key_of_their_own(connect: Connect, authority: Authority) -> None:
+    keys = {}
+    for name in ("buyer", "store", "barista", "till", "guest"):
+        async with connect(authority.papers(name), node="the same") as client:
+            (own,) = map(unpacked, await client.told(Type.SECRET, "certificate"))
+        shown = x509.load_pem_x509_certificate(own.tls_certificate.certificate_chain.inline_bytes)
+        names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert [each.value for each in names] == [authority.uri(name)]
+        keys[own.tls_certificate.private_key.inline_bytes] = name
+    assert len(keys) == 5
+
+
+@DIALECTS
+async def test_what_others_have_is_not_there_when_asked_for_by_name(
+    connect: Connect, authority: Authority, delta: bool
+) -> None:
+    async with connect(authority.papers("guest")) as client:
+        theirs = {kind: await names(client, kind) for kind in Type}
+    async with connect(authority.papers("buyer")) as client:
+        own = {kind: await names(client, kind) for kind in Type}
+    assert any(b"cafe" in name.encode() for kind in Type for name in theirs[kind] - own[kind])
+    async with connect(authority.papers("buyer"), delta=delta) as client:
+        for kind in Type:
+            foreign = sorted(theirs[kind] - own[kind])
+            mine = min(own[kind])
+            # One of its own among them: in SotW nothing else would be answered.
+            await client.ask(kind, *foreign, mine, "certificate/barista.cafe", STRANGER)
+            answer = await client.answer(*foreign, mine, "certificate/barista.cafe", STRANGER)
+            assert len(answer.resources) == 1
+            if delta:
+                assert [each.name for each in answer.resources] == [mine]
+                assert {*foreign} <= {*answer.removed_resources}
+
+
+async def names(client: Client, kind: Type) -> set[str]:
+    await client.ask(kind, "*")
+    return {resource.name for resource in (await client.answer()).resources}
+
+
+async def test_a_proxy_that_is_back_before_its_dead_stream_is_noticed_is_one_proxy(
+    mesh: Mesh, connect: Connect, authority: Authority
+) -> None:
+    papers, url = authority.papers("guest"), Settings.read(mesh.config, {}).catalog
+    rows = "select proxy, workload, state from mesh_proxies where workload = 'guest'"
+
+    async def synced() -> bool:
+        told = [(authority.workload("guest").id, "guest", "synced")]
+        return list((await asyncio.to_thread(query, url, rows)).rows) == told
+
+    async def gone() -> bool:
+        return not (await asyncio.to_thread(query, url, rows)).rows
+
+    async with connect(papers) as first:
+        told = await first.everything()
+        async with connect(papers) as second:
+            assert await second.everything() == told
+            await until("one row", synced)
+            first.call.cancel()
+            await mesh.change(lambda: replace(mesh.hosts, HOSTS + MORE))
+            await until("one row still", synced)
+    await until("no row", gone)
+    await mesh.change(lambda: replace(mesh.hosts, HOSTS))
+
+
+# A stream lasts no longer than the right to it
+
+
+@DIALECTS
+async def test_the_stream_ends_with_its_certificate(
+    connect: Connect, authority: Authority, delta: bool
+) -> None:
+    papers = authority.papers("buyer", ends=timedelta(seconds=2))  # they count whole seconds
+    async with connect(papers, delta=delta) as client:
+        assert await client.everything()
+        code, why = await client.ending()
+        assert (code, why) == (grpc.StatusCode.UNAUTHENTICATED, "the certificate has expired")
+
+
+@pytest.mark.parametrize(
+    ("host", "edited", "why"),
+    [
+        pytest.param(
+            "leaver", lambda text: without(text, "leaver"), "no provider knows", id="taken away"
+        ),
+        pytest.param(
+            "turncoat",
+            lambda text: text.replace("loyal.shop", "disloyal.shop"),
+            "turncoat is disloyal.shop now, not loyal.shop",
+            id="given another identity",
+        ),
+    ],
+)
+async def test_the_stream_ends_with_its_row_in_the_catalog(
+    connect: Connect, mesh: Mesh, authority: Authority, host: str, edited: Edited, why: str
+) -> None:
+    papers = authority.papers(host)
+    async with connect(papers) as client, connect(authority.papers("buyer")) as another:
+        assert await client.everything()
+        assert await another.everything()
+        began = time.monotonic()
+        await mesh.change(lambda: replace(mesh.hosts, edited(HOSTS)))
+        code, said = await client.ending()
+        assert time.monotonic() - began < 1
+        assert code == grpc.StatusCode.PERMISSION_DENIED
+        assert why in said
+        assert not another.call.done()
+    async with connect(papers) as client:
+        await client.ask(Type.SECRET, "*")
+        assert (await client.ending())[0] == grpc.StatusCode.PERMISSION_DENIED
+    await mesh.change(lambda: replace(mesh.hosts, HOSTS))
+    async with connect(papers) as client:
+        assert await client.everything()
+
+
+# What is no xDS at all
+
+
+async def healthy(mesh: Mesh, connect: Connect, authority: Authority) -> None:
+    """It answers a proxy, at once, and says that it is well."""
+    mesh.process.running()
+    async with asyncio.timeout(2), connect(authority.papers("buyer")) as client:
+        assert await client.everything()
+    assert await mesh.control.get("/healthz") == (200, "ok\n")
+
+
+def files(mesh: Mesh) -> int:
+    """How many files and sockets it has open."""
+    return len(list(Path(f"/proc/{mesh.process.popen.pid}/fd").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        pytest.param(None, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", id="HTTP without TLS"),
+        pytest.param(None, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="HTTP/2 without TLS"),
+        pytest.param(None, b"\x16\x03\x01\xff\xff" + b"\0" * 70_000, id="a record of zeros"),
+        pytest.param(None, b"\x16\x03\x01\x02\x00\x01\x00", id="half a greeting of TLS"),
+        pytest.param("buyer", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", id="HTTP/1 inside TLS"),
+        pytest.param("buyer", b"\xff" * 300_000, id="noise inside TLS"),
+        pytest.param(
+            "buyer",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\xff\xff\x01\x25\0\0\0\x01" * 9_000,
+            id="HTTP/2 frames of nonsense",
+        ),
+    ],
+)
+async def test_noise_ends_alone(
+    mesh: Mesh, connect: Connect, authority: Authority, tmp_path: Path, shown: str, said: bytes
+) -> None:
+    tls = context(authority.papers(shown), tmp_path) if shown else None
+    before = files(mesh)
+    async with AsyncExitStack() as open_ones:
+        for _ in range(10):
+            with suppress(ConnectionError, ssl.SSLError):
+                _, writer = await open_ones.enter_async_context(dialled(mesh, tls))
+                writer.write(said)
+                await writer.drain()
+        await healthy(mesh, connect, authority)
+    await until("sockets to close", closed(mesh, before))
+
+
+def closed(mesh: Mesh, before: int) -> Callable[[], Awaitable[bool]]:
+    async def true() -> bool:
+        return files(mesh) <= before + 2  # a health check's own
+
+    return true
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        pytest.param(
+            DeltaDiscoveryRequest(
+                type_url=Type.CLUSTER, resource_names_subscribe=[9_000_000 * "x"]
+            ),
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            id="9 MB",
+        ),
+        pytest.param(
+            DeltaDiscoveryRequest(resource_names_subscribe=["*"]),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            id="no type",
+        ),
+        pytest.param(
+            DeltaDiscoveryRequest(type_url=Type.CLUSTER, node={"id": ""}),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            id="a node without a name",
+        ),
+    ],
+)
+async def test_a_request_out_of_all_bounds_ends_its_stream_alone(
+    mesh: Mesh,
+    connect: Connect,
+    authority: Authority,
+    said: DeltaDiscoveryRequest,
+    code: object,
+) -> None:
+    papers = authority.papers("buyer")
+    async with connect(papers) as client, connect(papers) as another:
+        assert await another.everything()
+        if not said.HasField("node"):
+            said.node.id = "buyer"
+        await client.call.write(said)
+        assert (await client.ending())[0] == code
+        assert not another.call.done()
+    await healthy(mesh, connect, authority)
+
+
+async def test_two_hundred_idle_connections_keep_nobody_out(
+    mesh: Mesh, connect: Connect, authority: Authority, tmp_path: Path
+) -> None:
+    tls = context(authority.papers("buyer"), tmp_path)
+    before = files(mesh)
+    async with AsyncExitStack() as idle:
+        for number in range(200):
+            await idle.enter_async_context(dialled(mesh, tls if number % 2 else None))
+        await healthy(mesh, connect, authority)
+    await until("sockets to close", closed(mesh, before))
