@@ -29,6 +29,9 @@ build/stubs/.made: deploy/stubs.py .venv/.installed
 	$(BIN)/python deploy/stubs.py build/stubs
 	@touch $@
 
+bench: install  ## how fast this machine is; make bench ARGS="--proxies 300 -o json"
+	@$(BIN)/python deploy/bench $(ARGS)
+
 golden: install  ## rewrite the golden files; read the diff before committing it
 	$(BIN)/pytest tests/test_golden.py --update-golden $(ARGS)
 
