@@ -11,9 +11,9 @@ from meshfed.federation.propagation import Ledger, Propagation
 class Account:
     """One for all proxies of this replica."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, revision: int, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._ledger = Ledger()
+        self._ledger = Ledger(revision)
         self._receipts: dict[tuple[str, str], Receipt] = {}  # the last one is all that counts
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
 

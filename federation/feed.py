@@ -11,6 +11,7 @@ import structlog
 from meshfed.catalog.model import Evidence, Known, Observation
 from meshfed.catalog.store import Away, Catalog
 from meshfed.federation.admit import Fleet, Trial, admit
+from meshfed.federation.presence import Presence
 from meshfed.providers.provider import Provider
 
 BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds between looks at a doubted scope
@@ -55,11 +56,17 @@ class Feed:
     """One provider's way into the catalog. A fault of either side is waited out, never raised."""
 
     def __init__(
-        self, provider: Provider, kind: str, catalog: Catalog, clock: Callable[[], float]
+        self,
+        provider: Provider,
+        kind: str,
+        catalog: Catalog,
+        presence: Presence,
+        clock: Callable[[], float],
     ) -> None:
         self._provider = provider
         self._kind = kind
         self._catalog = catalog
+        self._presence = presence
         self._clock = clock
         self._seen: dict[str, Observation] = {}  # the newest of each scope
         self._waiting: set[str] = set()  # scopes whose newest is not settled yet
@@ -102,9 +109,10 @@ class Feed:
             try:
                 await self._round()
             except Away as away:
-                log.warning("catalog away", provider=self.name, reason=str(away))
+                self._presence.lost(self.name, away)
                 await asyncio.sleep(BACKOFF[0])
                 continue
+            self._presence.found(self.name)
             await self._woken()
 
     async def _round(self) -> None:

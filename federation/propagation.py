@@ -24,9 +24,9 @@ class Propagation:
 class Ledger:
     """What this replica's proxies still owe an acknowledgement for, revision by revision."""
 
-    def __init__(self) -> None:
-        self.evaluated = 0
-        self.settled = 0  # the newest revision that every proxy has
+    def __init__(self, revision: int = 0) -> None:
+        self.evaluated = revision
+        self.settled = revision  # the newest that every proxy has
         self._owed: Counter[int] = Counter()  # revision → proxies that have not acknowledged it
         # ascending; → committed at, proxies, and the revision that brought it to them
         self._open: dict[int, tuple[float, int, int]] = {}

@@ -8,20 +8,22 @@ from collections.abc import Mapping
 
 import structlog
 
-from meshfed.catalog.model import Changed, Identity, Mesh, ProxyState, ServiceName
+from meshfed.catalog.model import Changed, Identity, Mesh, ProxyState, ServiceName, Workload
 from meshfed.catalog.store import Away, Catalog
 from meshfed.catalog.view import Anonymous, ProxyClass
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Metrics, Reason
 from meshfed.federation.certificates.custody import Custody
-from meshfed.federation.subscriber import Subscriber, admitted
+from meshfed.federation.presence import Presence
+from meshfed.federation.subscriber import Inadmissible, Subscriber, admitted
 from meshfed.federation.worlds import Worlds
 from meshfed.xds.resource import World
-from meshfed.xds.server import Peer, Refusal, Unready
+from meshfed.xds.server import Peer, Unready
 
 BETWEEN_SHAPES = 0.1  # seconds, while changes go on
 FLUSH = 0.2  # seconds between two writes of receipts
 ALIVE = 10.0  # seconds between two signs of life, when nothing else is written
+MOST = 1000  # revisions at once whose propagation is measured
 PAUSE = 1.0  # seconds before a catalog that is away is asked again
 
 REPLICA = socket.gethostname()
@@ -46,7 +48,13 @@ class Publisher:
     """The xDS server's Source: one for this replica."""
 
     def __init__(
-        self, mesh: Mesh, catalog: Catalog, custody: Custody, account: Account, metrics: Metrics
+        self,
+        mesh: Mesh,
+        catalog: Catalog,
+        custody: Custody,
+        account: Account,
+        metrics: Metrics,
+        presence: Presence,
     ) -> None:
         self.ready = asyncio.Event()  # before that, an answer could lack half of the mesh
         self._mesh = mesh
@@ -55,9 +63,12 @@ class Publisher:
         self._account = account
         account.begin(mesh.revision)
         self._metrics = metrics
+        self._presence = presence
+        self._turn = asyncio.Lock()
         self._worlds = Worlds(mesh, custody)
         self._subscribers: list[Subscriber] = []
         self._reshape = asyncio.Event()
+        self._wrong: frozenset[str] = frozenset()
         self._committed: dict[int, float] = {}  # revisions that wait for the shape lane
         self._told = -1  # the revision that the catalog knows to be evaluated here,
         self._alive = 0.0  # and when it was told
@@ -71,25 +82,31 @@ class Publisher:
             self._metrics.refused(Reason.UNREADY)
             raise Unready("not every source of the mesh has been observed yet")
         try:
-            workload = admitted(self._mesh, peer)
-            kind = self._worlds.kind(workload)
-        except (Refusal, Anonymous) as error:
-            self._metrics.refused(Reason.WORKLOAD)
+            workload, kind = self._admitted(peer)
+        except Inadmissible as error:
+            self._metrics.refused(error.reason)
             log.warning("proxy refused", node=peer.node_id, address=peer.address, reason=str(error))
-            raise Refusal(str(error)) from error
+            raise
         self._custody.claim(kind.identity)
         subscriber = Subscriber(peer, workload, kind, self._world(kind), self._account)
         self._subscribers.append(subscriber)
         log.info("proxy connected", workload=workload.name, identity=str(kind.identity))
         return subscriber
 
+    def _admitted(self, peer: Peer) -> tuple[Workload, ProxyClass]:
+        """Raises Inadmissible."""
+        workload = admitted(self._mesh, peer)
+        try:
+            return workload, self._worlds.kind(workload)
+        except Anonymous as error:
+            raise Inadmissible(Reason.IDENTITY, str(error)) from error
+
     def proxies(self) -> tuple[ProxyState, ...]:
         return tuple(s.state() for s in self._subscribers if not s.closed)
 
     async def begin(self) -> None:
-        """Every source has been observed: take in all of it, and let proxies come. Raises Away."""
-        mesh, changed = await self._catalog.advance(self._mesh)
-        self._take(mesh, changed)
+        """Every source has been observed: take in all of it, and let proxies come."""
+        await self._advance()
         self._shape()
         self.ready.set()
 
@@ -102,20 +119,30 @@ class Publisher:
 
     async def _follow(self) -> None:
         async for _ in self._catalog.follow():
-            try:
-                mesh, changed = await self._catalog.advance(self._mesh)
-            except Away as away:
-                log.warning("catalog away", reason=str(away))
-                self._metrics.away(away=True)
-                await asyncio.sleep(PAUSE)
-                continue
-            self._metrics.away(away=False)
+            await self._advance()
+
+    async def _advance(self) -> None:
+        async with self._turn:  # a mesh that was read first must not replace one read later
+            mesh, changed = await self._newest()
             self._take(mesh, changed)
+
+    async def _newest(self) -> tuple[Mesh, Changed]:
+        while True:
+            try:
+                newest = await self._catalog.advance(self._mesh)
+            except Away as away:
+                self._presence.lost("publish", away)
+                await asyncio.sleep(PAUSE)
+            else:
+                self._presence.found("publish")
+                return newest
 
     def _take(self, mesh: Mesh, changed: Changed) -> None:
         """The endpoint lane goes at once; what else moved is left to the shape lane."""
         now = time.time()
-        for revision in range(self._mesh.revision + 1, mesh.revision + 1):
+        for revision in range(
+            max(self._mesh.revision, mesh.revision - MOST) + 1, mesh.revision + 1
+        ):
             self._committed[revision] = self._catalog.committed_at(revision) or now
         self._mesh = mesh
         offered = self._offer(self._worlds.endpoints_changed(mesh, changed.endpoints))
@@ -134,7 +161,10 @@ class Publisher:
     def _shape(self) -> None:
         self._reshape.clear()
         self._custody.keep(identities(self._mesh))
-        self._evaluated(self._offer(self._worlds.shape_changed(self._mesh)))
+        changed = self._worlds.shape_changed(self._mesh)
+        self._evaluated(self._reclassify() + self._offer(changed))
+        self._worlds.keep({s.kind for s in self._live()})
+        self._complain()
 
     async def _certificates(self) -> None:
         while True:
@@ -142,20 +172,37 @@ class Publisher:
             self._offer(self._worlds.certificates_changed(moved))
 
     def _offer(self, changed: set[ProxyClass]) -> int:
-        """Give those of these classes, and those that changed class, their new world."""
-        offered = 0
-        for subscriber in (s for s in self._subscribers if not s.closed):
+        """Give the proxies of these classes their new world."""
+        offered = [s for s in self._live() if s.kind in changed]
+        for subscriber in offered:
+            subscriber.offer(subscriber.kind, self._world(subscriber.kind))
+        return len(offered)
+
+    def _reclassify(self) -> int:
+        """Dismiss who is no longer of the mesh; give those of another class now its world."""
+        moved = 0
+        for subscriber in self._live():
             try:
-                kind = self._worlds.kind(admitted(self._mesh, subscriber.peer))
-            except (Refusal, Anonymous) as error:
+                _, kind = self._admitted(subscriber.peer)
+            except Inadmissible as error:
+                self._metrics.refused(error.reason)
                 log.info("proxy dismissed", workload=subscriber.workload.name, reason=str(error))
                 subscriber.end(str(error))
                 continue
-            if kind in changed or kind != subscriber.kind:
+            if kind != subscriber.kind:
                 subscriber.offer(kind, self._world(kind))
-                offered += 1
-        self._worlds.keep({s.kind for s in self._subscribers})
-        return offered
+                moved += 1
+        return moved
+
+    def _live(self) -> list[Subscriber]:
+        return [s for s in self._subscribers if not (s.closed or s.ended)]
+
+    def _complain(self) -> None:
+        """What is written and has no effect, once."""
+        wrong = self._worlds.problems()
+        for problem in sorted(wrong - self._wrong):
+            log.warning("without effect", reason=problem)
+        self._wrong = wrong
 
     def _world(self, kind: ProxyClass) -> World:
         return World(self._mesh.revision, self._worlds.of(kind).resources)
@@ -174,13 +221,14 @@ class Publisher:
                 gone = set()
                 await self._certify()
             except Away as away:
-                log.warning("catalog away", reason=str(away))
-                self._metrics.away(away=True)
+                self._presence.lost("record", away)
                 await asyncio.sleep(PAUSE)
+            else:
+                self._presence.found("record")
             await asyncio.sleep(FLUSH)
 
     async def _write(self, gone: set[str]) -> None:
-        closed = [s for s in self._subscribers if s.closed]
+        closed = {s for s in self._subscribers if s.closed}
         # A proxy that comes back before its dead stream is noticed has two; its newest speaks.
         there = {s.workload.id: s for s in self._subscribers if not s.closed}
         for heir in (there[s.workload.id] for s in closed if s.workload.id in there):

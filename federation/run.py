@@ -24,6 +24,7 @@ from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.certificates.issuer import Unissuable
 from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.feed import Feed
+from meshfed.federation.presence import Presence
 from meshfed.federation.propagation import Propagation
 from meshfed.federation.publish import Publisher, identities
 from meshfed.federation.settings import ProviderEntry, Refused, Settings, SpecificationEntry
@@ -33,6 +34,7 @@ from meshfed.federation.specify import Specifying
 from meshfed.providers import provider
 from meshfed.xds.server import Server, Tls
 
+PAUSE = 1.0  # seconds before a catalog that is away is asked again
 GRACE = 2.0  # seconds for streams to end
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -56,10 +58,13 @@ def serve(settings: Settings) -> None:
 class Running:
     """What the admin API asks of the whole."""
 
-    def __init__(self, sources: Sources, publisher: Publisher, account: Account) -> None:
+    def __init__(
+        self, sources: Sources, publisher: Publisher, account: Account, presence: Presence
+    ) -> None:
         self._sources = sources
         self._publisher = publisher
         self._account = account
+        self._presence = presence
 
     def unready(self) -> list[str]:
         if self._publisher.ready.is_set():
@@ -67,7 +72,8 @@ class Running:
         return self._sources.unobserved() or ["the first view of the mesh is being made"]
 
     def degraded(self) -> list[str]:
-        return [*self._sources.doubted(), *self._sources.unobserved()]
+        away = [self._presence.trouble] if self._presence.trouble else []
+        return [*away, *self._sources.doubted(), *self._sources.unobserved()]
 
     def revision(self) -> int:
         return self._account.evaluated
@@ -100,7 +106,7 @@ async def _serve(
 ) -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    account = Account(metrics)
+    presence = Presence(metrics)
     domain, certificates = settings.mesh.trust_domain, settings.certificates
     issuer = await issuers.load(certificates.issuer).open(
         trust_domain=domain, safe=catalog, seal=certificates.seal
@@ -111,15 +117,16 @@ async def _serve(
     custody.recorded(await catalog.certified())  # what left meanwhile is retired
     custody.keep(identities(mesh))
     await custody.check()
-    publisher = Publisher(mesh, catalog, custody, account, metrics)
+    account = Account(mesh.revision, metrics)
+    publisher = Publisher(mesh, catalog, custody, account, metrics, presence)
     sources = Sources(
-        [_feed(entry, settings.base, catalog) for entry in settings.providers],
-        [_specifying(entry, settings.base, catalog) for entry in settings.specification],
+        [_feed(entry, settings.base, catalog, presence) for entry in settings.providers],
+        [_specifying(each, settings.base, catalog, presence) for each in settings.specification],
     )
     server = Server(publisher, lambda: _tls(control), metrics.pushed)
     await server.start(settings.xds.listen)
     log.info("serving", xds=server.port, admin=door.getsockname()[1])
-    api = admin.app(Running(sources, publisher, account), registry)
+    api = admin.app(Running(sources, publisher, account, presence), registry)
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(part)
@@ -130,7 +137,7 @@ async def _serve(
                 publisher.run(),
                 sources.open(publisher),
                 sources.measure(metrics, control, custody),
-                heed(settings, catalog),
+                heed(settings, catalog, presence),
                 admin.serve(api, door),
             )
         ]
@@ -141,13 +148,15 @@ async def _serve(
             task.cancel()
 
 
-def _feed(entry: ProviderEntry, base: Path, catalog: Catalog) -> Feed:
+def _feed(entry: ProviderEntry, base: Path, catalog: Catalog, presence: Presence) -> Feed:
     made = provider.load(entry.type)(name=entry.name, options=entry.options, base=base)
-    return Feed(made, entry.type, catalog, time.monotonic)
+    return Feed(made, entry.type, catalog, presence, time.monotonic)
 
 
-def _specifying(entry: SpecificationEntry, base: Path, catalog: Catalog) -> Specifying:
-    return Specifying(FilesSpecification(base / entry.path, entry.source), catalog)
+def _specifying(
+    entry: SpecificationEntry, base: Path, catalog: Catalog, presence: Presence
+) -> Specifying:
+    return Specifying(FilesSpecification(base / entry.path, entry.source), catalog, presence)
 
 
 def _tls(control: ControlPlane) -> Tls:
@@ -155,7 +164,7 @@ def _tls(control: ControlPlane) -> Tls:
     return Tls(pair.chain_pem.encode(), pair.key_pem.encode(), control.roots_pem.encode())
 
 
-async def heed(settings: Settings, catalog: Catalog) -> None:
+async def heed(settings: Settings, catalog: Catalog, presence: Presence) -> None:
     """`mesh.permissive` may be changed while it runs; everything else needs a restart."""
     if settings.file is None:
         return
@@ -174,8 +183,22 @@ async def heed(settings: Settings, catalog: Catalog) -> None:
             continue
         if now.mesh.permissive != permissive:
             permissive = now.mesh.permissive
-            await catalog.configure(settings.mesh.trust_domain, permissive)
+            await _configure(settings.mesh.trust_domain, permissive, catalog, presence)
             log.info("configured", permissive=permissive)
+
+
+async def _configure(
+    trust_domain: str, permissive: bool, catalog: Catalog, presence: Presence
+) -> None:
+    while True:
+        try:
+            await catalog.configure(trust_domain, permissive)
+        except Away as away:
+            presence.lost("configuration", away)
+            await asyncio.sleep(PAUSE)
+        else:
+            presence.found("configuration")
+            return
 
 
 def _concerns(file: Path) -> Callable[[Change, str], bool]:

@@ -4,7 +4,6 @@ import asyncio
 
 import structlog
 
-from meshfed.catalog.store import Away
 from meshfed.federation.admin.metrics import Certificates, Metrics
 from meshfed.federation.certificates.control import ControlPlane
 from meshfed.federation.certificates.custody import Custody
@@ -14,7 +13,6 @@ from meshfed.federation.specify import Specifying
 
 PATIENCE = 30.0  # seconds for each source's first answer; then the mesh is served without it
 METERED = 1.0  # seconds between two looks at what metrics are made of
-PAUSE = 1.0  # seconds before a catalog that is away is asked again
 
 log = structlog.get_logger()
 
@@ -48,12 +46,7 @@ class Sources:
                         await each.observed.wait()
         except TimeoutError:
             log.warning("serving without a source", reason=", ".join(self.unobserved()))
-        while not publisher.ready.is_set():
-            try:
-                await publisher.begin()
-            except Away as away:
-                log.warning("catalog away", reason=str(away))
-                await asyncio.sleep(PAUSE)
+        await publisher.begin()
         log.info("ready")
 
     async def measure(self, metrics: Metrics, control: ControlPlane, custody: Custody) -> None:

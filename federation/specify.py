@@ -6,6 +6,7 @@ import structlog
 
 from meshfed.catalog.model import Specified
 from meshfed.catalog.store import Away, Catalog
+from meshfed.federation.presence import Presence
 from meshfed.federation.specification.specification import Specification
 
 PAUSE = 1.0  # seconds before a catalog that is away is asked again
@@ -16,11 +17,12 @@ log = structlog.get_logger()
 class Specifying:
     """One source's way into the catalog; the newest that it said is all that counts."""
 
-    def __init__(self, specification: Specification, catalog: Catalog) -> None:
+    def __init__(self, specification: Specification, catalog: Catalog, presence: Presence) -> None:
         self.observed = asyncio.Event()  # something was read and taken
         self.trouble = ""  # why it could not be read
         self._specification = specification
         self._catalog = catalog
+        self._presence = presence
         self._newest: Specified | None = None
         self._wake = asyncio.Event()
 
@@ -48,10 +50,11 @@ class Specifying:
             try:
                 revision = await self._catalog.specify(newest)
             except Away as away:
-                log.warning("catalog away", source=self.name, reason=str(away))
+                self._presence.lost(self.name, away)
                 await asyncio.sleep(PAUSE)
                 self._wake.set()
                 continue
+            self._presence.found(self.name)
             self.trouble = newest.fault
             if not newest.fault:
                 self.observed.set()

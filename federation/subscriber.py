@@ -3,30 +3,45 @@
 import asyncio
 import time
 
+import structlog
+
 from meshfed.catalog.model import Identity, Mesh, ProxyState, Receipt, Workload
 from meshfed.catalog.view import ProxyClass
 from meshfed.federation.account import Account
+from meshfed.federation.admin.metrics import Reason
 from meshfed.federation.worlds import Reach
 from meshfed.xds.resource import World
 from meshfed.xds.server import Peer, Refusal
 
+log = structlog.get_logger()
+
+
+class Inadmissible(Refusal):
+    """A peer that is told nothing, and which kind of reason that has."""
+
+    def __init__(self, reason: Reason, why: str) -> None:
+        super().__init__(why)
+        self.reason = reason
+
 
 def admitted(mesh: Mesh, peer: Peer) -> Workload:
-    """The workload that a certificate speaks for (ARCHITECTURE.md, section 8). Raises Refusal.
+    """The workload that a certificate speaks for. Raises Inadmissible.
 
     The node id is what a proxy says of itself, and counts for nothing.
     """
     if len(peer.uris) != 1 or len(peer.dns) != 1:
-        raise Refusal("a proxy's certificate names one URI and one DNS name: use proxy bootstrap")
+        why = "a proxy's certificate names one URI and one DNS name: use proxy bootstrap"
+        raise Inadmissible(Reason.CERTIFICATE, why)
     try:
         identity = Identity.from_uri(peer.uris[0], mesh.trust_domain)
     except ValueError as error:
-        raise Refusal(str(error)) from error
+        raise Inadmissible(Reason.CERTIFICATE, str(error)) from error
     workload = mesh.workloads.get(peer.dns[0].removesuffix(f".workload.{mesh.trust_domain}"))
     if workload is None:
-        raise Refusal(f"no provider knows the workload {peer.dns[0]}")
+        raise Inadmissible(Reason.WORKLOAD, f"no provider knows the workload {peer.dns[0]}")
     if workload.identity != identity:
-        raise Refusal(f"{workload.name} is {workload.identity} now, not {identity}")
+        why = f"{workload.name} is {workload.identity} now, not {identity}"
+        raise Inadmissible(Reason.IDENTITY, why)
     return workload
 
 
@@ -89,6 +104,9 @@ class Subscriber:
         self._rejections.pop(kind, None)
         if rejected:
             self._rejections[kind] = rejected
+            log.warning(
+                "configuration rejected", workload=self.workload.name, type=kind, reason=rejected
+            )
         self.unwritten = True
         self._account.answered(
             Receipt(self.workload.id, kind, version, sent_at, answered_at, rejected)

@@ -62,9 +62,9 @@ class Worlds:
         )
 
     def problems(self) -> frozenset[str]:
-        return frozenset(
-            problem for made in self._made.values() for problem in made.snapshot.problems
-        )
+        """What is written and has no effect, or cannot be told to anyone."""
+        untold = {problem for made in self._made.values() for problem in made.snapshot.problems}
+        return frozenset({*untold, *map(str, self._resolved.unresolved)})
 
     def endpoints_changed(self, mesh: Mesh, services: Iterable[ServiceName]) -> set[ProxyClass]:
         """The endpoint lane: load assignments only. Returns the classes whose world changed."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.model import (
     Endpoint,
@@ -20,7 +21,9 @@ from meshfed.catalog.model import (
 )
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation import feed
+from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.feed import Feed
+from meshfed.federation.presence import Presence
 
 SHOP = ServiceName("bookstore", "shop")
 SCOPE = "rack/list"
@@ -78,7 +81,13 @@ class Fed:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self.provider = Scripted(options={}, base=Path())
-        self.feed = Feed(self.provider, "scripted", catalog, lambda: FASTER * time.monotonic())
+        self.feed = Feed(
+            self.provider,
+            "scripted",
+            catalog,
+            Presence(Metrics(CollectorRegistry())),
+            lambda: FASTER * time.monotonic(),
+        )
 
     async def until(self, *numbers: int, doubt: str | None = None) -> Known:
         """Until the catalog holds exactly these, with this doubt."""

@@ -31,6 +31,7 @@ from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.certificates.authority import LocalAuthority
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.certificates.keys import Seal
+from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher, identities
 from meshfed.federation.settings import Certificates
 from meshfed.federation.subscriber import Subscriber
@@ -101,7 +102,7 @@ class Published:
         migrate(f"sqlite:///{self.file}")
         self.catalog = Catalog(f"sqlite:///{self.file}")
         self.metrics = Metrics(CollectorRegistry())
-        self.account = Account(self.metrics)
+        self.account: Account
         self.seal = Seal(path / "meshfed.key")
 
     async def open(self) -> Publisher:
@@ -113,7 +114,9 @@ class Published:
         mesh = await self.catalog.read()
         custody.keep(identities(mesh))
         await custody.check()
-        return Publisher(mesh, self.catalog, custody, self.account, self.metrics)
+        self.account = Account(mesh.revision, self.metrics)
+        presence = Presence(self.metrics)
+        return Publisher(mesh, self.catalog, custody, self.account, self.metrics, presence)
 
     def rows(self, sql: str) -> list[tuple[object, ...]]:
         with sqlite3.connect(self.file) as connection:
