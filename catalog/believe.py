@@ -72,7 +72,7 @@ def believe(writing: Writing, believed: Known, kind: str) -> None:
 def _stored(connection: Connection, provider: str, scope: str) -> Stored:
     def current(table: Table) -> Iterable[rows.Row]:
         mine = and_(table.c.provider == provider, table.c.scope == scope, CURRENT)
-        return connection.execute(select(table).where(mine)).mappings()
+        return connection.execute(select(table).where(mine)).mappings().all()
 
     one = and_(scopes.c.provider == provider, scopes.c.scope == scope)
     return Stored(

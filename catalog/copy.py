@@ -72,7 +72,7 @@ def _lines(connection: Connection) -> Iterator[object]:
     yield {"format": FORMAT, "schema": _schema(connection)}
     for table in metadata.sorted_tables:
         yield {"table": table.name}
-        for row in connection.execute(select(table)).yield_per(BATCH):
+        for row in connection.execute(select(table).order_by(*table.primary_key)).yield_per(BATCH):
             yield [b64encode(cell).decode() if isinstance(cell, bytes) else cell for cell in row]
 
 

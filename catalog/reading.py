@@ -130,11 +130,11 @@ def _current(
     """The rows in force, of all or of these."""
     there = select(table).where(CURRENT)
     if key is None or names is None:
-        return list(connection.execute(there).mappings())
+        return list(connection.execute(there).mappings().all())
     found: list[rows.Row] = []
     for start in range(0, len(names), AT_ONCE):
         some = there.where(key.in_(names[start : start + AT_ONCE]))
-        found.extend(connection.execute(some).mappings())
+        found.extend(connection.execute(some).mappings().all())
     return found
 
 

@@ -111,7 +111,7 @@ def workload_row(workload: Workload) -> dict[str, Any]:
 
 
 def workload(row: Row) -> Workload:
-    labels: list[list[str]] = json.loads(row["labels"] or "[]")
+    labels: list[list[str]] = json.loads(row["labels"]) if row["labels"] else []
     return Workload(
         name=row["name"],
         provider=row["provider"],

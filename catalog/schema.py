@@ -74,7 +74,8 @@ def _versioned(name: str, key: Iterable[str], *columns: Column[Any]) -> Table:
 state = Table(
     "state",
     metadata,
-    Column("id", Integer, primary_key=True),  # one row: the lock under which revisions are made
+    # One row: the lock under which revisions are made.
+    Column("id", Integer, primary_key=True, autoincrement=False),
     Column("revision", BigInteger, nullable=False),
     Column("at", WORDS, nullable=False),
     Column("shape_revision", BigInteger, nullable=False),  # the last one that moved the shape
@@ -241,7 +242,7 @@ certificates = Table(
 authority = Table(
     "authority",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Integer, primary_key=True, autoincrement=False),
     *_words("certificate"),
     Column("sealed_key", LargeBinary, nullable=False),  # encrypted before it gets here
     *_words("made_at"),

@@ -36,7 +36,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "authority",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         words("certificate"),
         sa.Column("sealed_key", sa.LargeBinary(), nullable=False),
         words("made_at"),
@@ -262,7 +262,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "state",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("at", WORDS, nullable=False),
         sa.Column("shape_revision", sa.BigInteger(), nullable=False),

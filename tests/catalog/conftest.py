@@ -83,13 +83,29 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 @pytest.fixture
 def postgres_url(postgres_database: str) -> Iterator[str]:
     yield postgres_database
-    tables = ", ".join(name for name in metadata.tables if name != "state")
-    with psycopg.connect(psycopg_url(postgres_database), autocommit=True) as admin:
-        admin.execute(f"truncate {tables} restart identity")
-        admin.execute(
-            "update state set revision = 0, at = '', shape_revision = 0, trust_domain = '',"
-            " permissive = false"
-        )
+    empty(postgres_database)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def shared_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A migrated catalog for a module that fills it once and then only reads."""
+    if request.param == "sqlite":
+        folder = request.getfixturevalue("tmp_path_factory").mktemp("shared")
+        shutil.copy(request.getfixturevalue("sqlite_template"), folder / "catalog.db")
+        yield f"sqlite:///{folder}/catalog.db"
+    else:
+        url: str = request.getfixturevalue("postgres_database")
+        yield url
+        empty(url)
+
+
+def empty(url: str) -> None:
+    deletions = [f"delete from {name}" for name in metadata.tables if name != "state"]
+    numbered = (t for t in metadata.tables.values() if t.autoincrement_column is not None)
+    deletions += [f"alter sequence {table.name}_id_seq restart" for table in numbered]
+    anew = "update state set revision = 0, at = '', shape_revision = 0, trust_domain = ''"
+    with psycopg.connect(psycopg_url(url), autocommit=True) as admin:
+        admin.execute("; ".join([*deletions, f"{anew}, permissive = false"]))
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

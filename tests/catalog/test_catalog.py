@@ -143,7 +143,8 @@ def activity(url: str) -> Any:
         path = make_url(url).database
         wal = Path(f"{path}-wal")
         return (wal.stat().st_size, wal.stat().st_mtime_ns, Path(str(path)).stat().st_mtime_ns)
-    return ask(url, "select pg_snapshot_xmax(pg_current_snapshot())::text")
+    tables = ("state", "scopes", "statements", "services", "workloads", "endpoints", "changes")
+    return [ask(url, f"select xmin::text, xmax::text, ctid::text from {one}") for one in tables]
 
 
 async def test_an_empty_scope_is_known_once_it_was_believed(catalog: Catalog) -> None:

@@ -183,10 +183,10 @@ def trace(url: str) -> object:
     address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(address) as look:
         return look.execute(
-            "select pg_snapshot_xmax(pg_current_snapshot())::text,"
+            "select (select string_agg(s::text || s.xmin || s.ctid, '') from state s),"
+            " (select count(*) from endpoints), (select last_value from changes_id_seq),"
             " (select count(*) from pg_locks where locktype = 'advisory'),"
-            " (select count(*) from pg_class where relname in ('x', 'other')),"
-            " (select count(*) from pg_largeobject_metadata)"
+            " (select count(*) from pg_class), (select count(*) from pg_largeobject_metadata)"
         ).fetchone()
 
 

@@ -1,8 +1,8 @@
 """The views say what ARCHITECTURE.md section 7 promises, alike on both databases and on paper."""
 
+import asyncio
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -59,9 +59,14 @@ def endpoint(address: str, **given: object) -> Endpoint:
     return Endpoint(**fields | given)  # type: ignore[arg-type]  # fields by name
 
 
-@pytest.fixture
-async def shop(url: str) -> AsyncIterator[str]:
+@pytest.fixture(scope="module")
+def shop(shared_url: str) -> str:
     """A catalog in which every view has something to say."""
+    asyncio.run(open_shop(shared_url))
+    return shared_url
+
+
+async def open_shop(url: str) -> None:
     catalog = Catalog(url, clock=lambda: NOON)
     gone = endpoint("10.0.0.3", port=5432, target=5432)
     rack = Known(
@@ -87,7 +92,6 @@ async def shop(url: str) -> AsyncIterator[str]:
     await catalog.record("one", 4, [proxy], [], [receipt])
     certificate = CertificateState(STORE, BOOKSTORE, "local", "claimed", "01", NOON, NOON + 86400)
     await catalog.certify([certificate])
-    yield url
     catalog.close()
 
 
@@ -156,8 +160,8 @@ PROMISED["mesh_endpoint_history"] = (
 
 
 @pytest.mark.parametrize("view", PROMISED)
-def test_a_view_has_exactly_the_promised_columns(url: str, view: str) -> None:
-    assert query(url, f"select * from {view}").columns == tuple(PROMISED[view].split())
+def test_a_view_has_exactly_the_promised_columns(shop: str, view: str) -> None:
+    assert query(shop, f"select * from {view}").columns == tuple(PROMISED[view].split())
 
 
 def test_no_view_is_missing() -> None:
@@ -256,14 +260,14 @@ def test_the_views_need_nothing_but_sqlite3(sqlite_url: str) -> None:
         subprocess.run(asked, check=True, capture_output=True, timeout=10)
 
 
-def test_postgres_knows_every_comment(postgres_url: str) -> None:
+def test_postgres_knows_every_comment(postgres_database: str) -> None:
     for view in VIEWS:
         asked = (
             "select obj_description(c.oid), a.attname, col_description(c.oid, a.attnum)"
             " from pg_class c join pg_attribute a on a.attrelid = c.oid"
             f" where c.relname = '{view.name}' and a.attnum > 0 order by a.attnum"
         )
-        told = query(postgres_url, asked).rows
+        told = query(postgres_database, asked).rows
         wanted = [(view.comment, column.name, column.comment) for column in view.columns]
         assert list(told) == wanted
 
