@@ -4,47 +4,27 @@ their own, and whatever else is thrown at the port leaves it serving."""
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    closing,
-    suppress,
-)
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
-from envoy.service.discovery.v3.discovery_pb2 import (
-    DeltaDiscoveryRequest,
-    DeltaDiscoveryResponse,
-    DiscoveryRequest,
-    DiscoveryResponse,
-)
-from google.protobuf.any_pb2 import Any
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from live import DOMAIN, Mesh
+from strangers import HOUR, Authority, Client, Papers, connected, context, dialled, unpacked
 
-from meshfed.catalog.model import Mesh as Known
-from meshfed.catalog.model import Workload
 from meshfed.catalog.reader import query
-from meshfed.catalog.store import Catalog
-from meshfed.federation.certificates.authority import opened, root
-from meshfed.federation.certificates.keypair import key_pem, pem
+from meshfed.federation.certificates.authority import root
+from meshfed.federation.certificates.keypair import pem
 from meshfed.federation.demo.control import until
 from meshfed.federation.demo.folder import replace, without
 from meshfed.federation.settings import Settings
 from meshfed.xds.resource import Type
-from meshfed.xds.server import SERVICE
 
-HOUR = timedelta(hours=1)
-PATIENCE = 5.0  # seconds for anything that should take milliseconds
 TOO_MUCH = "x" * 9_000_000
 STRANGER = f"spiffe://{DOMAIN}/ns/cafe/sa/barista"
 HOSTS = """\
@@ -97,71 +77,9 @@ POLICY = "".join(ROUTES.format(namespace=each) for each in ("shop", "cafe")) + "
 STRANGERS = (b"cafe", b"barista", b"till", b"guest", b"127.0.7.3", b"127.0.7.4")
 
 
-# Certificates, right and wrong
-
-
-@dataclass(frozen=True)
-class Papers:
-    """What a client shows."""
-
-    chain: str
-    key: str = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Authority:
-    """The mesh's own root and its key, as whoever holds the catalog and the key file has them."""
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-    mesh: Known
-
-    def workload(self, name: str) -> Workload:
-        return next(each for each in self.mesh.workloads.values() if each.name == name)
-
-    def uri(self, name: str) -> str:
-        identity = self.workload(name).identity
-        assert identity is not None
-        return identity.uri(DOMAIN)
-
-    def dns(self, name: str) -> str:
-        return f"{self.workload(name).id}.workload.{DOMAIN}"
-
-    def issue(
-        self,
-        uris: Iterable[str],
-        dns: Iterable[str],
-        *,
-        begins: timedelta = -HOUR,
-        ends: timedelta = HOUR,
-    ) -> Papers:
-        """Signs what no issuer of ours would."""
-        key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-        names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
-        certificate = (
-            x509.CertificateBuilder(self.certificate.subject, x509.Name([]), key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now + begins)
-            .not_valid_after(now + ends)
-            .add_extension(x509.SubjectAlternativeName(names), critical=True)
-            .sign(self.key, hashes.SHA256())
-        )
-        return Papers(pem((certificate,)), key_pem(key))
-
-    def papers(self, name: str, **when: timedelta) -> Papers:
-        """As `proxy bootstrap` would write them."""
-        return self.issue([self.uri(name)], [self.dns(name)], **when)
-
-
-def another(mine: Authority) -> Authority:
-    """One of the same trust domain, that signs the same names."""
-    return Authority(*root(DOMAIN, datetime.now(UTC)), mine.mesh)
-
-
-def dressed(mine: Authority) -> Papers:
-    """Another authority's, with our root sent along."""
-    theirs = another(mine).papers("buyer")
-    return Papers(theirs.chain + pem((mine.certificate,)), theirs.key)
+Connect = Callable[..., AbstractAsyncContextManager[Client]]
+Shown = Callable[[Authority], Papers | None]
+Edited = Callable[[str], str]
 
 
 @pytest.fixture(scope="module")
@@ -177,179 +95,23 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 
 @pytest.fixture(scope="module")
 def authority(mesh: Mesh) -> Authority:
-    async def found() -> Authority:
-        settings = Settings.read(mesh.config, {})
-        with closing(Catalog(settings.catalog)) as catalog:
-            standing = await catalog.authority()
-            assert standing is not None
-            key = opened(*standing, DOMAIN, settings.certificates.seal)
-            return Authority(*key, await catalog.read())
-
-    return asyncio.run(found())
-
-
-# A client
-
-
-def xds(mesh: Mesh) -> tuple[str, int]:
-    host, _, port = mesh.written["xds"]["listen"].rpartition(":")
-    return host, int(port)
-
-
-def context(papers: Papers | None, folder: Path) -> ssl.SSLContext:
-    """TLS as Envoy speaks it here; the server's name is a URI, which Python does not check."""
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.check_hostname = False
-    made.verify_mode = ssl.CERT_NONE
-    made.set_alpn_protocols(["h2"])
-    if papers:
-        shown = folder / "shown.pem"
-        shown.write_text(papers.key + papers.chain)
-        made.load_cert_chain(shown)
-    return made
-
-
-@dataclass
-class Tunnel:
-    """Carries grpc's bytes through a TLS of our own: grpc insists on a DNS name at the server."""
-
-    port: int = 0
-    heard: int = 0  # bytes that the server said inside TLS
-
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-@asynccontextmanager
-async def ended(streams: Streams) -> AsyncIterator[Streams]:
-    """Closed at the end, whatever the other side says."""
-    try:
-        yield streams
-    finally:
-        streams[1].transport.abort()
-        with suppress(ConnectionError, ssl.SSLError):
-            await streams[1].wait_closed()
-
-
-@asynccontextmanager
-async def dialled(mesh: Mesh, tls: ssl.SSLContext | None) -> AsyncIterator[Streams]:
-    async with ended(await asyncio.open_connection(*xds(mesh), ssl=tls)) as streams:
-        yield streams
-
-
-@asynccontextmanager
-async def tunnel(mesh: Mesh, tls: ssl.SSLContext) -> AsyncIterator[Tunnel]:
-    made = Tunnel()
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, back: bool):
-        while said := await reader.read(65536):
-            made.heard += len(said) * back
-            writer.write(said)
-            await writer.drain()
-
-    async def connected(*near: *Streams) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        with suppress(ConnectionError, ssl.SSLError):
-            async with ended(near), dialled(mesh, tls) as far:
-                ways = (carry(near[0], far[1], back=False), carry(far[0], near[1], back=True))
-                running = [asyncio.create_task(way) for way in ways]
-                try:
-                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for way in running:
-                        way.cancel()
-                    await asyncio.gather(*running, return_exceptions=True)
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
-    try:
-        yield made
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@dataclass
-class Client:
-    """One ADS stream; acknowledges whatever it is told."""
-
-    call: grpc.aio.StreamStreamCall
-    tunnel: Tunnel
-    node: str
-    delta: bool
-
-    async def ask(self, kind: Type, *names: str, nonce: str = "") -> None:
-        if self.delta:
-            request = DeltaDiscoveryRequest(type_url=kind, response_nonce=nonce)
-            request.resource_names_subscribe.extend(() if nonce else names)
-        else:
-            request = DiscoveryRequest(
-                type_url=kind, resource_names=names, response_nonce=nonce, version_info=nonce
-            )
-        request.node.id = self.node
-        await self.call.write(request)
-
-    async def answer(self, *names: str) -> DeltaDiscoveryResponse | DiscoveryResponse:
-        """The next; acknowledged as a subscription to these."""
-        async with asyncio.timeout(PATIENCE):
-            response = await self.call.read()
-        if response is grpc.aio.EOF:
-            raise AssertionError(f"ended: {await self.call.code()} {await self.call.details()}")
-        await self.ask(response.type_url, *names, nonce=response.nonce)
-        return response
-
-    async def told(self, kind: Type, *names: str) -> list[bytes]:
-        await self.ask(kind, *names)
-        response = await self.answer(*names)
-        assert response.type_url == kind
-        packed = (
-            [each.resource for each in response.resources] if self.delta else response.resources
-        )
-        return sorted(each.SerializeToString(deterministic=True) for each in packed)
-
-    async def everything(self) -> Mapping[Type, list[bytes]]:
-        return {kind: await self.told(kind, "*") for kind in Type}
-
-    async def ending(self) -> tuple[grpc.StatusCode, str]:
-        """How the stream ends, with nothing said before that."""
-        async with asyncio.timeout(PATIENCE):
-            with suppress(grpc.aio.AioRpcError):
-                said = await self.call.read()
-                assert said is grpc.aio.EOF, said
-            return await self.call.code(), await self.call.details()
-
-
-Connect = Callable[..., AbstractAsyncContextManager[Client]]
-Shown = Callable[[Authority], Papers | None]
-Edited = Callable[[str], str]
+    return asyncio.run(Authority.of(mesh))
 
 
 @pytest.fixture
-def connect(mesh: Mesh, tmp_path: Path) -> Connect:
-    @asynccontextmanager
-    async def connected(
-        papers: Papers | None, *, node: str = "any", delta: bool = True
-    ) -> AsyncIterator[Client]:
-        options = [("grpc.max_receive_message_length", -1), ("grpc.enable_retries", 0)]
-        method = "DeltaAggregatedResources" if delta else "StreamAggregatedResources"
-        response = DeltaDiscoveryResponse if delta else DiscoveryResponse
-        async with (
-            tunnel(mesh, context(papers, tmp_path)) as through,
-            grpc.aio.insecure_channel(f"127.0.0.1:{through.port}", options) as channel,
-        ):
-            call = channel.stream_stream(
-                f"/{SERVICE}/{method}",
-                request_serializer=lambda each: each.SerializeToString(),
-                response_deserializer=response.FromString,
-            )()
-            yield Client(call, through, node, delta)
+def connect(mesh: Mesh) -> Connect:
+    return partial(connected, mesh)
 
-    return connected
+
+def another(mine: Authority) -> Authority:
+    """One of the same trust domain, that signs the same names."""
+    return Authority(*root(DOMAIN, datetime.now(UTC)), mine.mesh)
+
+
+def dressed(mine: Authority) -> Papers:
+    """Another authority's, with our root sent along."""
+    theirs = another(mine).papers("buyer")
+    return Papers(theirs.chain + pem((mine.certificate,)), theirs.key)
 
 
 DIALECTS = pytest.mark.parametrize(
@@ -473,12 +235,6 @@ async def test_the_certificate_that_a_workload_is_sent_does_not_open_the_door_ag
         code, why = await client.ending()
     assert code == grpc.StatusCode.PERMISSION_DENIED
     assert "one DNS name" in why
-
-
-def unpacked(packed: bytes) -> Secret:
-    wrapped, secret = Any.FromString(packed), Secret()
-    assert wrapped.Unpack(secret)
-    return secret
 
 
 # Whoever has one gets what is its own
@@ -645,9 +401,9 @@ def files(mesh: Mesh) -> int:
     ],
 )
 async def test_noise_ends_alone(
-    mesh: Mesh, connect: Connect, authority: Authority, tmp_path: Path, shown: str, said: bytes
+    mesh: Mesh, connect: Connect, authority: Authority, shown: str, said: bytes
 ) -> None:
-    tls = context(authority.papers(shown), tmp_path) if shown else None
+    tls = context(mesh, authority.papers(shown)) if shown else None
     before = files(mesh)
     async with AsyncExitStack() as open_ones:
         for _ in range(10):
@@ -707,9 +463,9 @@ async def test_a_request_out_of_all_bounds_ends_its_stream_alone(
 
 
 async def test_two_hundred_idle_connections_keep_nobody_out(
-    mesh: Mesh, connect: Connect, authority: Authority, tmp_path: Path
+    mesh: Mesh, connect: Connect, authority: Authority
 ) -> None:
-    tls = context(authority.papers("buyer"), tmp_path)
+    tls = context(mesh, authority.papers("buyer"))
     before = files(mesh)
     async with AsyncExitStack() as idle:
         for number in range(200):
