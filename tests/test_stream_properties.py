@@ -46,6 +46,9 @@ MADE = {
 BY_BYTES = {made.any: made for made in MADE.values()}
 BAD = {(kind, made.version) for (kind, _, content), made in MADE.items() if content == "bad"}
 
+# A nonce, the words of a rejection, and what these certainly reject.
+Answer = tuple[str, str, dict[tuple[Type, str], str]]
+
 kinds = st.sampled_from(list(Type))
 names = st.frozensets(st.sampled_from("abc"), min_size=1)
 contents = st.dictionaries(st.sampled_from("abc"), st.sampled_from(["one", "one", "two", "bad"]))
@@ -71,6 +74,7 @@ class Model:
         self.named = False
         self.asked = False
         self.held: dict[str, str] = {}
+        self.silent = False  # while it warms, it keeps its answers back
 
     def wants(self, name: str) -> bool:
         return self.wildcard or name in self.names
@@ -110,6 +114,7 @@ class Conversations(RuleBasedStateMachine):
         self.up: deque[DeltaDiscoveryRequest | DiscoveryRequest] = deque()
         self.down: deque[bytes] = deque()
         self.nonces: dict[Type, str] = {}
+        self.kept: dict[Type, list[Answer]] = {kind: [] for kind in Type}
         # What was rejected, by nonce while the word is on its way, then by name.
         self.rejections: dict[str, dict[tuple[Type, str], str]] = {}
         self.refused: dict[tuple[Type, str], str] = {}
@@ -194,19 +199,38 @@ class Conversations(RuleBasedStateMachine):
             removed = list(model.held.keys() - {r.name for r in resources})
         for name in removed:
             model.held.pop(name, None)
-        self.nonces[kind] = nonce
-        request = (
-            DeltaDiscoveryRequest(type_url=kind, response_nonce=nonce)
-            if self.delta
-            else self.sotw(model)
-        )
-        if words:
-            request.error_detail.message = words
-            certain = kind in WHOLE or len(resources) == 1  # else it may ask which it was
-            self.rejections[nonce] = {
-                (kind, r.name): r.version for r in resources if certain and (kind, r.version) in BAD
-            }
-        self.up.append(request)
+        certain = kind in WHOLE or len(resources) == 1  # else the server may ask which it was
+        bad = {(kind, r.name): r.version for r in resources if (kind, r.version) in BAD}
+        self.kept[kind].append((nonce, words, bad if certain else {}))
+        if not model.silent:
+            self.speak(kind)
+
+    def speak(self, kind: Type) -> None:
+        """In SotW several answers that were kept back become the last, with the first words."""
+        kept, self.kept[kind] = self.kept[kind], []
+        if not self.delta and len(kept) > 1:
+            words = next((words for _, words, _ in kept if words), "")
+            kept = [(kept[-1][0], words, {})]
+        for nonce, words, bad in kept:
+            self.nonces[kind] = nonce
+            request = (
+                DeltaDiscoveryRequest(type_url=kind, response_nonce=nonce)
+                if self.delta
+                else self.sotw(self.models[kind])
+            )
+            if words:
+                request.error_detail.message = words
+                self.rejections[nonce] = bad
+            self.up.append(request)
+
+    @rule(kind=kinds)
+    def fall_silent(self, kind: Type) -> None:
+        self.models[kind].silent = True
+
+    @rule(kind=kinds)
+    def speak_again(self, kind: Type) -> None:
+        self.models[kind].silent = False
+        self.speak(kind)
 
     @rule(seconds=st.sampled_from([1.0, GATE]))
     def wait(self, seconds: float) -> None:
@@ -274,6 +298,8 @@ class Conversations(RuleBasedStateMachine):
         raise AssertionError("it never becomes quiet")
 
     def teardown(self) -> None:
+        for kind in Type:
+            self.speak_again(kind)
         self.settle()
         for _ in range(2):
             self.wait(GATE)

@@ -1,6 +1,6 @@
 """The incremental dialect of xDS: what a request means, and what a response says."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
@@ -75,8 +75,9 @@ def due(subscription: Subscription, resources: Resources, *, breaking: bool) -> 
     return Push(upserts, tuple(sorted(removed)), upserts)
 
 
-def parts(push: Push, suspects: Set[str]) -> Iterator[Push]:
+def parts(push: Push, subscription: Subscription) -> Iterator[Push]:
     """The same in messages of a size that every client takes; removals come last."""
+    suspects = frozenset(subscription.suspects)
     some: list[Resource] = []
     size = 0
     for resource in push.resources:

@@ -1,6 +1,6 @@
 """The state-of-the-world dialect of xDS: what a request means, and what a response says."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
@@ -75,7 +75,8 @@ def due(subscription: Subscription, resources: Resources, *, breaking: bool) -> 
     return Push(whole, tuple(sorted(removed)), changed)
 
 
-def parts(push: Push, suspects: Set[str]) -> Iterator[Push]:
+def parts(push: Push, subscription: Subscription) -> Iterator[Push]:
+    suspects = frozenset() if subscription.whole else frozenset(subscription.suspects)
     yield from (Push((resource,)) for resource in push.resources if resource.name in suspects)
     if not suspects:
         yield push

@@ -88,7 +88,7 @@ class Stream:
         if answer is None:
             return
         if answer.rejected:
-            self._marks = [mark for mark in self._marks if mark.number < answer.number]
+            self._marks = [mark for mark in self._marks if mark.number < answer.oldest]
         if answer.kind in SHORT:
             self.receipts.append(answer)
         self._settle()
@@ -183,7 +183,7 @@ class Stream:
         dialect = delta if self.delta else sotw
         push = dialect.due(subscription, resources, breaking=breaking or kind not in SHORT)
         if push is not None:
-            for part in dialect.parts(push, frozenset(subscription.suspects)):
+            for part in dialect.parts(push, subscription):
                 yield self._send(subscription, part, now)
             if kind == Type.CLUSTER:
                 self._warm(push.changed)

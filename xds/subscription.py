@@ -45,7 +45,7 @@ class Answer:
     """The client's word on one response. Times are of the clock that was passed in."""
 
     kind: str  # a type URL
-    number: int
+    oldest: int  # number of the first response that it answers
     version: str
     sent_at: float
     answered_at: float
@@ -193,25 +193,30 @@ class Subscription:
         if sent is None:
             return None
         # Answers come in order, and a SotW client gives only the last of several.
-        for older in [n for n, s in self.unanswered.items() if s.number < sent.number]:
-            self._accept(self.unanswered.pop(older).resources)
+        numbers = [n for n, other in self.unanswered.items() if other.number < sent.number]
+        older = [self.unanswered.pop(number) for number in numbers]
         self.answered = nonce
         if rejected is None:
-            self._accept(sent.resources)
+            self._accept(r for one in (*older, sent) for r in one.resources)
         else:
-            self._judge(sent, rejected)
-        return Answer(self.kind, sent.number, sent.version, sent.at, now, said(rejected))
+            self._judge(sent, older, rejected)
+        oldest = (*older, sent)[0].number
+        return Answer(self.kind, oldest, sent.version, sent.at, now, said(rejected))
 
-    def _judge(self, sent: Sent, words: str) -> None:
-        named = [r for r in sent.resources if mentions(words, r.name)]
-        others = [r for r in sent.resources if r not in named]
+    def _judge(self, sent: Sent, older: list[Sent], words: str) -> None:
+        before = {r.name: r.version for one in older for r in one.resources}
+        named = {r for r in sent.resources if mentions(words, r.name)}
+        others = set(sent.resources) - named
         if self.whole and named:  # Envoy names the bad ones and takes the others (xds.md, N3)
             self._accept(others)
         elif self.whole or len(sent.resources) == 1:
-            named = list(sent.resources)
+            named = others
         else:  # it stopped at the first bad one, and does not say which that was
             self._doubt(others)
-        self._reject(named, sent.fresh)
+        # Words that Envoy held back come with the last nonce, and may be about what came before.
+        unclear = {r for r in named if before.get(r.name, r.version) != r.version}
+        self._doubt(unclear)
+        self._reject(named - unclear, sent.fresh)
 
     def _doubt(self, resources: Iterable[Resource]) -> None:
         for resource in resources:
