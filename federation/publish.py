@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import structlog
 
@@ -42,6 +42,18 @@ def identities(mesh: Mesh) -> Mapping[Identity, frozenset[ServiceName]]:
             if endpoint.identity:
                 found[endpoint.identity].add(service)
     return {identity: frozenset(services) for identity, services in found.items()}
+
+
+def redialled(before: Mesh, after: Mesh, services: Iterable[ServiceName]) -> bool:
+    """Whether transparent callers dial other addresses now: those stand in their listeners."""
+    return any(addresses(before, name) != addresses(after, name) for name in services)
+
+
+def addresses(mesh: Mesh, name: ServiceName) -> frozenset[str]:
+    service = mesh.services.get(name)
+    if service is not None and service.vip:
+        return frozenset({service.vip})
+    return frozenset(endpoint.address for endpoint in mesh.endpoints.get(name, ()))
 
 
 class Publisher:
@@ -144,9 +156,9 @@ class Publisher:
             max(self._mesh.revision, mesh.revision - MOST) + 1, mesh.revision + 1
         ):
             self._committed[revision] = self._catalog.committed_at(revision) or now
-        self._mesh = mesh
+        before, self._mesh = self._mesh, mesh
         offered = self._offer(self._worlds.endpoints_changed(mesh, changed.endpoints))
-        if changed.shape:
+        if changed.shape or redialled(before, mesh, changed.endpoints):
             self._reshape.set()
         if not self._reshape.is_set():
             self._evaluated(offered)
