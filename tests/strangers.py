@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from tempfile import NamedTemporaryFile
 from typing import Self
 
 import grpc
@@ -102,16 +103,17 @@ def xds(mesh: Mesh) -> tuple[str, int]:
     return host, int(port)
 
 
-def context(mesh: Mesh, papers: Papers | None) -> ssl.SSLContext:
+def context(papers: Papers | None) -> ssl.SSLContext:
     """TLS as Envoy speaks it here; the server's name is a URI, which Python does not check."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.check_hostname = False
     made.verify_mode = ssl.CERT_NONE
     made.set_alpn_protocols(["h2"])
     if papers:
-        shown = mesh.folder / "shown.pem"
-        shown.write_text(papers.key + papers.chain)
-        made.load_cert_chain(shown)
+        with NamedTemporaryFile("w") as shown:
+            shown.write(papers.key + papers.chain)
+            shown.flush()
+            made.load_cert_chain(shown.name)
     return made
 
 
@@ -238,7 +240,7 @@ async def connected(
     method = "DeltaAggregatedResources" if delta else "StreamAggregatedResources"
     response = DeltaDiscoveryResponse if delta else DiscoveryResponse
     async with (
-        tunnel(mesh, context(mesh, papers)) as through,
+        tunnel(mesh, context(papers)) as through,
         grpc.aio.insecure_channel(f"127.0.0.1:{through.port}", options) as channel,
     ):
         call = channel.stream_stream(

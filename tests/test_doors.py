@@ -403,7 +403,7 @@ def files(mesh: Mesh) -> int:
 async def test_noise_ends_alone(
     mesh: Mesh, connect: Connect, authority: Authority, shown: str, said: bytes
 ) -> None:
-    tls = context(mesh, authority.papers(shown)) if shown else None
+    tls = context(authority.papers(shown)) if shown else None
     before = files(mesh)
     async with AsyncExitStack() as open_ones:
         for _ in range(10):
@@ -465,7 +465,7 @@ async def test_a_request_out_of_all_bounds_ends_its_stream_alone(
 async def test_two_hundred_idle_connections_keep_nobody_out(
     mesh: Mesh, connect: Connect, authority: Authority
 ) -> None:
-    tls = context(mesh, authority.papers("buyer"))
+    tls = context(authority.papers("buyer"))
     before = files(mesh)
     async with AsyncExitStack() as idle:
         for number in range(200):
