@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -142,6 +143,7 @@ def bootstrap(api: str, port: int, papers: Path) -> dict[str, object]:
 class Envoy:
     """A running one, and what can be asked of it."""
 
+    process: asyncio.subprocess.Process
     admin: httpx.AsyncClient
     traffic: httpx.AsyncClient
 
@@ -180,7 +182,7 @@ async def running(api: str, server: Server, tls: Tls, folder: Path) -> AsyncIter
             client(await admin_address(where)) as admin,
             client(await listening(admin)) as traffic,
         ):
-            yield Envoy(admin, traffic)
+            yield Envoy(process, admin, traffic)
     finally:
         process.kill()
         await process.wait()
@@ -329,3 +331,13 @@ async def test_an_envoy_that_comes_back_is_sent_no_cluster_and_no_listener(
         await again.stop(0)
         assert tally.resources == {"EDS": 1, "RDS": 1}
         assert await envoy.serves() == 200
+
+
+@pytest.mark.soak
+async def test_t14_a_proxy_that_stopped_is_noticed(authority, upstream, tmp_path):
+    source = Source(world(1, "a", upstream, cluster("a")))
+    async with meeting("DELTA_GRPC", source, authority, tmp_path) as (envoy, server):
+        envoy.process.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(45):
+            await source.feeds[0].closed.wait()
+        assert server.streams == 0

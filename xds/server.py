@@ -34,6 +34,7 @@ OPTIONS = (
     # Nothing else notices a dead peer on an idle stream (T14).
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # else a stopped proxy is noticed after 60 s (tried)
     ("grpc.http2.max_pings_without_data", 0),
     # Sidecars ping as well; five minutes between pings is what grpc would tolerate.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
@@ -312,8 +313,8 @@ class Server:
         ending = await self._converse(call, delta=delta)
         if ending.code == grpc.StatusCode.OK:
             return
-        # To a client that does not read, the status does not get through either: without it, grpc
-        # resets the stream when the handler returns.
+        # A client that does not read does not take the status either. What grpc keeps for it then
+        # (4 MB at most) goes with its connection; nobody waits for it.
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS):
                 await call.abort(ending.code, ending.why)
@@ -339,6 +340,8 @@ class Server:
             return Ending(grpc.StatusCode.UNAVAILABLE, str(error))
         conversation = Conversation(call, feed, who, delta=delta, sent=self._sent)
         self._conversations.add(conversation)
+        if self._draining:  # since it asked to be let in
+            conversation.end(DRAINING)
         try:
             return await conversation.run(first)
         except Malformed as error:
