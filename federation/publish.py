@@ -244,30 +244,25 @@ class Publisher:
         # A proxy that comes back before its dead stream is noticed has two; its newest speaks.
         there = {s.workload.id: s for s in self._subscribers if not s.closed}
         for heir in (there[s.workload.id] for s in closed if s.workload.id in there):
-            heir.unwritten = heir.unreached = True
+            heir.unwritten, heir.reached = True, None
         fresh = [s for s in there.values() if s.unwritten]
         receipts = self._account.unwritten()
         told = (self._account.evaluated, len(closed), len(fresh), len(receipts))
         if not gone and told == (self._told, 0, 0, 0) and time.monotonic() - self._alive < ALIVE:
             return
-        states = [self._state(s) for s in fresh]
+        reaches = {kind: self._worlds.reach(kind) for kind in {s.kind for s in fresh}}
+        states = [s.written(reaches[s.kind]) for s in fresh]
         left = (gone | {s.workload.id for s in closed}) - there.keys()
         try:
             await self._catalog.record(REPLICA, self._account.evaluated, states, left, receipts)
         except Away:
             for subscriber in fresh:
-                subscriber.unwritten = subscriber.unreached = True
+                subscriber.unwritten, subscriber.reached = True, None
             raise
         self._account.written(receipts)
         self._subscribers = [s for s in self._subscribers if s not in closed]
         self._told, self._alive = self._account.evaluated, time.monotonic()
         self._metrics.connected(len(there))
-
-    def _state(self, subscriber: Subscriber) -> ProxyState:
-        """What is news about it; marked as written, for what moves while it is being written."""
-        reach = self._worlds.reach(subscriber.kind) if subscriber.unreached else None
-        subscriber.unwritten = subscriber.unreached = False
-        return subscriber.state(reach)
 
     async def _certify(self) -> None:
         if states := self._custody.unrecorded():

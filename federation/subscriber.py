@@ -57,8 +57,8 @@ class Subscriber:
         self.world = world
         self.ended = ""
         self.closed = False
-        self.unwritten = True  # the catalog does not have this state yet,
-        self.unreached = True  # nor what it can reach
+        self.unwritten = True  # the catalog does not have this state yet
+        self.reached: Reach | None = None  # what it can reach, as the catalog has it
         self._account = account
         self._since = time.time()
         self._owes = [world.revision]  # what it was offered, ascending
@@ -69,7 +69,7 @@ class Subscriber:
     def offer(self, kind: ProxyClass, world: World) -> None:
         self.kind = kind
         self.world = world
-        self.unwritten = self.unreached = True
+        self.unwritten = True
         self._owes.append(world.revision)
         self._account.owe(world.revision)
         self._moved.set()
@@ -77,6 +77,12 @@ class Subscriber:
     def end(self, why: str) -> None:
         self.ended = why
         self._moved.set()
+
+    def written(self, reach: Reach) -> ProxyState:
+        """What is news about it; marked as written, for what moves while it is being written."""
+        news = None if reach == self.reached else reach
+        self.unwritten, self.reached = False, reach
+        return self.state(news)
 
     def state(self, reach: Reach | None = None) -> ProxyState:
         rejected = "; ".join(f"{kind}: {why}" for kind, why in self._rejections.items())
