@@ -107,7 +107,6 @@ class Subscriber:
     def receipt(
         self, kind: str, version: str, sent_at: float, answered_at: float, rejected: str
     ) -> None:
-        self._rejections.pop(kind, None)
         if rejected:
             self._rejections[kind] = rejected
             log.warning(
@@ -122,6 +121,8 @@ class Subscriber:
         paid = [owed for owed in self._owes if owed <= revision]
         if paid:
             self._owes = self._owes[len(paid) :]
+            # An accepted response alone proves nothing: it may be the last good one, sent again.
+            self._rejections = self._rejections if self._owes else {}
             self.unwritten = True
             self._account.paid(paid, at)
 

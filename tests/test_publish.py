@@ -269,6 +269,15 @@ async def test_a_revision_is_settled_by_its_last_acknowledgement(
     assert (round(reached.ms), reached.proxies) == (250, 2)
 
 
+async def test_a_proxy_is_rejecting_until_it_has_all_it_was_offered(publisher: Publisher) -> None:
+    caller = await publisher.open(peer(BUYING))
+    caller.receipt("CDS", "v2", 1.0, 2.0, "no such thing")
+    caller.receipt("CDS", "v1", 1.0, 2.0, "")  # the last good one, sent again
+    assert caller.state().reason == "CDS: no such thing"
+    caller.settled(caller.world.revision, at=3.0)
+    assert (caller.state().state, caller.state().reason) == ("synced", "")
+
+
 async def test_receipts_and_states_are_rows(published: Published, publisher: Publisher) -> None:
     caller = await publisher.open(peer(BUYING))
     caller.receipt("CDS", "v1", 1.0, 2.0, "")

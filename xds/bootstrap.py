@@ -14,6 +14,8 @@ CONTROL_PLANE = "xds"
 Json = dict[str, object]
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+# How soon an Envoy asks again for a control plane that was away: by default up to 30 s.
+RECONNECT = {"retry_back_off": {"base_interval": "0.5s", "max_interval": "5s"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,9 @@ def bootstrap(
                 "transport_api_version": "V3",
                 # Else each request carries 61 kB of the extensions this Envoy was built with.
                 "set_node_on_first_message_only": True,
-                "grpc_services": [{"envoy_grpc": {"cluster_name": CONTROL_PLANE}}],
+                "grpc_services": [
+                    {"envoy_grpc": {"cluster_name": CONTROL_PLANE, "retry_policy": RECONNECT}}
+                ],
             },
             "cds_config": {"ads": {}, "resource_api_version": "V3"},
             "lds_config": {"ads": {}, "resource_api_version": "V3"},
