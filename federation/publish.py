@@ -21,6 +21,7 @@ from meshfed.xds.resource import World
 from meshfed.xds.server import Peer, Unready
 
 BETWEEN_SHAPES = 0.1  # seconds, while changes go on
+BEHIND = 0.001  # seconds that shapes let the endpoint lane go first: streams write what they have
 FLUSH = 0.2  # seconds between two writes of receipts
 ALIVE = 10.0  # seconds between two signs of life, when nothing else is written
 MOST = 1000  # revisions at once whose propagation is measured
@@ -167,6 +168,7 @@ class Publisher:
         """The first change at once, then one push at a time, with a pause between."""
         while True:
             await self._reshape.wait()
+            await asyncio.sleep(BEHIND)
             self._shape()
             await asyncio.sleep(BETWEEN_SHAPES)
 

@@ -10,7 +10,7 @@ from google.protobuf.any_pb2 import Any
 
 from meshfed.catalog.model import Identity, Mesh, ServiceName, Workload
 from meshfed.catalog.reach import Assignment
-from meshfed.catalog.view import ProxyClass, proxy_class, resolve, view
+from meshfed.catalog.view import ProxyClass, View, proxy_class, resolve, view
 from meshfed.federation.certificates.custody import Custody
 from meshfed.xds.endpoints import load_assignment
 from meshfed.xds.resource import Resource, Resources, Type, World
@@ -22,8 +22,9 @@ Reach = tuple[tuple[str, str, int, int, str], ...]  # cluster, service, priority
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One class's snapshot and the world that was made of it."""
+    """One class's view, its snapshot, and the world that was made of them."""
 
+    view: View
     snapshot: Snapshot
     world: World
 
@@ -44,7 +45,8 @@ class Worlds:
 
     def of(self, kind: ProxyClass) -> World:
         if kind not in self._made:
-            self._made[kind] = self._make(kind, self._snapshot(kind))
+            seen = self._view(kind)
+            self._made[kind] = self._make(kind, seen, snapshot(seen))
         return self._made[kind].world
 
     def keep(self, kinds: Iterable[ProxyClass]) -> None:
@@ -91,28 +93,31 @@ class Worlds:
         self._resolved = resolve(mesh)
         self._assignments.clear()
         for kind, made in self._made.items():
-            self._made[kind] = Made(self._snapshot(kind), made.world)
+            seen = self._view(kind)
+            # A host that joins or leaves mostly moves nobody's view, and a snapshot takes longer.
+            shape = made.snapshot if seen == made.view else snapshot(seen)
+            self._made[kind] = Made(seen, shape, made.world)
         return self._remake(self._made)
 
     def certificates_changed(self, identities: frozenset[Identity]) -> set[ProxyClass]:
         """The certificate lane: secrets only."""
         return self._remake(kind for kind in self._made if kind.identity in identities)
 
-    def _snapshot(self, kind: ProxyClass) -> Snapshot:
-        return snapshot(view(self.mesh, kind, self._resolved))
+    def _view(self, kind: ProxyClass) -> View:
+        return view(self.mesh, kind, self._resolved)
 
     def _remake(self, kinds: Iterable[ProxyClass]) -> set[ProxyClass]:
         changed = set()
         for kind in list(kinds):
             before = self._made[kind]
-            made = self._make(kind, before.snapshot)
+            made = self._make(kind, before.view, before.snapshot)
             resources = kept(before.world.resources, made.world.resources)
             if any(resources[each] is not before.world.resources[each] for each in resources):
                 self._made[kind] = replace(made, world=World(self.mesh.revision, resources))
                 changed.add(kind)
         return changed
 
-    def _make(self, kind: ProxyClass, shape: Snapshot) -> Made:
+    def _make(self, kind: ProxyClass, seen: View, shape: Snapshot) -> Made:
         for name, assignment in shape.assignments.items():
             if name not in self._assignments:
                 self._assignments[name] = self._assignment(assignment)
@@ -123,7 +128,7 @@ class Worlds:
             Type.LISTENER: shape.listeners,
             Type.ROUTES: shape.routes,
         }
-        return Made(shape, World(self.mesh.revision, resources))
+        return Made(seen, shape, World(self.mesh.revision, resources))
 
     def _assignment(self, assignment: Assignment) -> Resource:
         endpoints = self.mesh.endpoints_of(assignment.service, assignment.port)
