@@ -10,6 +10,9 @@ from meshfed.catalog.model import Rejected
 
 Path = tuple[str | int, ...]
 
+DEEPEST = 100  # levels; libyaml's composer recurses in C, and 30,000 of them end the process
+SPREAD = 10  # values a character; a text has far fewer, unless its aliases multiply
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -46,22 +49,16 @@ class Unreadable(Exception):
 
 def documents(text: str, file: str) -> Iterator[Document]:
     """Every non-empty document of a YAML (or JSON) text. Raises Unreadable."""
-    loader = yaml.CSafeLoader(text)
     try:
-        while loader.check_node():
-            node: yaml.Node = loader.get_node()  # type: ignore[assignment]  # checked above
-            lines: dict[Path, int] = {}
-            data = _plain(loader, node, (), lines, file)
-            if data is not None:
-                yield Document(file, data, lines)
+        _refuse_depth(text, file)
+        yield from _Reading(text, file).documents()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         why = f"not YAML: {error.problem or error.context}"
-        raise Unreadable(Rejected(f"{file}:{mark.line + 1 if mark else 1}", "", why)) from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise Unreadable(Rejected(f"{file}:1", "", f"not YAML: {error}")) from error
-    finally:
-        loader.dispose()
+        raise _unreadable(file, mark.line if mark else 0, why) from error
+    except yaml.reader.ReaderError as error:
+        line = text.encode()[: error.position].count(b"\n")
+        raise _unreadable(file, line, f"not YAML: {error.reason}") from error
 
 
 def dotted(path: Path) -> str:
@@ -70,33 +67,78 @@ def dotted(path: Path) -> str:
     return text.removeprefix(".")
 
 
-def _plain(
-    loader: yaml.CSafeLoader, node: yaml.Node, path: Path, lines: dict[Path, int], file: str
-) -> object:
-    lines[path] = node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        loader.flatten_mapping(node)  # `<<: *defaults`
+def _unreadable(file: str, line: int, why: str) -> Unreadable:
+    return Unreadable(Rejected(f"{file}:{line + 1}", "", why))
+
+
+def _refuse_depth(text: str, file: str) -> None:
+    """Raises Unreadable, and what yaml raises. Events are parsed without recursion."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST:
+                why = f"nested more than {DEEPEST} levels deep"
+                raise _unreadable(file, event.start_mark.line, why)
+
+
+class _Reading:
+    """A text whose nodes become plain data, one document after the other."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self._loader = yaml.CSafeLoader(text)
+        self._file = file
+        self._left = SPREAD * len(text)
+        self._lines: dict[Path, int] = {}
+
+    def documents(self) -> Iterator[Document]:
+        try:
+            while self._loader.check_node():
+                node: yaml.Node = self._loader.get_node()  # type: ignore[assignment]  # checked above
+                self._lines = {}
+                data = self._plain(node, ())
+                if data is not None:
+                    yield Document(self._file, data, self._lines)
+        finally:
+            self._loader.dispose()
+
+    def _plain(self, node: yaml.Node, path: Path) -> object:
+        self._lines[path] = node.start_mark.line + 1
+        self._left -= 1
+        if self._left < 0:
+            raise self._refused(node, "its aliases make too much of it: write less with them")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[object, object]:
+        self._loader.flatten_mapping(node)  # `<<: *defaults`
         plain: dict[object, object] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            if isinstance(key, (dict, list)):
-                raise _unreadable(key_node, file, "a key must be a scalar")
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise self._refused(key_node, "a key must be a scalar")
+            key = self._scalar(key_node)
             if key in plain:
-                raise _unreadable(key_node, file, f"the key {key!r} stands here twice")
+                raise self._refused(key_node, f"the key {key!r} stands here twice")
             at = (*path, str(key))
-            plain[key] = _plain(loader, value_node, at, lines, file)
-            lines[at] = key_node.start_mark.line + 1
+            plain[key] = self._plain(value_node, at)
+            self._lines[at] = key_node.start_mark.line + 1
         return plain
-    if isinstance(node, yaml.SequenceNode):
-        return [
-            _plain(loader, item, (*path, index), lines, file)
-            for index, item in enumerate(node.value)
-        ]
-    try:
-        return loader.construct_object(node, deep=True)
-    except ValueError as error:  # a date that is none
-        raise _unreadable(node, file, str(error)) from error
 
+    def _scalar(self, node: yaml.Node) -> object:
+        try:
+            value = self._loader.construct_object(node)
+        except ValueError as error:  # a date that is none
+            raise self._refused(node, str(error)) from error
+        except (LookupError, AttributeError) as error:  # what PyYAML raises for `!!bool maybe`
+            raise self._refused(node, f"{node.value!r} is not what its tag says") from error
+        if isinstance(value, str) and "\0" in value:
+            raise self._refused(node, "a NUL stands in it, which Postgres cannot keep")
+        return value
 
-def _unreadable(node: yaml.Node, file: str, why: str) -> Unreadable:
-    return Unreadable(Rejected(f"{file}:{node.start_mark.line + 1}", "", why))
+    def _refused(self, node: yaml.Node, why: str) -> Unreadable:
+        return _unreadable(self._file, node.start_mark.line, why)
