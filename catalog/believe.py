@@ -29,6 +29,7 @@ from meshfed.catalog.schema import (
     statements,
     workloads,
 )
+from meshfed.catalog.standing import stood
 from meshfed.catalog.writing import Writing
 
 AT_ONCE = 400  # keys in one question: 4 values each, far below SQLite's 32,766
@@ -67,6 +68,8 @@ def believe(writing: Writing, believed: Known, kind: str) -> None:
     _workloads(writing, believed, stored)
     _endpoints(writing, believed, stored)
     _scope(writing, believed, kind, stored.scope)
+    if writing.untold:  # other words for services whose union is what it was
+        writing.tell("provider", believed.scope, "restated", believed.provider)
 
 
 def _stored(connection: Connection, provider: str, scope: str) -> Stored:
@@ -291,6 +294,8 @@ def _scope(writing: Writing, believed: Known, kind: str, before: rows.Row | None
         if writing.begun:
             said["revision"] = writing.allocate()
         writing.connection.execute(update(scopes).where(mine).values(said))
+    if moved:
+        stood(writing, believed.provider, believed.scope)
 
 
 def _consume(connection: Connection, believed: Known) -> None:

@@ -79,6 +79,9 @@ state = Table(
     Column("revision", BigInteger, nullable=False),
     Column("at", WORDS, nullable=False),
     Column("shape_revision", BigInteger, nullable=False),  # the last one that moved the shape
+    # History is whole from this revision on, and from this moment: what ended before is pruned.
+    Column("horizon", BigInteger, nullable=False, server_default=text("0")),
+    *_words("horizon_at"),
     *_words("trust_domain"),
     *_flags("permissive"),
 )
@@ -102,6 +105,14 @@ scopes = Table(
     *_words("rejected"),  # left_out again, as JSON
     Column("last_good", WORDS),
     Column("revision", BigInteger),  # the last that changed it; null: never believed
+)
+
+scope_states = _versioned(  # how each scope stood; the newest version is what `scopes` says
+    "scope_states",
+    ("provider", "scope"),
+    *_words("provider", "scope", "type", "state", "doubt", "fault", "left_out"),
+    *_flags("paused"),
+    Column("last_good", WORDS),
 )
 
 statements = _versioned(  # what each provider says of a service
@@ -220,6 +231,19 @@ proxy_sync = Table(
     Column("acked_at", WORDS),
     Column("nack", WORDS),
     Column("nack_at", WORDS),
+)
+
+pushes = Table(  # with history.record_pushes: what each proxy was sent, and until when
+    "pushes",
+    metadata,
+    Column("id", SERIAL, primary_key=True, autoincrement=True),
+    *_words("proxy", "type", "name", "version"),
+    Column("valid_from_revision", BigInteger, nullable=False),
+    Column("valid_from", WORDS, nullable=False),
+    Column("valid_to_revision", BigInteger),
+    Column("valid_to", WORDS),
+    Index("pushes_proxy", "proxy", "type", "name"),
+    Index("pushes_ended", "valid_to_revision"),
 )
 
 proxy_clusters = Table(

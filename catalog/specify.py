@@ -11,6 +11,7 @@ from meshfed.catalog.differences import difference
 from meshfed.catalog.model import ObjectName, Policy, Specified
 from meshfed.catalog.schema import CURRENT, grants, policies, scopes, shares
 from meshfed.catalog.spread import grant_rows, share_rows
+from meshfed.catalog.standing import stood
 from meshfed.catalog.writing import Writing
 
 ACCEPTED, REJECTED, SHADOWED = "accepted", "rejected", "shadowed"
@@ -212,3 +213,4 @@ def _source(writing: Writing, specified: Specified) -> None:
     if writing.begun:
         said["revision"] = writing.allocate()
     writing.connection.execute(update(scopes).where(mine).values(said))
+    stood(writing, specified.source, specified.source)

@@ -23,6 +23,7 @@ from meshfed.catalog.schema import (
     scopes,
     state,
 )
+from meshfed.catalog.standing import all_stood, stood
 from meshfed.catalog.writing import Writing
 
 AT_ONCE = 400  # proxies in one question
@@ -60,6 +61,7 @@ def seen(writing: Writing, provider: str, kind: str, scope: str, fault: str) -> 
     writing.connection.execute(update(scopes).where(mine).values(said))
     if fault != (before["fault"] if before else ""):
         writing.tell("provider", scope, f"failing: {fault}" if fault else "answers again", provider)
+    stood(writing, provider, scope)
 
 
 # Operators
@@ -83,6 +85,7 @@ def pause(writing: Writing, provider: str, who: str, *, paused: bool) -> None:
     writing.connection.execute(insert(orders).values(told))
     writing.tell("provider", provider, "paused" if paused else "resumed", provider)
     writing.allocate()  # followers wake by revision
+    all_stood(writing, provider)
 
 
 def accept(writing: Writing, scope: str, who: str) -> None:

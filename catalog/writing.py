@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, insert, select, text, update
+from sqlalchemy import Connection, Table, bindparam, insert, text, update
 
 from meshfed.catalog.database import stamp
 from meshfed.catalog.schema import changes, state
@@ -19,7 +19,7 @@ class Writing:
     def __init__(self, connection: Connection, now: float, cause: str = "", who: str = "") -> None:
         self.connection = connection
         self.now = stamp(now)
-        self._cause = cause
+        self.cause = cause
         self._who = who
         self._revision: int | None = None
         self._at = ""
@@ -37,10 +37,25 @@ class Writing:
         return self._revision is not None
 
     @property
+    def untold(self) -> bool:
+        """Whether this revision leaves no line yet; each must, to be found by its time."""
+        return self.begun and not self._changes
+
+    @property
     def at(self) -> str:
         """When this revision was made; never before the one before it, whatever the clock says."""
         self.allocate()
         return self._at
+
+    def present(self) -> tuple[int, str]:
+        """This transaction's revision and time; where it makes none, the one that stands, and now.
+
+        A provider's trouble moves no endpoint: it is told under the revision that stands.
+        """
+        if self._revision is not None:
+            return self._revision, self._at
+        revision, at = self.connection.execute(TOUCH, {"now": self.now}).one()
+        return revision, at
 
     def shape_moved(self) -> None:
         moved = update(state).values(shape_revision=self.allocate())
@@ -51,7 +66,7 @@ class Writing:
         if not rows:
             return
         since = {"valid_from_revision": self.allocate(), "valid_from": self.at}
-        versions = [{"change": change, "cause": self._cause, **row, **since} for row in rows]
+        versions = [{"change": change, "cause": self.cause, **row, **since} for row in rows]
         self.connection.execute(insert(table), versions)
 
     def end(self, table: Table, ids: Iterable[int], ended: str = "") -> None:
@@ -75,13 +90,9 @@ class Writing:
         """The revision that followers are told of, if there is one."""
         if self._revision is None and not self._changes:
             return None
-        # A provider's trouble moves no endpoint: it is told under the revision that stands.
-        revision, at = self._revision, self._at
-        if revision is None:
-            revision, at = self.connection.execute(select(state.c.revision, state.c.at)).one()
-            at = max(at, self.now)
-        told = {"revision": revision, "at": at, "cause": self._cause, "who": self._who}
         if self._changes:
+            revision, at = self.present()
+            told = {"revision": revision, "at": at, "cause": self.cause, "who": self._who}
             self.connection.execute(insert(changes), [{**one, **told} for one in self._changes])
         if self._revision is not None and self.connection.dialect.name == "postgresql":
             self.connection.execute(NOTIFY, {"channel": CHANNEL, "revision": str(revision)})
@@ -90,6 +101,11 @@ class Writing:
 
 ALLOCATE = text(
     "update state set revision = revision + 1, at = case when at < :now then :now else at end"
+    " where id = 1 returning revision, at"
+)
+# What is told next must not be of an earlier time, whatever the clock says by then.
+TOUCH = text(
+    "update state set at = case when at < :now then :now else at end"
     " where id = 1 returning revision, at"
 )
 NOTIFY = text("select pg_notify(:channel, :revision)")
