@@ -244,7 +244,7 @@ class Publisher:
     async def _write(self, gone: set[str]) -> None:
         closed = {s for s in self._subscribers if s.closed}
         # A proxy that comes back before its dead stream is noticed has two; its newest speaks.
-        there = {s.workload.id: s for s in self._subscribers if not s.closed}
+        there = {s.workload.id: s for s in self._live()}
         for heir in (there[s.workload.id] for s in closed if s.workload.id in there):
             heir.unwritten, heir.reached = True, None
         fresh = [s for s in there.values() if s.unwritten]

@@ -34,6 +34,7 @@ class Worlds:
 
     def __init__(self, mesh: Mesh, custody: Custody) -> None:
         self.mesh = mesh
+        self._shaped = mesh  # what `_resolved` is of: endpoints go ahead, and views need one mesh
         self._resolved = resolve(mesh)
         self._custody = custody
         self._made: dict[ProxyClass, Made] = {}
@@ -41,7 +42,7 @@ class Worlds:
 
     def kind(self, workload: Workload) -> ProxyClass:
         """Raises Anonymous."""
-        return proxy_class(self.mesh, workload, self._resolved)
+        return proxy_class(self._shaped, workload, self._resolved)
 
     def of(self, kind: ProxyClass) -> World:
         if kind not in self._made:
@@ -89,7 +90,7 @@ class Worlds:
 
     def shape_changed(self, mesh: Mesh) -> set[ProxyClass]:
         """The shape lane: every class's view. Returns the classes whose world changed."""
-        self.mesh = mesh
+        self.mesh = self._shaped = mesh
         self._resolved = resolve(mesh)
         self._assignments.clear()
         for kind, made in self._made.items():
@@ -104,7 +105,7 @@ class Worlds:
         return self._remake(kind for kind in self._made if kind.identity in identities)
 
     def _view(self, kind: ProxyClass) -> View:
-        return view(self.mesh, kind, self._resolved)
+        return view(self._shaped, kind, self._resolved)
 
     def _remake(self, kinds: Iterable[ProxyClass]) -> set[ProxyClass]:
         changed = set()

@@ -4,16 +4,19 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.model import (
+    Backend,
     CertificateState,
     Endpoint,
     Identity,
     Known,
+    Mesh,
     ObjectName,
     Port,
     Rule,
@@ -21,6 +24,7 @@ from meshfed.catalog.model import (
     ServiceName,
     Specified,
     TcpRoute,
+    TrafficSplit,
     TrafficTarget,
     Workload,
 )
@@ -28,13 +32,14 @@ from meshfed.catalog.model import Protocol as Spoken
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Metrics
-from meshfed.federation.certificates.authority import LocalAuthority
+from meshfed.federation.certificates.authority import LocalAuthority, root
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.certificates.keys import Seal
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher, identities
 from meshfed.federation.settings import Certificates
 from meshfed.federation.subscriber import Subscriber
+from meshfed.federation.worlds import Worlds
 from meshfed.xds.resource import Type
 from meshfed.xds.server import Peer, Refusal, Unready
 
@@ -220,6 +225,34 @@ async def test_a_workload_that_leaves_ends_its_proxys_stream(
     )
     await offered(leaving)
     assert leaving.ended.startswith("no provider knows the workload")
+
+
+async def test_a_proxy_that_must_go_and_does_not_yet_holds_nothing_up(
+    published: Published, publisher: Publisher
+) -> None:
+    staying, leaving = await publisher.open(peer(SELLING)), await publisher.open(peer(BUYING))
+    await published.catalog.believe(
+        replace(KNOWN, workloads=frozenset({SELLING})), kind="test", cause=""
+    )
+    await offered(leaving)
+    assert not leaving.closed  # it does not read: its stream takes a while to end
+    staying.receipt("CDS", "v1", 1.0, 2.0, "")
+    async with asyncio.timeout(5):
+        while not published.rows("select * from mesh_proxy_sync"):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def test_a_proxy_may_come_between_the_lanes() -> None:
+    whole, one, other = (ServiceName(name, "shop") for name in ("whole", "one", "other"))
+    split = TrafficSplit(ObjectName("shop", "split"), whole, (Backend(one, 1), Backend(other, 1)))
+    services = {name: Service(name, (Port(80),)) for name in (whole, one, other)}
+    before = Mesh(DOMAIN, services=services, workloads={BUYING.id: BUYING}, policies=(split,))
+    issuer = LocalAuthority(*root(DOMAIN, datetime.now(UTC)))
+    worlds = Worlds(before, Custody(issuer, DOMAIN, timedelta(hours=1)))
+    after = replace(before, services={name: services[name] for name in (whole, one)}, policies=())
+    worlds.endpoints_changed(after, ())
+    worlds.of(worlds.kind(BUYING))  # of the shape that stands
+    worlds.shape_changed(after)
 
 
 async def test_permissive_is_told_at_once_and_taken_back(
