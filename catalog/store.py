@@ -8,6 +8,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from meshfed.catalog import believe, reading, specify, states
+from meshfed.catalog.bearings import Bearings, bearings
 from meshfed.catalog.database import Away, Database
 from meshfed.catalog.follow import Bell, follow
 from meshfed.catalog.model import (
@@ -114,6 +115,10 @@ class Catalog:
         await self._change(lambda w: states.accept(w, scope, who), who=who)
 
     # What proxies and certificates are at
+
+    async def bearings(self) -> Bearings:
+        """Where replicas and proxies stand, and the files that policies come from."""
+        return await self._ask(bearings)
 
     async def record(
         self,

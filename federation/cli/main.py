@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from meshfed.federation.cli import archive, migrate, provider, proxy, reading, serve, sql, validate
+from meshfed.federation.cli import (
+    archive,
+    explain,
+    migrate,
+    provider,
+    proxy,
+    reading,
+    serve,
+    sql,
+    validate,
+)
 from meshfed.federation.cli.options import EXPLAIN, MAINTAIN, RUN, SEE
 from meshfed.federation.cli.output import Finding, say
 
@@ -44,6 +54,7 @@ app.command(rich_help_panel=RUN)(serve.version)
 app.command(rich_help_panel=SEE)(reading.get)
 app.command(rich_help_panel=SEE)(sql.sql)
 app.add_typer(proxy.app, name="proxy", rich_help_panel=SEE)
+app.command(rich_help_panel=EXPLAIN)(explain.path)
 app.command(rich_help_panel=EXPLAIN)(validate.validate)
 app.command(rich_help_panel=MAINTAIN)(archive.backup)
 app.command(rich_help_panel=MAINTAIN)(archive.restore)

@@ -83,6 +83,12 @@ def _unmigrated(url: str) -> str:
     return ""
 
 
+def migrated(url: str) -> None:
+    """Raises a Finding unless the catalog has the tables that this version reads."""
+    if why := _unmigrated(url):
+        raise Finding(why)
+
+
 @contextmanager
 def reachable() -> Iterator[None]:
     """Turns a database that is away, or another version's, into a Finding."""
