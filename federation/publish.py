@@ -120,8 +120,8 @@ class Publisher:
     async def begin(self) -> None:
         """Every source has been observed: take in all of it, and let proxies come."""
         await self._advance()
-        self._shape()
         self.ready.set()
+        self._shape()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -178,7 +178,8 @@ class Publisher:
         changed = self._worlds.shape_changed(self._mesh)
         self._evaluated(self._reclassify() + self._offer(changed))
         self._worlds.keep({s.kind for s in self._live()})
-        self._complain()
+        if self.ready.is_set():  # what lacks its other half so far is no mistake yet
+            self._complain()
 
     async def _certificates(self) -> None:
         while True:
