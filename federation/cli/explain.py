@@ -66,7 +66,7 @@ def path(
     from meshfed.federation.explain.path import path as found
 
     asked = _asked(destination, port, _request(method, at, header or [], destination))
-    facts = _facts(catalog, config)
+    facts = _gathered(_catalog(catalog, config))
     known = Known(facts.bearings.policies, facts.trouble())
     try:
         who = callers(facts.mesh, source, facts.resolved)
@@ -76,12 +76,52 @@ def path(
     shown((step for each in paths for step in each.steps), output)
 
 
-def _facts(catalog: CatalogUrl, config: Config) -> "Facts":
-    from meshfed.federation.cli.source import catalog_url, existing, migrated, reachable
-    from meshfed.federation.explain.facts import gathered
+def why(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="An endpoint (ADDRESS or ADDRESS:PORT), a service, a workload or its proxy.",
+        ),
+    ],
+    output: Output = Format.TABLE,
+    catalog: CatalogUrl = None,
+    config: Config = None,
+) -> None:
+    """Say why something is in use, or is not: who saw it, is it believed, who is sent it.
+
+    It walks from the provider to the acknowledgements of proxies. Exit code 1: a step fails; it is
+    named with what to do.
+
+    Example: meshfed why 192.0.2.11
+    """
+    from meshfed.catalog.reader import Refused
+    from meshfed.federation.cli.source import reachable
+    from meshfed.federation.explain.asked import why as asked
+    from meshfed.federation.explain.callers import Unknown
+
+    url = _catalog(catalog, config)
+    try:
+        with reachable():
+            steps = asked(_gathered(url), url, name)
+    except (Unknown, Refused) as reason:
+        raise Finding(reason) from reason
+    shown(steps, output)
+
+
+def _catalog(catalog: CatalogUrl, config: Config) -> str:
+    """The URL of a catalog that is there, and of this version."""
+    from meshfed.federation.cli.source import catalog_url, existing, migrated
 
     url = existing(catalog_url(catalog, config))
     migrated(url)
+    return url
+
+
+def _gathered(url: str) -> "Facts":
+    from meshfed.federation.cli.source import reachable
+    from meshfed.federation.explain.facts import gathered
+
     with reachable():
         return gathered(url)
 
