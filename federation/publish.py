@@ -82,7 +82,8 @@ class Publisher:
         self._subscribers: list[Subscriber] = []
         self._reshape = asyncio.Event()
         self._wrong: frozenset[str] = frozenset()
-        self._committed: dict[int, float] = {}  # revisions that wait for the shape lane
+        self._committed: dict[int, float] = {}  # revisions that wait for the shape lane,
+        self._offered: set[Subscriber] = set()  # and whom the endpoint lane told of them
         self._told = -1  # the revision that the catalog knows to be evaluated here,
         self._alive = 0.0  # and when it was told
 
@@ -158,11 +159,11 @@ class Publisher:
         ):
             self._committed[revision] = self._catalog.committed_at(revision) or now
         before, self._mesh = self._mesh, mesh
-        offered = self._offer(self._worlds.endpoints_changed(mesh, changed.endpoints))
+        self._offered |= self._offer(self._worlds.endpoints_changed(mesh, changed.endpoints))
         if changed.shape or redialled(before, mesh, changed.endpoints):
             self._reshape.set()
         if not self._reshape.is_set():
-            self._evaluated(offered)
+            self._evaluated()
 
     async def _shapes(self) -> None:
         """The first change at once, then one push at a time, with a pause between."""
@@ -176,7 +177,8 @@ class Publisher:
         self._reshape.clear()
         self._custody.keep(identities(self._mesh))
         changed = self._worlds.shape_changed(self._mesh)
-        self._evaluated(self._reclassify() + self._offer(changed))
+        self._offered |= self._reclassify() | self._offer(changed)
+        self._evaluated()
         self._worlds.keep({s.kind for s in self._live()})
         if self.ready.is_set():  # what lacks its other half so far is no mistake yet
             self._complain()
@@ -186,16 +188,16 @@ class Publisher:
             moved = await self._custody.changed()
             self._offer(self._worlds.certificates_changed(moved))
 
-    def _offer(self, changed: set[ProxyClass]) -> int:
+    def _offer(self, changed: set[ProxyClass]) -> set[Subscriber]:
         """Give the proxies of these classes their new world."""
-        offered = [s for s in self._live() if s.kind in changed]
+        offered = {s for s in self._live() if s.kind in changed}
         for subscriber in offered:
             subscriber.offer(subscriber.kind, self._world(subscriber.kind))
-        return len(offered)
+        return offered
 
-    def _reclassify(self) -> int:
+    def _reclassify(self) -> set[Subscriber]:
         """Dismiss who is no longer of the mesh; give those of another class now its world."""
-        moved = 0
+        moved = set()
         for subscriber in self._live():
             try:
                 _, kind = self._admitted(subscriber.peer)
@@ -206,7 +208,7 @@ class Publisher:
                 continue
             if kind != subscriber.kind:
                 subscriber.offer(kind, self._world(kind))
-                moved += 1
+                moved.add(subscriber)
         return moved
 
     def _live(self) -> list[Subscriber]:
@@ -222,9 +224,10 @@ class Publisher:
     def _world(self, kind: ProxyClass) -> World:
         return World(self._mesh.revision, self._worlds.of(kind).resources)
 
-    def _evaluated(self, offered: int) -> None:
+    def _evaluated(self) -> None:
         committed, self._committed = self._committed, {}
-        self._account.evaluate(committed, offered, time.time())
+        offered, self._offered = self._offered, set()
+        self._account.evaluate(committed, len(offered), time.time())
         self._metrics.reached(self._account.evaluated)
 
     async def _record(self) -> None:

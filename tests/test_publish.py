@@ -302,6 +302,24 @@ async def test_a_revision_is_settled_by_its_last_acknowledgement(
     assert (round(reached.ms), reached.proxies) == (250, 2)
 
 
+async def test_a_host_that_joins_is_news_to_its_callers_though_two_lanes_take_it_in(
+    published: Published, publisher: Publisher
+) -> None:
+    caller = await publisher.open(peer(BUYING))
+    caller.settled(caller.world.revision, at=1.0)
+    second = host("ledger-2", SELLER)
+    workloads = KNOWN.workloads | {second}
+    endpoints = KNOWN.endpoints | {answers(second, 2)}
+    joined = replace(KNOWN, workloads=workloads, endpoints=endpoints)
+    revision = await published.catalog.believe(joined, kind="test", cause="")
+    assert revision is not None
+    await offered(caller)
+    caller.settled(revision, at=2.0)
+    reached = await published.account.settled(revision, seconds=5)
+    assert reached is not None
+    assert reached.proxies == 1
+
+
 async def test_a_proxy_is_rejecting_until_it_has_all_it_was_offered(publisher: Publisher) -> None:
     caller = await publisher.open(peer(BUYING))
     caller.receipt("CDS", "v2", 1.0, 2.0, "no such thing")
