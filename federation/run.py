@@ -18,6 +18,7 @@ from meshfed.catalog.store import Away, Catalog, Newer, migrate
 from meshfed.federation.account import Account
 from meshfed.federation.admin import app as admin
 from meshfed.federation.admin.metrics import Metrics
+from meshfed.federation.care import expires_soon
 from meshfed.federation.certificates import issuer as issuers
 from meshfed.federation.certificates.control import ControlPlane
 from meshfed.federation.certificates.custody import Custody
@@ -32,7 +33,7 @@ from meshfed.federation.sources import Sources
 from meshfed.federation.specification.files import FilesSpecification
 from meshfed.federation.specify import Specifying
 from meshfed.providers import provider
-from meshfed.xds.server import Server, Tls
+from meshfed.xds.server import Server, Tls, claim
 
 PAUSE = 1.0  # seconds before a catalog that is away is asked again
 GRACE = 2.0  # seconds for streams to end
@@ -93,6 +94,7 @@ async def _run(settings: Settings) -> None:
     # Ports before anything is written: a second control plane by accident leaves no trace.
     door = admin.bound(settings.admin.listen)
     with closing(door):
+        claim(settings.xds.listen)
         for name in await asyncio.to_thread(migrate, settings.catalog):
             log.info("catalog migrated", to=name)
         with closing(Catalog(settings.catalog)) as catalog:
@@ -118,7 +120,8 @@ async def _serve(
     custody.keep(identities(mesh))
     await custody.check()
     account = Account(mesh.revision, metrics)
-    publisher = Publisher(mesh, catalog, custody, account, metrics, presence)
+    soon = expires_soon(certificates.proxy_lifetime)
+    publisher = Publisher(mesh, catalog, custody, account, metrics, presence, soon)
     sources = Sources(
         [_feed(entry, settings.base, catalog, presence) for entry in settings.providers],
         [_specifying(each, settings.base, catalog, presence) for each in settings.specification],
