@@ -386,7 +386,7 @@ class ProxyState:
     identity: Identity
     workload: str  # Workload.name
     connected_since: float  # seconds since the epoch
-    state: Literal["synced", "behind", "rejecting"] = "synced"
+    state: Literal["synced", "behind", "rejecting", "expiring"] = "synced"
     reason: str = ""
     envoy_version: str = ""
     behind: int | None = None  # the oldest revision it has not acknowledged

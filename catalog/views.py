@@ -78,6 +78,10 @@ DIALLED = (
 )
 IS_SILENT = "r.seen_at is null or r.seen_at < $silent"
 PROXY_STATE = f"case when {IS_SILENT} then 'silent' else p.state end"
+PROXY_REASON = (
+    f"case when p.proxy is not null and ({IS_SILENT}) then 'its replica ' || p.replica"
+    " || ' wrote nothing since ' || coalesce(r.seen_at, 'ever') else p.reason end"
+)
 WORKLOAD_STATE = (
     "case when w.interception = 'none' then 'no sidecar'"
     f" when p.proxy is null then 'not connected' when {IS_SILENT} then 'silent' else p.state end"
@@ -191,8 +195,8 @@ VIEWS = (
         ("lease_until", "cast(null as text)", "When it is forgotten unless it renews"),
         ("proxy", "p.proxy", "The id of its proxy, while one is connected"),
         ("state", WORKLOAD_STATE,
-         "synced, behind, rejecting, silent; not connected; or no sidecar"),
-        ("reason", "p.reason", "Why it is in that state"),
+         "synced, behind, rejecting, expiring, silent; not connected; or no sidecar"),
+        ("reason", PROXY_REASON, "Why it is in that state"),
     ),
     view(
         "mesh_policies",
@@ -275,8 +279,10 @@ VIEWS = (
         ("replica", "p.replica", "The control plane replica it is connected to"),
         ("connected_since", "p.connected_since", "When it connected"),
         ("state", PROXY_STATE,
-         f"synced, behind, rejecting; silent: its replica wrote nothing for {SILENT} s"),
-        ("reason", "p.reason", "Why it is in that state"),
+         "synced; behind: it owes an acknowledgement; rejecting; expiring: its certificate ends"
+         f" soon; silent: its replica wrote nothing for {SILENT} s"),
+        ("reason", PROXY_REASON,
+         "Why it is in that state; of one that is behind, when that has lasted for 30 s"),
         ("envoy_version", "p.envoy_version", "The version of Envoy it says it is"),
     ),
     view(

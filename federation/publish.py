@@ -13,6 +13,7 @@ from meshfed.catalog.store import Away, Catalog
 from meshfed.catalog.view import Anonymous, ProxyClass
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Metrics, Reason
+from meshfed.federation.care import SOON, Care
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.presence import Presence
 from meshfed.federation.subscriber import Inadmissible, Subscriber, admitted
@@ -25,6 +26,7 @@ BEHIND = 0.001  # seconds that shapes let the endpoint lane go first: streams wr
 FLUSH = 0.2  # seconds between two writes of receipts
 ALIVE = 10.0  # seconds between two signs of life, when nothing else is written
 MOST = 1000  # revisions at once whose propagation is measured
+GLANCE = 1.0  # seconds between two looks at how proxies fare
 PAUSE = 1.0  # seconds before a catalog that is away is asked again
 
 REPLICA = socket.gethostname()
@@ -68,6 +70,7 @@ class Publisher:
         account: Account,
         metrics: Metrics,
         presence: Presence,
+        soon: float = SOON.total_seconds(),
     ) -> None:
         self.ready = asyncio.Event()  # before that, an answer could lack half of the mesh
         self._mesh = mesh
@@ -77,6 +80,8 @@ class Publisher:
         account.begin(mesh.revision)
         self._metrics = metrics
         self._presence = presence
+        self._care = Care(metrics)
+        self._soon = soon  # seconds before their certificates' end in which proxies should renew
         self._turn = asyncio.Lock()
         self._worlds = Worlds(mesh, custody)
         self._subscribers: list[Subscriber] = []
@@ -102,7 +107,7 @@ class Publisher:
             log.warning("proxy refused", node=peer.node_id, address=peer.address, reason=str(error))
             raise
         self._custody.claim(kind.identity)
-        subscriber = Subscriber(peer, workload, kind, self._world(kind), self._account)
+        subscriber = Subscriber(peer, workload, kind, self._world(kind), self._account, self._soon)
         self._subscribers.append(subscriber)
         log.info("proxy connected", workload=workload.name, identity=str(kind.identity))
         return subscriber
@@ -130,6 +135,7 @@ class Publisher:
             tasks.create_task(self._shapes())
             tasks.create_task(self._certificates())
             tasks.create_task(self._record())
+            tasks.create_task(self._tend())
 
     async def _follow(self) -> None:
         async for _ in self._catalog.follow():
@@ -229,6 +235,11 @@ class Publisher:
         offered, self._offered = self._offered, set()
         self._account.evaluate(committed, len(offered), time.time())
         self._metrics.reached(self._account.evaluated)
+
+    async def _tend(self) -> None:
+        while True:
+            self._care.look(self._live())
+            await asyncio.sleep(GLANCE)
 
     async def _record(self) -> None:
         """Keep the catalog's account of proxies and certificates; late, while it is away."""

@@ -9,6 +9,7 @@ from meshfed.catalog.model import Identity, Mesh, ProxyState, Receipt, Workload
 from meshfed.catalog.view import ProxyClass
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Reason
+from meshfed.federation.care import SOON, Ailment, Pulse, ailment
 from meshfed.federation.worlds import Reach
 from meshfed.xds.resource import World
 from meshfed.xds.server import Peer, Refusal
@@ -49,7 +50,13 @@ class Subscriber:
     """The xDS server's Feed. Of the worlds that it is offered, the last counts."""
 
     def __init__(
-        self, peer: Peer, workload: Workload, kind: ProxyClass, world: World, account: Account
+        self,
+        peer: Peer,
+        workload: Workload,
+        kind: ProxyClass,
+        world: World,
+        account: Account,
+        soon: float = SOON.total_seconds(),
     ) -> None:
         self.peer = peer
         self.workload = workload
@@ -61,7 +68,9 @@ class Subscriber:
         self.reached: Reach | None = None  # what it can reach, as the catalog has it
         self._account = account
         self._since = time.time()
-        self._owes = [world.revision]  # what it was offered, ascending
+        self._owes = [(world.revision, self._since)]  # what it was offered and when, ascending
+        self._soon = soon  # seconds before its certificate's end in which it should be renewed
+        self._ailment: Ailment | None = None  # when it was last looked at
         self._rejections: dict[str, str] = {}  # type → the proxy's words
         self._moved = asyncio.Event()
         account.owe(world.revision)
@@ -70,7 +79,7 @@ class Subscriber:
         self.kind = kind
         self.world = world
         self.unwritten = True
-        self._owes.append(world.revision)
+        self._owes.append((world.revision, time.time()))
         self._account.owe(world.revision)
         self._moved.set()
 
@@ -85,18 +94,43 @@ class Subscriber:
         return self.state(news)
 
     def state(self, reach: Reach | None = None) -> ProxyState:
-        rejected = "; ".join(f"{kind}: {why}" for kind, why in self._rejections.items())
+        sick = ailment(self._pulse(), time.time(), self._soon)
         return ProxyState(
             proxy=self.workload.id,
             identity=self.kind.identity,
             workload=self.workload.name,
             connected_since=self._since,
-            state="rejecting" if rejected else "behind" if self._owes else "synced",
-            reason=rejected,
+            state=sick.state if sick else "behind" if self._owes else "synced",
+            reason=sick.reason if sick else "",
             envoy_version=self.peer.envoy_version,
-            behind=min(self._owes, default=None),
+            behind=self._owes[0][0] if self._owes else None,
             clusters=reach,
         )
+
+    def _pulse(self) -> Pulse:
+        rejected = "; ".join(f"{kind}: {why}" for kind, why in self._rejections.items())
+        return Pulse(self._owes[0] if self._owes else None, rejected, self.peer.not_after)
+
+    # What those ask who care for it
+
+    @property
+    def id(self) -> str:
+        return self.workload.id
+
+    @property
+    def name(self) -> str:
+        return self.workload.name
+
+    @property
+    def well(self) -> bool:
+        return not (self._owes or self._ailment)
+
+    def examine(self, now: float) -> Ailment | None:
+        """What is wrong with it; news of that is for the catalog, though no answer came."""
+        found = ailment(self._pulse(), now, self._soon)
+        self.unwritten = self.unwritten or found != self._ailment
+        self._ailment = found
+        return found
 
     # What the server calls
 
@@ -118,7 +152,7 @@ class Subscriber:
         )
 
     def settled(self, revision: int, at: float) -> None:
-        paid = [owed for owed in self._owes if owed <= revision]
+        paid = [owed for owed, _ in self._owes if owed <= revision]
         if paid:
             self._owes = self._owes[len(paid) :]
             # An accepted response alone proves nothing: it may be the last good one, sent again.
@@ -128,5 +162,5 @@ class Subscriber:
 
     def close(self) -> None:
         self.closed = True
-        self._account.paid(self._owes, time.time())
+        self._account.paid([owed for owed, _ in self._owes], time.time())
         self._owes = []

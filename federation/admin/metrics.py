@@ -1,7 +1,7 @@
 """What is measured of the running mesh: `meshfed_*`, with units, and never a label per proxy."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
@@ -64,6 +64,17 @@ class Metrics:
         self._proxies = Gauge(
             "meshfed_connected_proxies", "Proxies connected to this replica", registry=registry
         )
+        self._unwell = Gauge(
+            "meshfed_unwell_proxies",
+            "Proxies connected to this replica that are behind for over 30 s, rejecting, expiring",
+            ["state"],
+            registry=registry,
+        )
+        self._resynchronised = Counter(
+            "meshfed_proxies_resynchronised_total",
+            "Streams of unwell proxies that were begun again",
+            registry=registry,
+        )
         self._revision = Gauge(
             "meshfed_revision", "The catalog's revision that proxies are told", registry=registry
         )
@@ -124,6 +135,14 @@ class Metrics:
 
     def connected(self, proxies: int) -> None:
         self._proxies.set(proxies)
+
+    def unwell(self, proxies: Mapping[str, int]) -> None:
+        """How many proxies are in each state that is not well."""
+        for state, count in proxies.items():
+            self._unwell.labels(state).set(count)
+
+    def resynchronised(self) -> None:
+        self._resynchronised.inc()
 
     def reached(self, revision: int) -> None:
         self._revision.set(revision)
