@@ -279,8 +279,7 @@ VIEWS = (
         ("replica", "p.replica", "The control plane replica it is connected to"),
         ("connected_since", "p.connected_since", "When it connected"),
         ("state", PROXY_STATE,
-         "synced; behind: it owes an acknowledgement; rejecting; expiring: its certificate ends"
-         f" soon; silent: its replica wrote nothing for {SILENT} s"),
+         f"synced; behind; rejecting; expiring: a certificate; silent: no word for {SILENT} s"),
         ("reason", PROXY_REASON,
          "Why it is in that state; of one that is behind, when that has lasted for 30 s"),
         ("envoy_version", "p.envoy_version", "The version of Envoy it says it is"),
