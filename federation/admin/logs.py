@@ -3,10 +3,22 @@
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
+
+
+class Printed(structlog.PrintLogger):
+    """Lines that are lost when nobody takes them: a full disk must not end the mesh as well."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 def configure(stream: TextIO | None = None) -> None:
@@ -18,7 +30,7 @@ def configure(stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *_stamped(), *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=lambda *_: Printed(out),
     )
     _route_libraries(out, rendering)
 
