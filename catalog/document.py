@@ -80,8 +80,8 @@ def _refuse_depth(text: str, file: str) -> None:
         elif isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEEPEST:
-                why = f"nested more than {DEEPEST} levels deep"
-                raise _unreadable(file, event.start_mark.line, why)
+                line = event.start_mark.line if event.start_mark else 0
+                raise _unreadable(file, line, f"nested more than {DEEPEST} levels deep")
 
 
 class _Reading:

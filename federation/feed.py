@@ -174,7 +174,8 @@ class Feed:
         now = self._clock()
         rest = min(self._due.values(), default=now + HEARTBEAT) - now
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), max(rest, 0))
+            async with asyncio.timeout(rest):
+                await self._wake.wait()
         self._wake.clear()
 
 

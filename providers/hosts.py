@@ -38,9 +38,9 @@ def chosen(options: Mapping[str, object]) -> tuple[str, str]:
 
 def read(path: Path, file: str) -> str:
     """The text of a host list; `file` is what its user calls it. Raises Unreadable."""
-    if path.exists() and not path.is_file():  # a pipe would never end
-        raise Unreadable(Rejected(f"{file}:1", "", "not a file: `path` names one host list"))
     try:
+        if path.exists() and not path.is_file():  # a pipe would never end
+            raise Unreadable(Rejected(f"{file}:1", "", "not a file: `path` names one host list"))
         return decoded(path.read_bytes(), file)
     except OSError as error:
         why = f"{error.strerror or error}: put the file back, or accept that its hosts are gone"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import structlog
@@ -11,6 +12,7 @@ from dns.exception import DNSException
 from dns.rdatatype import RdataType
 from dns.resolver import NXDOMAIN, NoAnswer, NoResolverConfiguration
 
+from meshfed.providers.hostlist import is_literal
 from meshfed.providers.listing import Answer
 
 PATIENCE = 2.0  # seconds for one question, all servers and retries together
@@ -29,13 +31,22 @@ def hosts_file(text: str) -> dict[str, tuple[str, ...]]:
         address, *names = line.partition("#")[0].split() or [""]
         for name in names:
             found.setdefault(name.lower(), []).append(address)
-    return {name: _one_family(addresses) for name, addresses in found.items()}
+    usable = {name: _one_family(addresses) for name, addresses in found.items()}
+    return {name: addresses for name, addresses in usable.items() if addresses}
 
 
 def _one_family(addresses: Iterable[str]) -> tuple[str, ...]:
     """IPv4 where there is any: both families of one host would be two endpoints."""
-    every = sorted(set(addresses))
+    every = sorted({ip_address(a).compressed for a in addresses if _is_usable(a)})
     return tuple(a for a in every if ":" not in a) or tuple(every)
+
+
+def _is_usable(address: str) -> bool:
+    """Whether it can be an endpoint's: one that Envoy refuses is refused with all the others."""
+    if not is_literal(address):
+        return False
+    parsed = ip_address(address)
+    return not (parsed.is_unspecified or parsed.is_multicast)
 
 
 def kept(before: Answer, now: Answer) -> Answer:
@@ -76,7 +87,8 @@ class Names:
                 wake.set()
             rest = min(self._due.values(), default=now + FILE) - asyncio.get_running_loop().time()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._more.wait(), max(rest, 0.0))
+                async with asyncio.timeout(rest):
+                    await self._more.wait()
 
     def _learn(self, said: Mapping[str, tuple[Answer, float]]) -> bool:
         """Takes answers in; whether any of them is another than before."""
@@ -107,7 +119,7 @@ class Names:
             local = {}  # many containers have none
         try:
             return local, self._resolver()
-        except NoResolverConfiguration:
+        except (NoResolverConfiguration, ValueError):  # ValueError: a server that is no address
             return local, None
 
     async def _answer(
@@ -136,4 +148,6 @@ async def _resolve(resolver: Resolver, name: str) -> tuple[Answer, float]:
     except NoAnswer:
         said = await resolver.resolve(name, RdataType.AAAA, lifetime=PATIENCE, search=True)
     seconds = min(max(float(said.chaining_result.minimum_ttl), SHORTEST), LONGEST)
-    return Answer(_one_family(str(record) for record in said)), seconds
+    addresses = _one_family(str(record) for record in said)
+    none = "" if addresses else "the name has no address that can be connected to"
+    return Answer(addresses, none), seconds

@@ -1,11 +1,13 @@
 """Notices when a file has become another one: edited, replaced, swapped behind a link, or gone."""
 
 import asyncio
+import os
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
 from watchfiles import awatch
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 STEP = 5  # ms; watchfiles looks this often whether the kernel has said something
 DEBOUNCE = 25  # ms; a folder that never rests is looked into this often all the same
@@ -38,7 +40,8 @@ def mark(path: Path) -> Mark | None:
 
 def folders(path: Path) -> frozenset[Path]:
     """Where something moves when the file changes: beside its name, and beside what it links to."""
-    return frozenset(f for f in (path.parent, path.resolve().parent) if f.is_dir())
+    real = Path(os.path.realpath(path))  # Path.resolve raises when links lead in a circle
+    return frozenset(f for f in (path.parent, real.parent) if f.is_dir())
 
 
 async def quiet(path: Path, before: Mark | None) -> Mark | None:
@@ -57,17 +60,18 @@ async def quiet(path: Path, before: Mark | None) -> Mark | None:
 async def follow(path: Path, wake: asyncio.Event) -> None:
     """Sets `wake` whenever the file may have changed; for ever."""
     while True:
-        watched = await asyncio.to_thread(folders, path)
         try:
-            await _watch(path, watched, wake)
-        except OSError:
-            # The folder is gone or not there yet, or the kernel has no watches left: POLL sees.
+            await _watch(path, wake)
+        except* (OSError, WatchfilesRustInternalError):
+            # The folder is gone, not there yet or closed to us, the kernel has no watches left, or
+            # watchfiles cannot tell of a file whose name is not text: POLL sees.
             await asyncio.sleep(POLL)
         wake.set()
 
 
-async def _watch(path: Path, watched: frozenset[Path], wake: asyncio.Event) -> None:
+async def _watch(path: Path, wake: asyncio.Event) -> None:
     """Watches until the folders to be watched are others."""
+    watched = await asyncio.to_thread(folders, path)
     if not watched:
         raise FileNotFoundError(path.parent)
     changes = awatch(

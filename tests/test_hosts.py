@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -437,6 +438,30 @@ async def test_a_folder_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> N
         await seen.until({"10.0.0.1"})
 
 
+async def test_a_path_that_cannot_even_be_looked_at_is_a_fault(tmp_path: Path) -> None:
+    unlikely = tmp_path / ("x" * 300) / "hosts.yaml"  # as root is not refused a look into a folder
+    async with seeing(File(unlikely).provider()) as seen:
+        assert "File name too long" in (await seen.next()).fault
+
+
+async def test_a_neighbour_whose_name_is_not_text_does_no_harm(file: File) -> None:
+    async with seeing(file.provider()) as seen:
+        await seen.next()
+        file.path.with_name(os.fsdecode(b"caf\xe9")).write_text("")
+        await asyncio.sleep(0.2)  # nothing tells that a change was heard of and left alone
+        file.replace("hosts:\n" + host("a", "10.0.0.3"))
+        await seen.until({"10.0.0.3"})
+
+
+async def test_a_link_to_itself_is_a_fault_until_it_is_a_file(tmp_path: Path) -> None:
+    circular = File(tmp_path / "hosts.yaml")
+    circular.path.symlink_to("hosts.yaml")
+    async with seeing(circular.provider()) as seen:
+        assert "Too many levels" in (await seen.next()).fault
+        circular.replace("hosts:\n" + host("a", "10.0.0.1"))
+        await seen.until({"10.0.0.1"})
+
+
 async def test_a_path_that_is_a_folder_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "hosts.yaml").mkdir()
     async with seeing(File(tmp_path / "hosts.yaml").provider()) as seen:
@@ -550,3 +575,26 @@ def test_etc_hosts_prefers_ipv4_and_forgets_remarks() -> None:
         "local": ("127.0.0.1",),
         "six": ("::2",),
     }
+
+
+def test_etc_hosts_is_asked_only_for_what_callers_can_connect_to() -> None:
+    text = "fe80::1%eth0 zone\nnonsense word\n0.0.0.0 blocked\nff02::1 all\n2001:DB8:0:0::1 long\n"
+    assert hosts_file(text) == {"long": ("2001:db8::1",)}
+
+
+async def test_an_answer_that_nobody_can_connect_to_is_none(
+    file: File, nameserver: Nameserver, names: Names
+) -> None:
+    nameserver.addresses["db.corp"] = ["0.0.0.0"]
+    file.replace("hosts:\n" + host("db", "db.corp") + host("c", "10.0.0.3"))
+    async with seeing(file.provider(names)) as seen:
+        (rejected,) = (await seen.until({"10.0.0.3"})).rejected
+    assert "db.corp: the name has no address that can be connected to" in str(rejected)
+
+
+async def test_a_machine_whose_resolver_is_misconfigured_has_no_dns(tmp_path: Path) -> None:
+    configuration = tmp_path / "resolv.conf"
+    configuration.write_text("nameserver of-my-own\n")
+    names = Names(lambda: Resolver(str(configuration)), tmp_path / "etc-hosts")
+    answers = await names.answers(frozenset({"db.corp"}))
+    assert answers["db.corp"].fault == "no DNS server is configured"

@@ -163,6 +163,19 @@ async def test_a_folder_may_come_later(tmp_path: Path):
         await until(seen, lambda s: ports(s) == {"a": 1})
 
 
+async def test_a_path_that_cannot_even_be_looked_at_is_a_fault(tmp_path: Path):
+    async with watched(tmp_path / ("x" * 300) / "policy") as seen:
+        assert (await anext(seen)).fault.endswith("File name too long")
+
+
+async def test_a_file_whose_name_is_not_text_has_a_name_that_is(folder: Path):
+    (folder / os.fsdecode(b"caf\xe9.yaml")).write_text(route("a", 1) + "---\nkind: none\n")
+    async with watched(folder) as seen:
+        first = await anext(seen)
+    assert first.policies[0][1] == f"{folder}/caf\\xe9.yaml:1"
+    assert reasons(first)[0].startswith(f"{folder}/caf\\xe9.yaml:6")
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -133,7 +133,8 @@ class Custody:
             self._asked.clear()
             await self.check()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), self._pause())
+                async with asyncio.timeout(self._pause()):
+                    await self._asked.wait()
 
     async def check(self) -> None:
         """Ask for everything that is missing or due now."""

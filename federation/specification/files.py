@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from watchfiles import awatch
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from meshfed.catalog.document import Unreadable, documents
 from meshfed.catalog.model import ObjectName, Rejected, Specified
@@ -178,7 +179,9 @@ async def _armed(where: Places) -> AsyncIterator[Awaitable[None]]:
 async def _first(changes: AsyncIterator[object]) -> None:
     try:
         await anext(changes)
-    except OSError:  # a folder went just now, or the system has no more watches to give
+    # A folder went just now; the system has no more watches to give; or a file has a name that is
+    # not text, which watchfiles cannot tell of.
+    except* (OSError, WatchfilesRustInternalError):
         await asyncio.sleep(POLL_MS / 1000)
 
 
@@ -228,13 +231,14 @@ def _files(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def _text(file: Path) -> Text:
+    name = os.fsencode(file).decode(errors="backslashreplace")  # databases keep nothing but text
     try:
         with file.open(encoding="utf-8-sig") as opened:
-            return Text(str(file), opened.read(), inode=os.fstat(opened.fileno()).st_ino)
+            return Text(name, opened.read(), inode=os.fstat(opened.fileno()).st_ino)
     except OSError as error:
-        return Text(str(file), fault=f"cannot be read: {error.strerror}")
+        return Text(name, fault=f"cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
-        return Text(str(file), fault=f"not UTF-8 text (byte {error.start})")
+        return Text(name, fault=f"not UTF-8 text (byte {error.start})")
 
 
 def _turns(path: Path, links: int = MOST_LINKS) -> Iterator[Path]:
@@ -249,4 +253,11 @@ def _turns(path: Path, links: int = MOST_LINKS) -> Iterator[Path]:
 
 
 def _existing(path: Path) -> str:
-    return str(next(each for each in (path, *path.parents) if each.is_dir()))
+    return str(next(each for each in (path, *path.parents) if _is_folder(each)))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # it stands in a folder that is closed to us
+        return False

@@ -35,7 +35,8 @@ class RackProvider:
                 before = seen
                 yield seen
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.asked.wait(), 0.2)
+                async with asyncio.timeout(0.2):
+                    await self.asked.wait()
 
     async def refresh(self, scope: str) -> None:
         if scope == self.scope:
