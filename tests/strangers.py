@@ -33,6 +33,7 @@ from meshfed.xds.resource import Type
 from meshfed.xds.server import SERVICE
 
 HOUR = timedelta(hours=1)
+YEAR = timedelta(days=365)
 PATIENCE = 5.0  # seconds for anything that should take milliseconds
 
 
@@ -78,7 +79,7 @@ class Authority:
         dns: Iterable[str],
         *,
         begins: timedelta = -HOUR,
-        ends: timedelta = HOUR,
+        ends: timedelta = YEAR,
     ) -> Papers:
         """Signs what no issuer of ours would."""
         key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
@@ -160,7 +161,8 @@ async def tunnel(mesh: Mesh, tls: ssl.SSLContext) -> AsyncIterator[Tunnel]:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        with suppress(ConnectionError, ssl.SSLError):
+        # Cancelled at the end, and asyncio would log that.
+        with suppress(ConnectionError, ssl.SSLError, asyncio.CancelledError):
             async with ended(near), dialled(mesh, tls) as far:
                 ways = (carry(near[0], far[1], back=False), carry(far[0], near[1], back=True))
                 running = [asyncio.create_task(way) for way in ways]
