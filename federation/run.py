@@ -5,13 +5,11 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
-from watchfiles import Change, awatch
 
 from meshfed.catalog.model import ProxyState
 from meshfed.catalog.store import Away, Catalog, Newer, migrate
@@ -28,11 +26,11 @@ from meshfed.federation.feed import Feed
 from meshfed.federation.presence import Presence
 from meshfed.federation.propagation import Propagation
 from meshfed.federation.publish import Publisher, identities
-from meshfed.federation.settings import ProviderEntry, Refused, Settings, SpecificationEntry
+from meshfed.federation.settings import Mesh, ProviderEntry, Refused, Settings, SpecificationEntry
 from meshfed.federation.sources import Sources
 from meshfed.federation.specification.files import FilesSpecification
 from meshfed.federation.specify import Specifying
-from meshfed.providers import provider
+from meshfed.providers import provider, watch
 from meshfed.xds.server import Server, Tls, claim
 
 PAUSE = 1.0  # seconds before a catalog that is away is asked again
@@ -171,22 +169,31 @@ async def heed(settings: Settings, catalog: Catalog, presence: Presence) -> None
     """`mesh.permissive` may be changed while it runs; everything else needs a restart."""
     if settings.file is None:
         return
-    permissive = settings.mesh.permissive
-    async for _ in awatch(
-        settings.file.absolute().parent,
-        watch_filter=_concerns(settings.file),
-        recursive=False,
-        debounce=100,
-        step=10,
-    ):
+    changed = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(watch.follow(settings.file, changed))
+        tasks.create_task(_reread(settings.file, changed, settings.mesh, catalog, presence))
+
+
+async def _reread(
+    file: Path, changed: asyncio.Event, mesh: Mesh, catalog: Catalog, presence: Presence
+) -> None:
+    seen: watch.Mark | None = None
+    permissive = mesh.permissive
+    while True:
+        await changed.wait()
+        changed.clear()
+        before, seen = seen, await watch.quiet(file, seen)
+        if seen == before:
+            continue
         try:
-            now = Settings.read(settings.file, os.environ)
+            now = Settings.read(file, os.environ)
         except Refused as refused:
             log.warning("configuration refused", reason=str(refused), kept="the one before")
             continue
         if now.mesh.permissive != permissive:
             permissive = now.mesh.permissive
-            await _configure(settings.mesh.trust_domain, permissive, catalog, presence)
+            await _configure(mesh.trust_domain, permissive, catalog, presence)
             log.info("configured", permissive=permissive)
 
 
@@ -202,8 +209,3 @@ async def _configure(
         else:
             presence.found("configuration")
             return
-
-
-def _concerns(file: Path) -> Callable[[Change, str], bool]:
-    # A ConfigMap is replaced by swapping the link `..data` beside the file.
-    return lambda _, path: Path(path).name in (file.name, "..data")

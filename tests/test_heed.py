@@ -1,0 +1,85 @@
+"""The configuration while the control plane runs: `mesh.permissive` is heeded."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from meshfed.catalog.store import Catalog, migrate
+from meshfed.federation.admin.metrics import Metrics
+from meshfed.federation.presence import Presence
+from meshfed.federation.run import heed
+from meshfed.federation.settings import Settings
+
+STRICT, OPEN = (f"mesh: {{trust_domain: shop.example, permissive: {p}}}\n" for p in ("no", "yes"))
+
+
+@dataclass
+class Heeded:
+    """A configuration that is heeded, and the catalog behind it."""
+
+    file: Path
+    catalog: Catalog
+
+    def replace(self, text: str) -> None:
+        draft = self.file.with_name("draft")
+        draft.write_text(text)
+        draft.replace(self.file)
+
+    async def until(self, permissive: bool) -> None:
+        async with asyncio.timeout(10), aclosing(self.catalog.follow()) as revisions:
+            async for _ in revisions:
+                if (await self.catalog.read()).permissive is permissive:
+                    return
+
+
+@pytest.fixture
+async def heeded(tmp_path: Path) -> AsyncIterator[Heeded]:
+    file = tmp_path / "meshfed.yaml"
+    file.write_text(STRICT)
+    url = f"sqlite:///{tmp_path}/catalog.db"
+    migrate(url)
+    catalog = Catalog(url)
+    await catalog.configure("shop.example", permissive=False)
+    presence = Presence(Metrics(CollectorRegistry()))
+    running = asyncio.create_task(heed(Settings.read(file, {}), catalog, presence))
+    await asyncio.sleep(0)
+    yield Heeded(file, catalog)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    catalog.close()
+
+
+async def test_permissive_is_turned_on_and_off(heeded: Heeded) -> None:
+    heeded.replace(OPEN)
+    await heeded.until(permissive=True)
+    heeded.replace(STRICT)
+    await heeded.until(permissive=False)
+
+
+async def test_a_broken_configuration_changes_nothing(heeded: Heeded) -> None:
+    heeded.replace("mesh: [")
+    heeded.replace(OPEN)
+    await heeded.until(permissive=True)
+
+
+async def test_it_is_heeded_behind_a_link(heeded: Heeded, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    real = tmp_path / "elsewhere" / "real.yaml"
+    real.write_text(STRICT)
+    heeded.file.unlink()
+    heeded.file.symlink_to(real)
+    real.write_text(OPEN)
+    await heeded.until(permissive=True)
+
+
+async def test_a_neighbour_whose_name_is_not_text_does_no_harm(heeded: Heeded) -> None:
+    heeded.file.with_name(os.fsdecode(b"caf\xe9")).write_text("")
+    heeded.replace(OPEN)
+    await heeded.until(permissive=True)
