@@ -10,7 +10,16 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 T = TypeVar("T")
@@ -32,6 +41,10 @@ SQLITE = (
     "pragma busy_timeout = 5000",
     "pragma foreign_keys = on",
 )
+
+# What the database says of our statements. Whatever else it says is of itself: locked, full,
+# damaged, restarting, or a standby that is not promoted yet, to Postgres an internal error.
+OURS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
 
 
 class Away(Exception):
@@ -100,7 +113,9 @@ class Database:
 def _present() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
+    except OURS:
+        raise
+    except (DatabaseError, InterfaceError, PoolTimeout) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         raise Away(f"the catalog is away: {_line(cause)}") from error
 

@@ -428,6 +428,36 @@ async def test_a_full_disk_is_away_until_there_is_room(sqlite_url: str) -> None:
         assert await believe(catalog, many(1000)) == 2
 
 
+async def test_a_file_that_is_no_database_is_away(tmp_path: Path) -> None:
+    file = tmp_path / "catalog.db"
+    file.write_bytes(b"no database at all " * 500)
+    with closing(Catalog(f"sqlite:///{file}")) as catalog, pytest.raises(Away, match="not a data"):
+        await catalog.read()
+
+
+async def test_a_standby_is_away_until_it_is_promoted(postgres_url: str) -> None:
+    with closing(Catalog(postgres_url)) as catalog:
+        await believe(catalog, known(endpoint()))
+        standby(postgres_url, "on")
+        with pytest.raises(Away, match="read-only"):
+            await believe(catalog, known())
+        standby(postgres_url, "off")
+        assert await believe(catalog, known()) == 2
+
+
+def standby(url: str, only_reads: str) -> None:
+    """As a server behaves that is not the primary any more, or not yet."""
+    database = make_url(url).database
+    engine = create_engine(make_url(url), isolation_level="AUTOCOMMIT")
+    with closing(engine.connect()) as admin:
+        admin.execute(text("set default_transaction_read_only = off"))
+        admin.execute(
+            text(f'alter database "{database}" set default_transaction_read_only = {only_reads}')
+        )
+    engine.dispose()
+    kill_connections(url)
+
+
 @pytest.mark.parametrize(
     "nowhere",
     ["sqlite:////nowhere/at/all.db", "postgresql+psycopg://nobody@127.0.0.1:9/nothing"],
