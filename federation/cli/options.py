@@ -36,3 +36,13 @@ Config = Annotated[
         show_default=False,
     ),
 ]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at",
+        metavar="MOMENT",
+        help="As it was then: 14:05, 2026-11-23T14:05 (local, or with a zone), `10m ago`, or a"
+        " revision.",
+        show_default=False,
+    ),
+]

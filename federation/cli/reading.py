@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshfed.federation.cli.options import CatalogUrl, Config, Output
+from meshfed.federation.cli.options import At, CatalogUrl, Config, Output
 from meshfed.federation.cli.output import (
     Finding,
     Format,
@@ -39,6 +39,9 @@ class Kind(StrEnum):
     POLICIES = "policies"
     PROVIDERS = "providers"
     CERTIFICATES = "certificates"
+
+
+KEPT = (Kind.SERVICES, Kind.ENDPOINTS, Kind.WORKLOADS, Kind.POLICIES, Kind.PROVIDERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ def get(
     watch: Annotated[
         bool, typer.Option("-w", "--watch", help="Print it again whenever it changes.")
     ] = False,
+    at: At = None,
     catalog: CatalogUrl = None,
     config: Config = None,
 ) -> None:
@@ -141,6 +145,9 @@ def get(
     from meshfed.federation.cli.source import catalog_url
 
     url = catalog_url(catalog, config)
+    if at is not None:
+        _past(url, kind, at, output, watch=watch)
+        return
     answers = _changes(url, kind) if watch else iter([_answer(url, kind)])
     for answer in answers:
         if watch and sys.stdout.isatty() and output is Format.TABLE:
@@ -148,6 +155,20 @@ def get(
         write(listed(answer, kind, output, terminal_width()))
         if not answer.rows:
             say(f"no {kind} yet: they come from {LISTINGS[kind].filled_by}")
+
+
+def _past(url: str, kind: Kind, at: str, output: Format, *, watch: bool) -> None:
+    """The same listing as it was; on stderr, which revision that is."""
+    from meshfed.federation.cli.past import as_it_was
+
+    if watch:
+        raise typer.BadParameter("what is past does not change", param_hint="--watch")
+    if kind not in KEPT:
+        kinds = ", ".join(sorted(KEPT))
+        raise Finding(f"no history is kept of {kind}: ask for {kinds}")
+    moment, answer = as_it_was(url, f"mesh_{kind}", LISTINGS[kind].key, at)
+    write(listed(flagged(answer), kind, output, terminal_width()))
+    say(f"as of {moment}" if answer.rows else f"no {kind} at {moment}")
 
 
 def _answer(url: str, kind: Kind) -> "Answer":

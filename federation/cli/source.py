@@ -70,10 +70,10 @@ def rows(url: str, sql: str, *, seconds: float = 60.0, most: int = 1_000_000) ->
         with reachable():
             return query(existing(url), sql, seconds=seconds, rows=most)
     except Refused as refused:
-        raise Finding(_unmigrated(url) or refused) from refused
+        raise Finding(unmigrated(url) or refused) from refused
 
 
-def _unmigrated(url: str) -> str:
+def unmigrated(url: str) -> str:
     """Why an answer may be refused though nothing is wrong with the question."""
     from meshfed.catalog.schema import pending
 
@@ -85,7 +85,7 @@ def _unmigrated(url: str) -> str:
 
 def migrated(url: str) -> None:
     """Raises a Finding unless the catalog has the tables that this version reads."""
-    if why := _unmigrated(url):
+    if why := unmigrated(url):
         raise Finding(why)
 
 

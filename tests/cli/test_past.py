@@ -1,0 +1,89 @@
+"""What was is listed as it was, and what may not be known is said in one line."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshfed.catalog.database import stamp
+
+Run = Callable[..., Any]  # how it ended: code, out, err, lines
+
+KEPT = ("services", "endpoints", "workloads", "policies", "providers")
+
+
+def listed(ended: Any) -> Any:
+    assert ended.code == 0, ended.err
+    return json.loads(ended.out)
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_what_was_has_the_columns_of_what_is(meshfed: Run, shop: str, kind: str) -> None:
+    now, then = meshfed("get", kind, "-o", "csv"), meshfed("get", kind, "--at", 2, "-o", "csv")
+    assert then.out.splitlines()[0] == now.out.splitlines()[0]
+    assert len(then.out.splitlines()) == len(now.out.splitlines())
+
+
+def test_who_has_left_was_there(meshfed: Run, one_leaves: Callable[[], None]) -> None:
+    one_leaves()
+    assert len(listed(meshfed("get", "endpoints", "-o", "json"))) == 1
+    before = meshfed("get", "endpoints", "--at", 2)
+    assert [line.split()[1] for line in before.out.splitlines()[1:]] == ["10.0.0.1", "10.0.0.2"]
+    assert before.err.startswith("as of revision 2, 20")
+    (service,) = listed(meshfed("get", "services", "--at", 2, "-o", "json"))
+    assert service["endpoints"] == 2
+
+
+def test_a_moment_is_a_time_as_well(
+    meshfed: Run, shop: str, one_leaves: Callable[[], None]
+) -> None:
+    between = time.time()
+    time.sleep(0.002)  # the catalog's clock ticks in milliseconds
+    one_leaves()
+    asked = stamp(between)
+    assert len(listed(meshfed("get", "endpoints", "--at", asked, "-o", "json"))) == 2
+    assert len(listed(meshfed("get", "endpoints", "--at", "0s ago", "-o", "json"))) == 1
+
+
+WRONG = [
+    pytest.param("99", "revision 99 is still to come: the newest is 2", id="a later revision"),
+    pytest.param("0", "revisions begin with 1", id="no revision"),
+    pytest.param("10y ago", "'10y' is no length of time: write 10m, 1h30m or 2d", id="years"),
+    pytest.param("noon", "'noon' is no moment: write a time", id="a word"),
+    pytest.param("25:00", "'25:00' is no moment: write a time", id="no hour"),
+    pytest.param("2999-01-01", "2999-01-01 is still to come", id="the future"),
+    pytest.param("2020-01-01", "nothing was known at 20", id="before the first revision"),
+]
+
+
+@pytest.mark.parametrize(("moment", "why"), WRONG)
+def test_what_is_no_moment_is_one_line(meshfed: Run, shop: str, moment: str, why: str) -> None:
+    ended = meshfed("get", "endpoints", "--at", moment)
+    assert (ended.code, ended.out) == (1, "")
+    (line,) = ended.lines
+    assert line.startswith(why)
+
+
+def test_a_new_catalog_has_no_past(meshfed: Run, url: str) -> None:
+    ended = meshfed("get", "endpoints", "--at", "1m ago")
+    assert ended.lines == ["the catalog is at its beginning: nothing has happened yet"]
+    assert ended.code == 1
+
+
+def test_what_keeps_no_history_says_what_does(meshfed: Run, shop: str) -> None:
+    ended = meshfed("get", "proxies", "--at", "1m ago")
+    assert ended.code == 1
+    assert ended.lines[0].startswith("no history is kept of proxies: ask for endpoints, ")
+
+
+def test_the_past_cannot_be_watched(meshfed: Run, shop: str) -> None:
+    assert meshfed("get", "endpoints", "--at", "1m ago", "-w").code == 2
+
+
+def test_a_catalog_without_tables_says_what_makes_them(meshfed: Run, tmp_path: Path) -> None:
+    (tmp_path / "meshfed.db").touch()
+    ended = meshfed("get", "endpoints", "--at", "1m ago")
+    assert ended.lines[0].endswith("run `meshfed migrate` first")
