@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from meshfed.catalog.model import Receipt
 from meshfed.federation.admin.metrics import Metrics
@@ -15,15 +16,11 @@ class Account:
         self._metrics = metrics
         self._ledger = Ledger(revision)
         self._receipts: dict[tuple[str, str], Receipt] = {}  # the last one is all that counts
-        self._waiting: dict[int, list[asyncio.Future[None]]] = {}
+        self._progress = asyncio.Event()  # another one after each time that it was set
 
     @property
     def evaluated(self) -> int:
         return self._ledger.evaluated
-
-    def begin(self, revision: int) -> None:
-        """The catalog's revision at the start; there may not be another for days."""
-        self._ledger.begin(revision)
 
     def evaluate(self, committed: Mapping[int, float], offered: int, now: float) -> None:
         """These revisions are in every world they concern; `offered` proxies owe the newest."""
@@ -33,8 +30,7 @@ class Account:
         self._ledger.owe(revision)
 
     def paid(self, revisions: Iterable[int], at: float) -> None:
-        for revision in revisions:
-            self._tell(self._ledger.paid(revision, at))
+        self._tell(self._ledger.paid(revisions, at))
 
     def answered(self, receipt: Receipt) -> None:
         self._receipts[receipt.proxy, receipt.type] = receipt
@@ -52,16 +48,15 @@ class Account:
 
     async def settled(self, revision: int, seconds: float) -> Propagation | None:
         """Once every proxy has it, or None after so many seconds."""
-        if revision > self._ledger.settled:
-            waiting = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(revision, []).append(waiting)
-            await asyncio.wait({waiting}, timeout=seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while revision > self._ledger.settled:
+                    await self._progress.wait()
         return self._ledger.propagation(revision)
 
     def _tell(self, settled: Iterable[Propagation]) -> None:
         for propagation in settled:
             if propagation.proxies:
                 self._metrics.propagated(propagation.ms / 1000)
-        for revision in [one for one in self._waiting if one <= self._ledger.settled]:
-            for waiting in self._waiting.pop(revision):
-                waiting.set_result(None)
+        self._progress.set()
+        self._progress = asyncio.Event()

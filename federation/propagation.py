@@ -1,8 +1,9 @@
 """Which revisions every connected proxy has, and how long that took."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 REMEMBERED = 1000  # revisions; older answers are in the catalog
 
@@ -25,16 +26,15 @@ class Ledger:
     """What this replica's proxies still owe an acknowledgement for, revision by revision."""
 
     def __init__(self, revision: int = 0) -> None:
+        """Every world is made from what the catalog had at this revision already."""
         self.evaluated = revision
         self.settled = revision  # the newest that every proxy has
+        # Ascending, as only the newest is ever offered: while one proxy rejects for hours these
+        # grow, and every answer of every other proxy looks at the first of them.
         self._owed: Counter[int] = Counter()  # revision → proxies that have not acknowledged it
-        # ascending; → committed at, proxies, and the revision that brought it to them
+        # → committed at, proxies, and the revision that brought it to them
         self._open: dict[int, tuple[float, int, int]] = {}
         self._remembered: dict[int, Propagation] = {}  # ascending
-
-    def begin(self, revision: int) -> None:
-        """Every world is made from what the catalog had already."""
-        self.evaluated = self.settled = revision
 
     def evaluate(
         self, committed: Mapping[int, float], proxies: int, now: float
@@ -52,26 +52,24 @@ class Ledger:
         """One proxy was offered a world of this revision."""
         self._owed[revision] += 1
 
-    def paid(self, revision: int, at: float) -> tuple[Propagation, ...]:
-        """One proxy has acknowledged a revision that it owed, or is gone."""
-        self._owed[revision] -= 1
-        if self._owed[revision] <= 0:
-            del self._owed[revision]
+    def paid(self, revisions: Iterable[int], at: float) -> tuple[Propagation, ...]:
+        """One proxy has acknowledged revisions that it owed, or is gone."""
+        for revision in revisions:
+            self._owed[revision] -= 1
+            if self._owed[revision] <= 0:
+                del self._owed[revision]
         return self._sweep(at)
 
     def propagation(self, revision: int) -> Propagation | None:
         return self._remembered.get(revision)
 
     def _sweep(self, at: float) -> tuple[Propagation, ...]:
-        first_owed = min(self._owed, default=self.evaluated + 1)
+        first_owed = next(iter(self._owed), self.evaluated + 1)
         done = []
-        for revision in list(self._open):
-            committed_at, proxies, brought_by = self._open[revision]
-            if brought_by >= first_owed:
-                break
-            del self._open[revision]
+        for revision in list(takewhile(lambda r: self._open[r][2] < first_owed, self._open)):
+            committed_at, proxies, _ = self._open.pop(revision)
             done.append(Propagation(revision, committed_at, at, proxies))
-        for propagation in done:
+        for propagation in done[-REMEMBERED:]:
             self._remembered[propagation.revision] = propagation
             self.settled = propagation.revision
         while len(self._remembered) > REMEMBERED:

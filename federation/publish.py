@@ -77,7 +77,6 @@ class Publisher:
         self._catalog = catalog
         self._custody = custody
         self._account = account
-        account.begin(mesh.revision)
         self._metrics = metrics
         self._presence = presence
         self._care = Care(metrics)
