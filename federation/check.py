@@ -244,12 +244,21 @@ def check(paths: Iterable[Path], stdin: TextIO, environ: Mapping[str, str]) -> C
 
 def _texts(path: Path, stdin: TextIO) -> Iterator[Text]:
     if path == STDIN:
-        yield Text("stdin", stdin.read())
+        yield _piped(stdin)
         return
     seen = scan(path)
     if seen.fault:
         yield Text(str(path), fault=seen.fault)
     yield from seen.texts
+
+
+def _piped(stdin: TextIO) -> Text:
+    try:
+        text = stdin.read()
+        text.encode()  # a locale without UTF-8 reads any byte, and fails here
+    except UnicodeError:
+        return Text("stdin", fault="not UTF-8 text")
+    return Text("stdin", text)
 
 
 def _folder(file: str) -> Path:

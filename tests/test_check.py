@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -113,6 +114,18 @@ def test_a_file_that_looks_like_nothing_is_refused():
     found = checked("-", stdin="colour: blue")
     [why] = map(str, found.rejected)
     assert why == "stdin:1: neither a configuration nor a host list nor SMI"
+
+
+@pytest.mark.parametrize(
+    "stdin",
+    [
+        pytest.param(io.StringIO("\udce9"), id="as a C locale reads it"),
+        pytest.param(io.TextIOWrapper(io.BytesIO(b"\xe9"), "utf-8"), id="as any other does"),
+    ],
+)
+def test_stdin_that_is_not_text_is_one_line(stdin: TextIO):
+    (why,) = check([Path("-")], stdin, {}).rejected
+    assert str(why) == "stdin: not UTF-8 text"
 
 
 @pytest.mark.parametrize(
