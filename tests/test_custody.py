@@ -111,6 +111,13 @@ async def test_what_nobody_keeps_is_not_held(custody: Custody) -> None:
     assert custody.unrecorded() == ()
 
 
+async def test_a_proxy_may_be_quicker_than_its_certificate(custody: Custody) -> None:
+    custody.claim(WEB)
+    custody.keep({WEB: frozenset({SHOP})})
+    await custody.check()
+    assert said(custody.unrecorded()) == {("web.shop", "shop.shop", "claimed")}
+
+
 async def test_a_certificate_is_unclaimed_then_claimed_then_retired(custody: Custody) -> None:
     custody.keep({WEB: frozenset({SHOP, BOOKS})})
     await custody.check()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -24,7 +24,7 @@ Rows = Mapping[tuple[Identity, ServiceName], CertificateState]
 def rows(
     wanted: Mapping[Identity, frozenset[ServiceName]],
     held: Mapping[Identity, Keypair],
-    claimed: frozenset[Identity],
+    claimed: Set[Identity],
     issuer: str,
 ) -> Rows:
     """What the catalog should say: a row for each service of each identity that has a pair."""
@@ -69,7 +69,7 @@ class Custody:
         self._clock = clock
         self._wanted: Mapping[Identity, frozenset[ServiceName]] = MappingProxyType({})
         self._held: dict[Identity, Keypair] = {}
-        self._claimed: frozenset[Identity] = frozenset()
+        self._claimed: set[Identity] = set()
         self._failures: dict[Identity, Failure] = {}
         self._recorded: dict[tuple[Identity, ServiceName], CertificateState] = {}
         self._moved: set[Identity] = set()
@@ -98,8 +98,7 @@ class Custody:
 
     def claim(self, identity: Identity) -> None:
         """A proxy was given this identity's certificate."""
-        if identity in self._wanted:
-            self._claimed |= {identity}
+        self._claimed.add(identity)
 
     def faults(self) -> Mapping[Identity, str]:
         """Why the issuer does not sign, for each identity that it failed last time."""
