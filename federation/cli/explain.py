@@ -1,12 +1,14 @@
 """The commands that explain: `path`, `why`, `wait`, `plan`, `doctor`."""
 
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meshfed.federation.cli.options import CatalogUrl, Config, Output
-from meshfed.federation.cli.output import Finding, Format, rendered, terminal_width, write
+from meshfed.federation.cli.output import Finding, Format, rendered, say, terminal_width, write
 
 if TYPE_CHECKING:
     from meshfed.federation.explain.facts import Facts
@@ -66,7 +68,7 @@ def path(
     from meshfed.federation.explain.path import path as found
 
     asked = _asked(destination, port, _request(method, at, header or [], destination))
-    facts = _gathered(_catalog(catalog, config))
+    facts = gathered(catalog_there(catalog, config))
     known = Known(facts.bearings.policies, facts.trouble())
     try:
         who = callers(facts.mesh, source, facts.resolved)
@@ -100,16 +102,114 @@ def why(
     from meshfed.federation.explain.asked import why as asked
     from meshfed.federation.explain.callers import Unknown
 
-    url = _catalog(catalog, config)
+    url = catalog_there(catalog, config)
     try:
         with reachable():
-            steps = asked(_gathered(url), url, name)
+            steps = asked(gathered(url), url, name)
     except (Unknown, Refused) as reason:
         raise Finding(reason) from reason
     shown(steps, output)
 
 
-def _catalog(catalog: CatalogUrl, config: Config) -> str:
+def wait(
+    revision: Annotated[
+        int | None,
+        typer.Option(
+            "--revision", metavar="N", min=0, help="Else the newest there is.", show_default=False
+        ),
+    ] = None,
+    timeout: Annotated[
+        str, typer.Option("--timeout", metavar="DURATION", help="As 30s, 2m or 1h.")
+    ] = "30s",
+    output: Output = Format.TABLE,
+    catalog: CatalogUrl = None,
+    config: Config = None,
+) -> None:
+    """Wait until every connected proxy has acknowledged a revision; name those that have not.
+
+    It asks the catalog, so it works from any machine that reaches that. Exit code 1: the time is
+    over.
+
+    Example: meshfed wait --timeout 30s && echo it is everywhere
+    """
+    from meshfed.federation.cli.source import reachable
+    from meshfed.federation.explain.wait import waited
+    from meshfed.federation.fields import duration
+
+    try:
+        seconds = duration(timeout).total_seconds()
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--timeout") from error
+    url = catalog_there(catalog, config)
+    with reachable():
+        found = waited(url, revision, seconds)
+    columns = ("revision", "proxies", "lacking", "why")
+    lacking = [str(lag) for lag in found.lacking]
+    row = (found.revision, found.proxies, len(lacking), found.why)
+    write(rendered(columns, [row], output, terminal_width()))
+    if not found.there:
+        late = [f"revision {found.revision}: {lag}" for lag in lacking]
+        raise Finding(*late, *([f"revision {found.revision}: {found.why}"] if found.why else []))
+
+
+def plan(
+    files: Annotated[
+        list[Path],
+        typer.Option("-f", "--file", metavar="FILES", help="SMI files, or folders; - is stdin."),
+    ],
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole", help="They are all there is: policies that are not in them are gone."
+        ),
+    ] = False,
+    output: Output = Format.TABLE,
+    catalog: CatalogUrl = None,
+    config: Config = None,
+) -> None:
+    """Say what policy files would change: access gained and lost, splits, and whom it concerns.
+
+    They stand in for the objects of the same names; what one of the same files says now and no
+    longer says then is gone. Nothing is changed. Exit code 1: a file is wrong.
+
+    Example: meshfed plan -f policy/
+    """
+    from meshfed.federation.explain.files import given
+    from meshfed.federation.explain.plan import planned, removed
+
+    said = given(files, sys.stdin)
+    if said.rejected:
+        raise Finding(*said.rejected)
+    facts = gathered(catalog_there(catalog, config))
+    standing = facts.bearings.policies
+    gone = removed(facts.mesh, said.specified, standing, said.files, whole=whole)
+    found = planned(facts.mesh, said.specified, standing, gone)
+    rows = [(each.what, each.object, each.change, each.by) for each in found.effects]
+    columns = ("what", "object", "change", "by")
+    write(rendered(columns, rows, output, terminal_width()) if rows or output != "table" else "")
+    say(f"{found.proxies} of {found.of} proxies would be told something new; nothing was changed")
+
+
+def doctor(
+    output: Output = Format.TABLE, catalog: CatalogUrl = None, config: Config = None
+) -> None:
+    """Examine the mesh: database, providers, policies, certificates, clock, ports, proxies.
+
+    Run it where `serve` runs to have its ports and key looked at too. It tries up to 200 ports of
+    endpoints, and writes nothing. Exit code 1: something is wrong; each with its remedy.
+
+    Example: meshfed doctor
+    """
+    from meshfed.federation.cli.source import catalog_url, configured, reachable
+    from meshfed.federation.explain.examine import examined
+
+    settings = configured(config)
+    url = catalog_url(catalog, None) if catalog else settings.catalog
+    with reachable():
+        shown(examined(settings, url), output)
+
+
+def catalog_there(catalog: CatalogUrl, config: Config) -> str:
     """The URL of a catalog that is there, and of this version."""
     from meshfed.federation.cli.source import catalog_url, existing, migrated
 
@@ -118,12 +218,12 @@ def _catalog(catalog: CatalogUrl, config: Config) -> str:
     return url
 
 
-def _gathered(url: str) -> "Facts":
+def gathered(url: str) -> "Facts":
     from meshfed.federation.cli.source import reachable
-    from meshfed.federation.explain.facts import gathered
+    from meshfed.federation.explain import facts
 
     with reachable():
-        return gathered(url)
+        return facts.gathered(url)
 
 
 def _asked(destination: str, port: int | None, request: "Request | None") -> "Asked":

@@ -8,6 +8,7 @@ import typer
 
 from meshfed.federation.cli import (
     archive,
+    config,
     explain,
     migrate,
     provider,
@@ -53,9 +54,13 @@ app.command(rich_help_panel=RUN)(migrate.migrate)
 app.command(rich_help_panel=RUN)(serve.version)
 app.command(rich_help_panel=SEE)(reading.get)
 app.command(rich_help_panel=SEE)(sql.sql)
+proxy.app.command()(config.config)
 app.add_typer(proxy.app, name="proxy", rich_help_panel=SEE)
 app.command(rich_help_panel=EXPLAIN)(explain.path)
 app.command(rich_help_panel=EXPLAIN)(explain.why)
+app.command(rich_help_panel=EXPLAIN)(explain.plan)
+app.command(rich_help_panel=EXPLAIN)(explain.wait)
+app.command(rich_help_panel=EXPLAIN)(explain.doctor)
 app.command(rich_help_panel=EXPLAIN)(validate.validate)
 app.command(rich_help_panel=MAINTAIN)(archive.backup)
 app.command(rich_help_panel=MAINTAIN)(archive.restore)

@@ -88,6 +88,16 @@ class Certified:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A policy that is not in force."""
+
+    name: str
+    state: str
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """All of it."""
 
@@ -108,7 +118,7 @@ def read(url: str, *, service: str = "", addresses: Iterable[str] = (), workload
         " order by valid_to_revision desc"
     )
     return Seen(
-        providers=tuple(map(Provided.of, _rows(url, "select * from mesh_providers"))),
+        providers=provided(url),
         endpoints=tuple(map(Listed.of, _rows(url, endpoints))),
         gone=tuple(
             Gone(
@@ -121,12 +131,32 @@ def read(url: str, *, service: str = "", addresses: Iterable[str] = (), workload
             )
             for row in _rows(url, f"{gone} limit 20")
         ),
-        certificates=tuple(
-            Certified(
-                str(row["identity"]), str(row["service"]), str(row["state"]), str(row["not_after"])
-            )
-            for row in _rows(url, "select * from mesh_certificates where state <> 'retired'")
-        ),
+        certificates=certified(url),
+    )
+
+
+def provided(url: str) -> tuple[Provided, ...]:
+    return tuple(
+        map(Provided.of, _rows(url, "select * from mesh_providers order by provider, scope"))
+    )
+
+
+def certified(url: str) -> tuple[Certified, ...]:
+    standing = "select * from mesh_certificates where state <> 'retired' order by identity, service"
+    names = ("identity", "service", "state", "not_after")
+    return tuple(Certified(*(str(row[name]) for name in names)) for row in _rows(url, standing))
+
+
+def refused(url: str) -> tuple[Refusal, ...]:
+    wrong = "select * from mesh_policies where state <> 'accepted' order by kind, namespace, name"
+    return tuple(
+        Refusal(
+            f"{row['kind']} {row['namespace']}/{row['name']}".strip(" /") or str(row["source"]),
+            str(row["state"]),
+            str(row["field"] or ""),
+            str(row["reason"] or ""),
+        )
+        for row in _rows(url, wrong)
     )
 
 

@@ -55,3 +55,10 @@ def some(names: Iterable[object], most: int = 5) -> str:
     every = [str(name) for name in names]
     more = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(every[:most]) + more
+
+
+def counted(number: int, what: str) -> str:
+    """`1 proxy`, `2 proxies`."""
+    if number == 1:
+        return f"1 {what}"
+    return f"{number} {what[:-1]}ies" if what.endswith("y") else f"{number} {what}s"

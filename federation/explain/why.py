@@ -12,7 +12,17 @@ from meshfed.federation.explain.facts import Facts
 from meshfed.federation.explain.judge import told_endpoints
 from meshfed.federation.explain.lag import lagging
 from meshfed.federation.explain.seen import Listed, Provided, Seen
-from meshfed.federation.explain.step import State, Step, failing, failures, note, ok, some, warning
+from meshfed.federation.explain.step import (
+    State,
+    Step,
+    counted,
+    failing,
+    failures,
+    note,
+    ok,
+    some,
+    warning,
+)
 from meshfed.xds.endpoints import INBOUND_PORT, reached_at
 from meshfed.xds.snapshot import targets_by_name
 
@@ -223,7 +233,7 @@ def _acknowledged(facts: Facts, about: str, proxies: list[Connected], revision: 
         return warning("acknowledged", about, why, "meshfed get proxies")
     late = lagging(facts, revision, proxies)
     if not late:
-        return ok("acknowledged", about, f"revision {revision} by all {len(proxies)} proxies")
+        return ok("acknowledged", about, f"revision {revision} by {counted(len(proxies), 'proxy')}")
     have = len(proxies) - len(late)
     why = f"revision {revision} by {have} of {len(proxies)} proxies; not by {some(late)}"
     return failing("acknowledged", about, why, f"meshfed why {late[0].workload}")
@@ -329,7 +339,7 @@ def service_steps(facts: Facts, seen: Seen, name: ServiceName) -> tuple[Step, ..
     well = [s for s in every if not failures(endpoint_steps(facts, seen, s))]
     steps = [
         *observed(facts, seen, [(e.provider, e.scope) for e in seen.endpoints]),
-        ok("service", name, f"ports {listed}, {len(every)} endpoints"),
+        ok("service", name, f"ports {listed}, {counted(len(every), 'endpoint')}"),
     ]
     split = facts.resolved.splits.of.get(name)
     if split:
