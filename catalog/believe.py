@@ -29,7 +29,7 @@ from meshfed.catalog.schema import (
     statements,
     workloads,
 )
-from meshfed.catalog.standing import stood
+from meshfed.catalog.standing import condition, stood
 from meshfed.catalog.writing import Writing
 
 AT_ONCE = 400  # keys in one question: 4 values each, far below SQLite's 32,766
@@ -267,9 +267,8 @@ def _scope(writing: Writing, believed: Known, kind: str, before: rows.Row | None
     mine = and_(scopes.c.provider == believed.provider, scopes.c.scope == believed.scope)
     said: dict[str, Any] = {
         "type": kind,
-        "state": "doubted" if believed.doubt else "good",
+        "state": condition(before["fault"] if before else "", believed.doubt),
         "doubt": believed.doubt,
-        "fault": "",
         "left_out": "; ".join(map(str, believed.rejected)),
         "rejected": rows.rejections(believed.rejected),
     }

@@ -10,6 +10,11 @@ from meshfed.catalog.writing import Writing
 COUNTS = ("type", "state", "doubt", "fault", "left_out", "paused")
 
 
+def condition(fault: str, doubt: str) -> str:
+    """The state of a scope; that it is paused stands beside it."""
+    return "failing" if fault else "doubted" if doubt else "good"
+
+
 def stood(writing: Writing, provider: str, scope: str) -> None:
     """Begin a version of how a scope stands, if that became different; no revision is made."""
     now = _now(writing, provider, scope)

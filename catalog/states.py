@@ -23,7 +23,7 @@ from meshfed.catalog.schema import (
     scopes,
     state,
 )
-from meshfed.catalog.standing import all_stood, stood
+from meshfed.catalog.standing import all_stood, condition, stood
 from meshfed.catalog.writing import Writing
 
 AT_ONCE = 400  # proxies in one question
@@ -53,10 +53,9 @@ def seen(writing: Writing, provider: str, kind: str, scope: str, fault: str) -> 
     if before is None:
         new = {"provider": provider, "scope": scope, "state": "good"}
         writing.connection.execute(insert(scopes).values(new))
-    said: dict[str, Any] = {"type": kind, "fault": fault}
-    doubted = bool(before and before["doubt"])
-    said["state"] = "failing" if fault else "doubted" if doubted else "good"
-    if not fault and not doubted:
+    doubt = before["doubt"] if before else ""
+    said: dict[str, Any] = {"type": kind, "fault": fault, "state": condition(fault, doubt)}
+    if not fault and not doubt:
         said["last_good"] = writing.now
     writing.connection.execute(update(scopes).where(mine).values(said))
     if fault != (before["fault"] if before else ""):

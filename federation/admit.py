@@ -62,7 +62,10 @@ def admit(
         return Admitted(_believed(known, seen))
     if seen.evidence is Evidence.FAULT:
         # Nothing was read, so nothing is known to be gone; only a person can say otherwise.
-        return Admitted(replace(known, doubt=seen.fault, stale=_keys(known.endpoints)), trial)
+        stale = _keys(known.endpoints)
+        return Admitted(
+            replace(known, doubt=seen.fault, stale=stale, rejected=seen.rejected), trial
+        )
     gone = _keys(known.endpoints) - _keys(seen.endpoints)
     why = doubt(known, seen, gone, fleet) if seen.evidence is Evidence.LISTED else ""
     if not why:

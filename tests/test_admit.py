@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from meshfed.catalog.model import Endpoint, Evidence, Known, Observation, ServiceName, Workload
+from meshfed.catalog.model import (
+    Endpoint,
+    Evidence,
+    Known,
+    Observation,
+    Rejected,
+    ServiceName,
+    Workload,
+)
 from meshfed.federation.admit import Admitted, Fleet, Trial, admit
 
 SHOP = ServiceName("bookstore", "shop")
@@ -87,6 +95,12 @@ def test_a_fault_changes_nothing_until_an_operator_accepts_it() -> None:
     assert addresses(admitted) == {1, 2}
     assert admitted.known.doubt == "the file has vanished"
     assert addresses(admit(admitted.known, fault, accepted=True)) == set()
+
+
+def test_what_is_wrong_with_the_entries_of_a_faulty_list_is_told() -> None:
+    wrong = Rejected("hosts.yaml:2", "hosts[0].port", "missing")
+    fault = Observation("rack/a", evidence=Evidence.FAULT, fault="none is sound", rejected=(wrong,))
+    assert admit(known(1), fault).known.rejected == (wrong,)
 
 
 def test_any_absence_after_a_fault_is_doubted() -> None:

@@ -612,6 +612,18 @@ async def test_a_provider_that_fails_and_comes_back_is_told_once_each(
     assert (await catalog.read()).revision == 1
 
 
+async def test_what_is_believed_while_a_provider_fails_does_not_tell_it_again(
+    catalog: Catalog, url: str
+) -> None:
+    for fault in ("", "timeout", "timeout", ""):
+        await believe(catalog, known(endpoint()))
+        await catalog.seen("rack", "hosts", "rack/a", fault=fault)
+        state, reason = ("failing", fault) if fault else ("good", "")
+        assert ask(url, "select state, reason from mesh_providers") == [(state, reason)]
+    told = ask(url, "select change from mesh_changes where what = 'provider' order by revision")
+    assert [change for (change,) in told] == ["first seen", "failing: timeout", "answers again"]
+
+
 async def test_orders_are_kept_and_wake_followers(catalog: Catalog, url: str) -> None:
     await believe(catalog, known(endpoint()))
     await catalog.pause("rack", "ann")
