@@ -57,11 +57,12 @@ class Worlds:
     def reach(self, kind: ProxyClass) -> Reach:
         """What proxies of this class can reach, as they are told it."""
         shape = self._made[kind].snapshot
+        told = {name: self._assignments[name] for name in shape.assignments}
         return tuple(
-            (name, str(assignment.service), priority, endpoints, shape.clusters[name].version)
+            (name, str(assignment.service), priority, endpoints, told[name].version)
             for name, assignment in shape.assignments.items()
             if name in shape.clusters
-            for priority, endpoints in sizes(self._assignments[name])
+            for priority, endpoints in sizes(told[name])
         )
 
     def problems(self) -> frozenset[str]:

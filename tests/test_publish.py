@@ -342,3 +342,16 @@ async def test_receipts_and_states_are_rows(published: Published, publisher: Pub
     assert rows == [("rejecting", "LDS: no such filter")]
     sync = published.rows("select type, acked_version, nack from mesh_proxy_sync order by type")
     assert sync == [("CDS", "v1", None), ("LDS", None, "no such filter")]
+
+
+async def test_what_a_proxy_reaches_has_the_version_of_its_load_assignment(
+    published: Published, publisher: Publisher
+) -> None:
+    caller = await publisher.open(peer(BUYING))
+    (assignment,) = caller.world.of(Type.ENDPOINTS).values()
+    async with asyncio.timeout(5):
+        while not (  # noqa: ASYNC110
+            rows := published.rows("select cluster, endpoints, version from mesh_clusters")
+        ):
+            await asyncio.sleep(0.02)
+    assert rows == [("ledger.shop|3306", 1, assignment.version)]
