@@ -20,6 +20,7 @@ from meshfed.catalog.model import (
     Specified,
     TrafficTarget,
 )
+from meshfed.catalog.rows import KINDS
 from meshfed.catalog.view import resolve
 from meshfed.federation.findings import nearest
 from meshfed.federation.settings import (
@@ -31,7 +32,6 @@ from meshfed.federation.settings import (
     only,
 )
 from meshfed.federation.specification.files import Held, Text, held, scan
-from meshfed.federation.specification.smi import KINDS
 from meshfed.providers import hosts
 from meshfed.providers.provider import load
 

@@ -267,7 +267,7 @@ def test_no_metric_has_a_label_that_grows_with_the_mesh() -> None:
         for collector in registry._collector_to_names
         for label in getattr(collector, "_labelnames", ())
     }
-    assert labels <= {"type", "reason", "provider", "of"}
+    assert labels <= {"type", "reason", "provider", "of", "state"}
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ class Reason(StrEnum):
 class Certificates(StrEnum):
     """Whose certificates."""
 
-    AUTHORITY = "authority"
     CONTROL_PLANE = "control-plane"
     WORKLOAD = "workload"
 

@@ -7,6 +7,7 @@ import re2
 from pydantic import AfterValidator, BeforeValidator, Field, StrictInt
 
 from meshfed.catalog.model import LABEL
+from meshfed.federation.fields import label
 
 # Envoy refuses a listener or route table whose regex compiles to more than this
 # (re2.max_program_size.error_level; tried with 1.40), and with it every other route in there.
@@ -17,12 +18,6 @@ METHODS = Literal[
 ]
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name, RFC 9110, section 5.6.2
 QUANTITY = re.compile(r"(\d{1,9})(m?)")
-
-
-def label(text: str) -> str:
-    if not LABEL.fullmatch(text):
-        raise ValueError(f"{text!r} is not a lower-case name (letters, digits, dashes)")
-    return text
 
 
 def dotted_name(text: str) -> str:

@@ -6,15 +6,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from meshfed.catalog.document import Document, Path
-from meshfed.catalog.model import (
-    ObjectName,
-    Policy,
-    Rejected,
-    RouteGroup,
-    TcpRoute,
-    TrafficSplit,
-    TrafficTarget,
-)
+from meshfed.catalog.model import ObjectName, Policy, Rejected
+from meshfed.catalog.rows import KINDS
 from meshfed.federation.findings import findings, nearest, unknown
 from meshfed.federation.specification import objects
 from meshfed.federation.specification.objects import Mistake, Written
@@ -53,12 +46,6 @@ SHAPES: dict[str, dict[str, type[Written]]] = {
 NOT_CARRIED = {
     "UDPRoute": "UDP is not carried by the mesh",
     "TrafficMetrics": "measured, not configured: see /metrics",
-}
-KINDS = {
-    RouteGroup: "HTTPRouteGroup",
-    TcpRoute: "TCPRoute",
-    TrafficTarget: "TrafficTarget",
-    TrafficSplit: "TrafficSplit",
 }
 
 
