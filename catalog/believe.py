@@ -15,6 +15,7 @@ from meshfed.catalog.differences import (
     by_key,
     change,
     difference,
+    placed,
     standings,
     union,
 )
@@ -203,9 +204,9 @@ def _endpoints(writing: Writing, believed: Known, stored: Stored) -> None:
         claims = [claim.endpoint, *(rows.endpoint(row) for row in others.get(key, ()))]
         doubt = believed.doubt if claim.stale else ""
         versions.append(_version(claim, standings(claims)[0], doubt) | {"change": word})
-        writing.tell("endpoint", _told(key), word, believed.provider)
+        writing.tell("endpoint", placed(key), word, believed.provider)
     for key, _ in moved.left:
-        writing.tell("endpoint", _told(key), "left", believed.provider)
+        writing.tell("endpoint", placed(key), "left", believed.provider)
     writing.begin(endpoints, versions)
     if others:
         _reconsider(writing, others, seen)
@@ -241,7 +242,7 @@ def _reconsider(
             word = "conflict" if standing.conflict else "conflict over"
             writing.end(endpoints, [row["id"]])
             writing.begin(endpoints, [_version(claim, standing, row["doubt"])], word)
-            writing.tell("endpoint", _told(key), word, row["provider"])
+            writing.tell("endpoint", placed(key), word, row["provider"])
 
 
 def _version(claim: Claim, standing: Standing, doubt: str) -> dict[str, Any]:
@@ -252,12 +253,6 @@ def _version(claim: Claim, standing: Standing, doubt: str) -> dict[str, Any]:
         "outranked": standing.outranked,
         "conflict": standing.conflict,
     }
-
-
-def _told(key: EndpointKey) -> str:
-    service, port, address, target = key
-    literal = f"[{address}]" if ":" in address else address
-    return f"{service}:{port} at {literal}:{target}"
 
 
 # The scope itself

@@ -44,6 +44,13 @@ def by_key(values: Iterable[V], key: Callable[[V], K]) -> dict[K, V]:
     return kept
 
 
+def placed(key: EndpointKey) -> str:
+    """An endpoint as people read it."""
+    service, port, address, target = key
+    literal = f"[{address}]" if ":" in address else address
+    return f"{service}:{port} at {literal}:{target}"
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """An endpoint as one scope of one provider has it."""

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from meshfed.catalog.database import stamp
 from meshfed.catalog.schema import changes, state
 
-Named = int | datetime  # a revision, or a time
+Named = int | datetime | None  # a revision, a time, or now
 
 FORMS = "a time (14:05, 2026-11-23T14:05, with Z or +01:00), `10m ago`, or a revision"
 CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
@@ -50,6 +50,16 @@ def named(text: str, now: datetime) -> Named:
     return moment
 
 
+def begun(text: str, now: datetime) -> datetime:
+    """Since when: `1h` and `1h ago` are the same; a moment too, but no revision. Raises Unknown."""
+    if LENGTH.fullmatch(text.strip()):
+        return now.astimezone(UTC) - length(text)
+    moment = named(text, now)
+    if not isinstance(moment, datetime):
+        raise Unknown(f"{text!r} is no time: write 10m, 1h30m, 14:05 or 2026-11-23T14:05")
+    return moment
+
+
 def length(text: str) -> timedelta:
     """`1h`, `90m`, `2d`. Raises Unknown."""
     found = LENGTH.fullmatch(text.strip())
@@ -75,9 +85,12 @@ def _latest(clock: re.Match[str], text: str, now: datetime) -> datetime:
 
 def found(connection: Connection, asked: Named) -> Moment:
     """The catalog's word on a moment. Raises Unknown, before the first revision and after now."""
-    now = connection.execute(select(state.c.revision, state.c.horizon, state.c.horizon_at)).one()
+    columns = (state.c.revision, state.c.at, state.c.horizon, state.c.horizon_at)
+    now = connection.execute(select(*columns)).one()
     if not now.revision:
         raise Unknown("the catalog is at its beginning: nothing has happened yet")
+    if asked is None:
+        return Moment(now.revision, now.at)
     if isinstance(asked, int):
         return _of_revision(connection, asked, now.revision, now.horizon, now.horizon_at)
     return _of_time(connection, stamp(asked.timestamp()), now.horizon, now.horizon_at)

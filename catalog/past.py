@@ -33,7 +33,7 @@ from meshfed.catalog.schema import (
     workloads,
 )
 from meshfed.catalog.spread import grant_rows, share_rows
-from meshfed.catalog.views import VIEWS
+from meshfed.catalog.views import FLAGS, VIEWS
 
 T = TypeVar("T")
 Rows = Iterable[Mapping[str, Any]]
@@ -85,11 +85,18 @@ def listing(connection: Connection, view: str, order: str) -> Answer:
     sql = f"select * from ({shown}) as v order by {order}"
     asked = connection.execute(text(sql.replace(":", r"\:")))
     columns = tuple(asked.keys())
-    unkept = {n for n, name in enumerate(columns) if name in UNKEPT.get(view, ())}
-    cells = (
-        tuple(None if n in unkept else cell for n, cell in enumerate(row)) for row in asked.all()
-    )
-    return Answer(columns, tuple(cells))
+    return Answer(columns, tuple(tuple(map(_cell(view), columns, row)) for row in asked.all()))
+
+
+def _cell(view: str) -> Callable[[str, Any], Any]:
+    unkept = UNKEPT.get(view, ())
+
+    def cell(column: str, value: Any) -> Any:
+        if column in unkept:
+            return None
+        return bool(value) if column in FLAGS else value
+
+    return cell
 
 
 @contextmanager

@@ -143,12 +143,16 @@ def service_row(service: Service) -> dict[str, Any]:
 def service(row: Row) -> Service:
     return Service(
         name=service_name(row["service"]),
-        ports=tuple(
-            Port(number, name, Protocol(protocol), target, local)
-            for number, name, protocol, target, local in json.loads(row["ports"])
-        ),
+        ports=ports(row["ports"]),
         vip=row["vip"],
         plaintext=bool(row["plaintext"]),
+    )
+
+
+def ports(text: str) -> tuple[Port, ...]:
+    return tuple(
+        Port(number, name, Protocol(protocol), target, local)
+        for number, name, protocol, target, local in json.loads(text)
     )
 
 

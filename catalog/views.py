@@ -10,6 +10,9 @@ from string import Template
 
 SILENT = 30  # seconds without a word from the replica that serves a proxy
 
+# Columns that are true or false; SQLite has 1 and 0.
+FLAGS = frozenset({"mtls", "plaintext", "stale"})
+
 # What the two databases spell differently.
 SPELT: Mapping[str, Mapping[str, str]] = {
     "sqlite": {

@@ -11,6 +11,7 @@ from meshfed.federation.cli import (
     config,
     explain,
     migrate,
+    past,
     provider,
     proxy,
     reading,
@@ -61,6 +62,8 @@ app.command(rich_help_panel=EXPLAIN)(explain.why)
 app.command(rich_help_panel=EXPLAIN)(explain.plan)
 app.command(rich_help_panel=EXPLAIN)(explain.wait)
 app.command(rich_help_panel=EXPLAIN)(explain.doctor)
+app.command(rich_help_panel=EXPLAIN)(past.history)
+app.command(rich_help_panel=EXPLAIN)(past.diff)
 app.command(rich_help_panel=EXPLAIN)(validate.validate)
 app.command(rich_help_panel=MAINTAIN)(archive.backup)
 app.command(rich_help_panel=MAINTAIN)(archive.restore)

@@ -24,7 +24,6 @@ from meshfed.federation.cli.output import (
 if TYPE_CHECKING:
     from meshfed.catalog.reader import Answer
 
-FLAGS = {"mtls", "plaintext", "stale"}  # SQLite has no booleans; scripts should not see which it is
 BEAT = 0.5  # seconds between two looks at the catalog when watching
 
 
@@ -113,7 +112,9 @@ def as_rows(answer: "Answer") -> list[Row]:
 
 
 def flagged(answer: "Answer") -> "Answer":
-    """The same with true and false where 1 and 0 mean that."""
+    """The same with true and false where 1 and 0 mean that; scripts should not see which it is."""
+    from meshfed.catalog.views import FLAGS
+
     flags = {index for index, column in enumerate(answer.columns) if column in FLAGS}
     rows = (
         tuple(bool(cell) if index in flags else cell for index, cell in enumerate(row))
@@ -167,7 +168,7 @@ def _past(url: str, kind: Kind, at: str, output: Format, *, watch: bool) -> None
         kinds = ", ".join(sorted(KEPT))
         raise Finding(f"no history is kept of {kind}: ask for {kinds}")
     moment, answer = as_it_was(url, f"mesh_{kind}", LISTINGS[kind].key, at)
-    write(listed(flagged(answer), kind, output, terminal_width()))
+    write(listed(answer, kind, output, terminal_width()))
     say(f"as of {moment}" if answer.rows else f"no {kind} at {moment}")
 
 

@@ -87,3 +87,37 @@ def test_a_catalog_without_tables_says_what_makes_them(meshfed: Run, tmp_path: P
     (tmp_path / "meshfed.db").touch()
     ended = meshfed("get", "endpoints", "--at", "1m ago")
     assert ended.lines[0].endswith("run `meshfed migrate` first")
+
+
+def test_history_says_who_came_and_who_went(meshfed: Run, one_leaves: Callable[[], None]) -> None:
+    one_leaves()
+    told = listed(meshfed("history", "bookstore.shop", "-o", "json"))
+    last = [event for event in told if event["what"] == "endpoint"][-1]
+    assert last["object"] == "bookstore.shop:8080 at 10.0.0.2:8080"
+    assert (last["revision"], last["change"], last["cause"]) == (3, "left", "one left")
+    header, *lines = meshfed("history", "bookstore.shop", "--since", "1h").out.splitlines()
+    assert header.split()[:4] == ["AT", "REVISION", "OBJECT", "CHANGE"]
+    assert len(lines) == len(told)
+
+
+def test_history_of_nobody_says_who_was_meant(meshfed: Run, shop: str) -> None:
+    ended = meshfed("history", "bokstore.shop")
+    assert ended.lines == ["nothing is known of bokstore.shop: did you mean bookstore.shop?"]
+    assert ended.code == 1
+
+
+def test_history_of_a_quiet_time_is_empty(meshfed: Run, shop: str) -> None:
+    ended = meshfed("history", "bookstore.shop", "--since", "0s")
+    assert (ended.code, ended.out) == (0, "")
+    assert ended.lines[0].startswith("nothing happened to bookstore.shop since 20")
+
+
+def test_diff_says_what_became_different(meshfed: Run, one_leaves: Callable[[], None]) -> None:
+    one_leaves()
+    ended = meshfed("diff", "--from", 2)
+    assert ended.out.splitlines()[0].split() == ["WHAT", "OBJECT", "CHANGE", "DETAIL"]
+    assert "bookstore.shop at 10.0.0.2:8080  left" in ended.out
+    assert ended.err.startswith("between revision 2, 20")
+    assert meshfed("diff", "--from", 3).err.startswith("nothing differs between revision 3, ")
+    backwards = listed(meshfed("diff", "--from", 3, "--to", 2, "-o", "json"))
+    assert [c["change"] for c in backwards if c["what"] == "endpoint"] == ["joined"]
