@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 RACKDB = Path(__file__).parent / "third_party" / "rackdb"
-CALLER = "127.0.5.1"
+CALLER = "127.0.11.1"
 HOSTS = f"""\
 hosts:
   - {{name: caller, address: {CALLER}, bind: {CALLER}, identity: caller.live}}
