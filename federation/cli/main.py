@@ -17,6 +17,7 @@ from meshfed.federation.cli import (
     reading,
     serve,
     sql,
+    support,
     validate,
 )
 from meshfed.federation.cli.options import EXPLAIN, MAINTAIN, RUN, SEE
@@ -68,6 +69,7 @@ app.command(rich_help_panel=EXPLAIN)(validate.validate)
 app.command(rich_help_panel=MAINTAIN)(archive.backup)
 app.command(rich_help_panel=MAINTAIN)(archive.restore)
 app.add_typer(provider.app, name="provider", rich_help_panel=MAINTAIN)
+app.add_typer(support.app, name="support", rich_help_panel=MAINTAIN)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from meshfed.catalog.database import stamp
-from meshfed.catalog.model import Mesh, ServiceName, Workload
-from meshfed.federation.explain import probes, seen
+from meshfed.catalog.model import Interception, Mesh, ServiceName, Workload
+from meshfed.federation.explain import envoy, probes, seen
 from meshfed.federation.explain.callers import Unknown
 from meshfed.federation.explain.facts import Facts
 from meshfed.federation.explain.seen import Seen
@@ -84,15 +84,26 @@ def why(facts: Facts, url: str, name: str) -> tuple[Step, ...]:
         case workloads:
             steps: list[Step] = []
             for each in workloads:
+                now = stamp(time.time())
                 read = seen.read(url, addresses=each.addresses, workload=each.name)
-                at = stamp(time.time())
-                steps += workload_steps(facts, _tried(facts, read, each.id), each, at)
+                read = replace(_tried(facts, read, each.id), ended=_ended(each, now))
+                steps += workload_steps(facts, read, each, now)
             return tuple(dict.fromkeys(steps))
 
 
 def _tried(facts: Facts, read: Seen, workload: str = "") -> Seen:
     endpoints = [s.endpoint for s in subjects(facts, read, workload=workload)][:MOST_TRIED]
     return replace(read, answers=probes.answering(probes.places(endpoints)))
+
+
+def _ended(workload: Workload, now: str) -> str:
+    """The word of its own Envoy, if that can be asked from here."""
+    if workload.identity is None or workload.interception is Interception.NONE:
+        return ""
+    try:
+        return envoy.ended(workload, now)
+    except envoy.Elsewhere:
+        return ""
 
 
 def _endpoint(facts: Facts, read: Seen, place: Place) -> tuple[Step, ...]:

@@ -32,7 +32,7 @@ class Store:
 
 def database(store: Store) -> Iterator[Step]:
     if store.away:
-        remedy = "is the file there and readable, the server up, `catalog` in the configuration so?"
+        remedy = "put that right, or name the right one: `catalog` in the configuration, --catalog"
         yield failing("database", store.where, store.away, remedy)
         return
     yield ok("database", store.where, "can be read")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import cast
 
@@ -79,6 +80,26 @@ def _secrets(part: Json) -> Iterator[Held]:
             yield Held(Kind.SECRETS, str(each.get("name")), _version(each))
 
 
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """A certificate that an Envoy holds."""
+
+    names: tuple[str, ...]
+    not_after: str  # as in `mesh_certificates`
+
+
+def papers(told: Json) -> tuple[Paper, ...]:
+    """The certificates in /certs that are its own, not those it trusts."""
+    return tuple(
+        Paper(
+            tuple(str(v) for san in _list(each, "subject_alt_names") for v in san.values()),
+            str(each.get("expiration_time")),
+        )
+        for certificate in _list(told, "certificates")
+        for each in _list(certificate, "cert_chain")
+    )
+
+
 def _version(of: Json) -> str:
     return str(of.get("version_info") or "")
 
@@ -111,13 +132,30 @@ class Elsewhere(Exception):
 
 def held(workload: Workload) -> tuple[Held, ...]:
     """What the workload's own Envoy has. Raises Elsewhere."""
+    found = parsed(page(own(workload), "/config_dump?include_eds"))
+    return tuple(each for each in found if (each.kind, each.name) not in OWN)
+
+
+def ended(workload: Workload, now: str) -> str:
+    """When the certificate ended with which it would connect; empty while it is good.
+
+    Raises Elsewhere.
+    """
+    shown = [p for p in papers(page(own(workload), "/certs")) if _is_for_xds(p, workload)]
+    return min((p.not_after for p in shown if p.not_after <= now), default="")
+
+
+def _is_for_xds(paper: Paper, workload: Workload) -> bool:
+    return any(name.startswith(f"{workload.id}.workload.") for name in paper.names)
+
+
+def own(workload: Workload) -> str:
+    """Where the workload's own Envoy shows itself. Raises Elsewhere."""
     where = admin(workload)
-    info = page(where, "/server_info")
-    node = str(_part(info, "node").get("id"))
+    node = str(_part(page(where, "/server_info"), "node").get("id"))
     if node != workload.id:
         raise Elsewhere(f"the Envoy at {where} is another's ({node}): ask on its own machine")
-    found = parsed(page(where, "/config_dump?include_eds"))
-    return tuple(each for each in found if (each.kind, each.name) not in OWN)
+    return where
 
 
 def page(where: str, path: str) -> Json:

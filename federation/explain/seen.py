@@ -106,6 +106,7 @@ class Seen:
     gone: tuple[Gone, ...] = ()
     certificates: tuple[Certified, ...] = ()
     answers: Mapping[tuple[str, int], bool] = field(default_factory=dict)  # who was tried, answers
+    ended: str = ""  # when the certificate ended with which its Envoy would connect
 
 
 def read(url: str, *, service: str = "", addresses: Iterable[str] = (), workload: str = "") -> Seen:

@@ -87,8 +87,11 @@ def provided(scope: Provided) -> Step:
             remedy = f"put it right, or `meshfed provider accept {scope.scope}` if it is true"
             return failing("scope", scope.scope, why, remedy)
         case _:
-            why = f"{told} fails: {scope.reason or scope.doubt}"
-            return failing("scope", scope.scope, why, "put right what it says")
+            why = f"{told} fails: {scope.reason or scope.doubt}; what was known before stays"
+            remedy = "put it right"
+            if scope.doubt:
+                remedy += f", or `meshfed provider accept {scope.scope}` if it is true"
+            return failing("scope", scope.scope, why, remedy)
 
 
 # One endpoint
@@ -279,6 +282,9 @@ def _cure(proxy: Connected, facts: Facts) -> str:
 
 def certified(facts: Facts, seen: Seen, workload: Workload, now: str) -> Iterator[Step]:
     """The certificate it shows to others; one that a control plane keeps for its identity."""
+    if seen.ended:
+        why = f"the certificate with which its Envoy connects ended at {seen.ended}"
+        yield failing("certificate", workload.name, why, f"meshfed proxy bootstrap {workload.name}")
     mine = [c for c in seen.certificates if c.identity == str(workload.identity)]
     if ended := sorted(c.not_after for c in mine if c.not_after <= now):
         why = f"the certificate of {workload.identity} ended at {ended[0]}: its calls fail"

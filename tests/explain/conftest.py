@@ -23,6 +23,7 @@ HOSTS = """\
 services:
   web.live:    {ports: {http: {number: 8080, target: 14101}}}
   both.live:   {ports: {http: {number: 8080, target: 14101}}}
+  lost.live:   {ports: {http: 8080}}
   shop.live:   {ports: {http: 8080}}
   shop-a.live: {ports: {http: {number: 8080, target: 14101}}}
   shop-b.live: {ports: {http: {number: 8080, target: 14101}}}
@@ -42,6 +43,10 @@ hosts:
      address: 127.0.4.1, bind: 127.0.4.1, application: 127.0.4.1}
   - {name: stranger, identity: stranger.live,
      address: 127.0.4.2, bind: 127.0.4.2, application: 127.0.4.2}
+  - {name: late, identity: late.live,
+     address: 127.0.4.3, bind: 127.0.4.3, application: 127.0.4.3}
+  - {name: gone, identity: gone.live, service: lost.live,
+     address: 127.0.5.9, bind: 127.0.5.9, application: 127.0.5.9}
   - {name: server, identity: server.live,
      address: 127.0.5.1, bind: 127.0.5.1, application: 127.0.5.1,
      service: [web.live, both.live, shop-a.live, several.live, ledger.live]}
@@ -100,6 +105,7 @@ ACCESS = (
     # Beside an HTTPRouteGroup a TCPRoute narrows it: one of its own.
     + target("caller", "spare", "HTTPRouteGroup web")
     + target("caller", "bare", "HTTPRouteGroup web")
+    + target("caller", "gone", "HTTPRouteGroup web")
     + target("caller", "server", "TCPRoute open").replace("caller-server", "caller-server-tcp")
 )
 

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def test_what_a_live_envoy_has_is_what_it_should_have(world):
     ended = await world.ask("proxy", "config", "caller", "--diff", "-o", "json")
     assert (ended.code, json.loads(ended.out)) == (0, [])
-    assert "33 resources" in ended.err
+    assert "36 resources" in ended.err
 
 
 async def test_no_key_is_shown_of_a_proxy(world):
@@ -47,8 +47,10 @@ async def test_a_revision_that_nobody_has_committed_is_waited_for_in_vain(world)
 
 async def test_doctor_finds_only_what_a_test_on_one_machine_cannot_avoid(world):
     ended = await world.ask("doctor", "-o", "json")
-    wrong = {step["step"] for step in json.loads(ended.out) if step["state"] == "failing"}
-    assert wrong == {"protected"}, ended.err
+    wrong = [step for step in json.loads(ended.out) if step["state"] == "failing"]
+    assert {step["step"] for step in wrong} == {"protected", "proxy", "host"}, ended.err
+    absent = {step["object"] for step in wrong if step["step"] != "protected"}
+    assert absent == {"gone", "127.0.5.9:15003"}  # a host that nobody started
 
 
 async def test_why_of_an_endpoint_that_is_in_use(world):
