@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from meshfed.catalog import believe, reading, specify, states
+from meshfed.catalog import believe, prune, reading, specify, states
 from meshfed.catalog.bearings import Bearings, bearings
-from meshfed.catalog.database import Away, Database
+from meshfed.catalog.database import Away, Database, stamp
 from meshfed.catalog.follow import Bell, follow
 from meshfed.catalog.model import (
     CertificateState,
@@ -96,6 +96,10 @@ class Catalog:
         """Make this what a source of policies says; what it got wrong changes nothing in force."""
         cause = f"{specified.source} changed"
         return await self._change(lambda w: specify.specify(w, specified), cause)
+
+    async def prune(self, before: float) -> int:
+        """Take away a little of what ended before a time; how many rows, 0 when all is done."""
+        return await self._write(lambda connection: prune.prune(connection, stamp(before)))
 
     # What operators ask
 

@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from meshfed.catalog.model import LABEL
 
 LONGEST = timedelta(hours=87600)  # ten years
-DURATION = re.compile(r"(?=\d)(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
+DURATION = re.compile(r"(?=\d)(?:(\d{1,4})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
 # SPIFFE-ID, section 2.1; with the longest service before it, it must still be a DNS name of 253.
 TRUST_DOMAIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 LONGEST_TRUST_DOMAIN = 114
@@ -60,9 +60,9 @@ class CatalogUrl(str):
 def duration(text: object) -> timedelta:
     found = DURATION.fullmatch(text) if isinstance(text, str) else None
     if not found:
-        raise ValueError(f"{text!r} is not a duration: write 24h, 90m, 30s or 1h30m")
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    length = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+        raise ValueError(f"{text!r} is not a duration: write 30d, 24h, 90m or 1h30m")
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    length = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
     if not timedelta() < length <= LONGEST:
         raise ValueError(f"{text!r} must be more than 0s and at most 87600h (ten years)")
     return length
@@ -124,7 +124,7 @@ def loopback(listen: Address) -> Address:
     return listen
 
 
-PATTERN = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
+PATTERN = r"^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
 Duration = Annotated[
     timedelta,
     PlainValidator(duration, json_schema_input_type=Annotated[str, Field(pattern=PATTERN)]),

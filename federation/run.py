@@ -25,6 +25,7 @@ from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.feed import Feed
 from meshfed.federation.presence import Presence
 from meshfed.federation.propagation import Propagation
+from meshfed.federation.prune import prune
 from meshfed.federation.publish import Publisher, identities
 from meshfed.federation.settings import Mesh, ProviderEntry, Refused, Settings, SpecificationEntry
 from meshfed.federation.sources import Sources
@@ -139,6 +140,7 @@ async def _serve(
                 sources.open(publisher),
                 sources.measure(metrics, control, custody),
                 heed(settings, catalog, presence),
+                prune(catalog, settings.history.retain),
                 admin.serve(api, door),
             )
         ]

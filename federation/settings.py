@@ -105,6 +105,17 @@ class Certificates(Strict):
         return Seal(self.key_file, self.key.get_secret_value())
 
 
+class History(Strict):
+    """What is kept of what was."""
+
+    retain: Duration = Field(
+        default=duration("30d"), description="how long it is kept that something ended"
+    )
+    record_pushes: bool = Field(
+        default=False, description="true: keep which versions each proxy was sent"
+    )
+
+
 class Xds(Strict):
     """The xDS server."""
 
@@ -137,6 +148,7 @@ class Settings(BaseSettings):
     specification: tuple[SpecificationEntry, ...] = Field(
         default=(), description="who may call whom"
     )
+    history: History = Field(default_factory=History)
     certificates: Certificates = Field(default_factory=Certificates)
     xds: Xds = Field(default_factory=Xds)
     admin: Admin = Field(default_factory=Admin)

@@ -178,7 +178,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(file: Path):
     ],
 )
 def test_what_is_no_configuration(file: Path, text: str, line: str):
-    known = "mesh, catalog, providers, specification, certificates, xds, admin"
+    known = "mesh, catalog, providers, specification, history, certificates, xds, admin"
     assert refusals(file, text) == [line.format(file=file, known=known)]
 
 
@@ -189,13 +189,13 @@ def test_a_file_that_is_named_must_be_there(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("24h", 86400), ("30s", 30), ("90m", 5400), ("1h30m", 5400), ("1h1m1s", 3661)],
+    [("30d", 2592000), ("24h", 86400), ("30s", 30), ("90m", 5400), ("1h30m", 5400), ("1h1m1s", 3661)],
 )
 def test_durations(text: str, seconds: int):
     assert duration(text) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "24", 24, "h", "1d", "-1h", "1.5h", "30s1h", "0s", "99999h"])
+@pytest.mark.parametrize("text", ["", "24", 24, "h", "1w", "-1h", "1.5h", "30s1h", "0s", "99999h"])
 def test_what_is_no_duration(text: object):
     with pytest.raises(ValueError, match=r"duration|0s"):
         duration(text)

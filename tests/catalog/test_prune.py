@@ -1,0 +1,128 @@
+"""History is kept as long as it is wanted, and taken away where nobody waits for it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+from meshfed.catalog import past
+from meshfed.catalog.model import Endpoint, Identity, Known, Port, Service, ServiceName, Workload
+from meshfed.catalog.moment import Moment, Unknown
+from meshfed.catalog.store import Catalog
+from meshfed.federation.prune import prune_once
+
+NOON = 1795435200.0  # 2026-11-23T12:00:00Z
+WEB = ServiceName("web", "shop")
+HOST = Workload("store-1", "rack", "rack/a", identity=Identity("store", "shop"))
+
+
+def known(weight: int, count: int = 1) -> Known:
+    endpoints = (
+        Endpoint(WEB, 80, f"10.0.{n >> 8}.{n & 255}", 8080, HOST.id, "rack", "rack/a",
+                 weight=weight, identity=HOST.identity)
+        for n in range(count)
+    )  # fmt: skip
+    services = frozenset({Service(WEB, (Port(80),))})
+    return Known("rack", "rack/a", services, frozenset({HOST}), frozenset(endpoints))
+
+
+async def believe(catalog: Catalog, what: Known) -> None:
+    await catalog.believe(what, kind="hosts", cause="a test")
+
+
+def ask(url: str, sql: str) -> list[tuple[Any, ...]]:
+    engine = create_engine(make_url(url))
+    try:
+        with engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(text(sql))]
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture
+async def lived(url: str) -> AsyncIterator[tuple[Catalog, list[float]]]:
+    """Ten weights in ten minutes; the catalog, and its clock."""
+    clock = [NOON]
+    with closing(Catalog(url, clock=lambda: clock[0])) as catalog:
+        await catalog.configure("shop.example", permissive=True)
+        for weight in range(1, 11):
+            clock[0] = NOON + 60 * weight
+            await believe(catalog, known(weight))
+        yield catalog, clock
+
+
+def weight(url: str, at: float) -> tuple[int, int]:
+    """The revision at a moment, and what the endpoint weighed."""
+
+    def look(connection: Any, moment: Moment) -> tuple[int, int]:
+        answer = past.listing(connection, "mesh_endpoints", "service")
+        return moment.revision, answer.rows[0][answer.columns.index("weight")]
+
+    return past.at(url, datetime.fromtimestamp(at, UTC), look)
+
+
+async def test_what_is_pruned_is_only_what_ended_before(
+    lived: tuple[Catalog, list[float]], url: str
+) -> None:
+    catalog, _ = lived
+    before = NOON + 60 * 5 + 30
+    assert await prune_once(catalog, before) > 0
+    assert await catalog.prune(before) == 0
+    assert ask(url, "select count(*) from endpoints") == [(6,)]
+    for minute in range(6, 11):
+        assert weight(url, NOON + 60 * minute + 1) == (minute + 1, minute)
+    assert weight(url, before) == (6, 5)  # what was in force at the boundary
+    with pytest.raises(Unknown, match="beyond what is kept: history begins with revision 6"):
+        weight(url, before - 1)
+
+
+async def test_revisions_before_the_boundary_are_beyond_what_is_kept(
+    lived: tuple[Catalog, list[float]], url: str
+) -> None:
+    catalog, _ = lived
+    await prune_once(catalog, NOON + 330)
+    assert past.at(url, 6, lambda _, moment: moment.revision) == 6
+    with pytest.raises(Unknown, match="revision 5 is beyond what is kept"):
+        past.at(url, 5, lambda _, moment: moment)
+
+
+async def test_what_stands_stays_however_old_it_is(
+    lived: tuple[Catalog, list[float]], url: str
+) -> None:
+    catalog, _ = lived
+    before = await catalog.read()
+    assert await prune_once(catalog, NOON + 10**6) > 0
+    assert await catalog.read() == before
+    assert weight(url, NOON + 10**6) == (11, 10)
+    assert ask(url,
+               "select what, object from mesh_changes order by object") == [
+        ("mesh", "permissive"), ("mesh", "trust_domain"),
+    ]  # fmt: skip
+    await believe(catalog, known(11))
+    assert weight(url, NOON + 10**6 + 1) == (12, 11)
+
+
+async def test_a_step_is_small(lived: tuple[Catalog, list[float]], url: str) -> None:
+    catalog, clock = lived
+    for weights in (20, 21):
+        clock[0] += 60
+        await believe(catalog, known(weights, 900))
+    clock[0] += 60
+    assert await catalog.prune(clock[0]) == 200
+
+
+async def test_writers_come_in_between(lived: tuple[Catalog, list[float]], url: str) -> None:
+    catalog, clock = lived
+    for weights in (20, 21):
+        await believe(catalog, known(weights, 900))
+    clock[0] += 3600
+    pruning = asyncio.create_task(prune_once(catalog, clock[0]))
+    for weights in (22, 23, 24):
+        await believe(catalog, known(weights))
+    assert not pruning.done()
+    assert await pruning > 1000
