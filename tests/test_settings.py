@@ -189,7 +189,14 @@ def test_a_file_that_is_named_must_be_there(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("30d", 2592000), ("24h", 86400), ("30s", 30), ("90m", 5400), ("1h30m", 5400), ("1h1m1s", 3661)],
+    [
+        ("30d", 2592000),
+        ("24h", 86400),
+        ("30s", 30),
+        ("90m", 5400),
+        ("1h30m", 5400),
+        ("1h1m1s", 3661),
+    ],
 )
 def test_durations(text: str, seconds: int):
     assert duration(text) == timedelta(seconds=seconds)
