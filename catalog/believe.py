@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, and_, delete, insert, select, tuple_, update
 
-from meshfed.catalog import rows
+from meshfed.catalog import pushes, rows
 from meshfed.catalog.differences import (
     Claim,
     Difference,
@@ -179,6 +179,8 @@ def _workloads(writing: Writing, believed: Known, stored: Stored) -> None:
         writing.tell("workload", workload.name, "changed", believed.provider)
     for _, workload in moved.left:
         writing.tell("workload", workload.name, "left", believed.provider)
+    if moved.left:
+        pushes.forget(writing, (key for key, _ in moved.left))
     writing.shape_moved()
 
 

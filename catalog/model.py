@@ -379,6 +379,16 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Pushed:
+    """All that a proxy was sent of one type and still has, once a revision had been sent."""
+
+    proxy: str  # Workload.id
+    type: str  # CDS, EDS, LDS, RDS, SDS
+    revision: int
+    versions: Mapping[str, str]  # by name; empty: rejected, so the one before it is what it has
+
+
+@dataclass(frozen=True, slots=True)
 class ProxyState:
     """One connected proxy, as the replica that serves it sees it."""
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from meshfed.catalog import believe, prune, reading, specify, states
+from meshfed.catalog import believe, prune, pushes, reading, specify, states
 from meshfed.catalog.bearings import Bearings, bearings
 from meshfed.catalog.database import Away, Database, stamp
 from meshfed.catalog.follow import Bell, follow
@@ -18,6 +18,7 @@ from meshfed.catalog.model import (
     Mesh,
     Orders,
     ProxyState,
+    Pushed,
     Receipt,
     Specified,
 )
@@ -134,6 +135,10 @@ class Catalog:
     ) -> None:
         """What a replica knows of its proxies; one that records nothing for 30 s is silent."""
         await self._change(lambda w: states.record(w, replica, evaluated, proxies, gone, receipts))
+
+    async def pushed(self, pushed: Iterable[Pushed]) -> None:
+        """Keep which versions proxies were sent."""
+        await self._change(lambda w: pushes.push(w, pushed))
 
     async def certify(self, rows: Iterable[CertificateState]) -> None:
         await self._change(lambda w: states.certify(w, rows))

@@ -8,7 +8,15 @@ from collections.abc import Iterable, Mapping
 
 import structlog
 
-from meshfed.catalog.model import Changed, Identity, Mesh, ProxyState, ServiceName, Workload
+from meshfed.catalog.model import (
+    Changed,
+    Identity,
+    Mesh,
+    ProxyState,
+    Pushed,
+    ServiceName,
+    Workload,
+)
 from meshfed.catalog.store import Away, Catalog
 from meshfed.catalog.view import Anonymous, ProxyClass
 from meshfed.federation.account import Account
@@ -88,6 +96,7 @@ class Publisher:
         self._wrong: frozenset[str] = frozenset()
         self._committed: dict[int, float] = {}  # revisions that wait for the shape lane,
         self._offered: set[Subscriber] = set()  # and whom the endpoint lane told of them
+        self._pushed: list[Pushed] = []  # what the catalog lacks of what was sent
         self._told = -1  # the revision that the catalog knows to be evaluated here,
         self._alive = 0.0  # and when it was told
 
@@ -245,6 +254,7 @@ class Publisher:
         gone = set(self._mesh.workloads)  # whoever this replica served before it was restarted
         while True:
             try:
+                await self._keep()
                 await self._write(gone)
                 gone = set()
                 await self._certify()
@@ -276,9 +286,17 @@ class Publisher:
                 subscriber.unwritten, subscriber.reached = True, None
             raise
         self._account.written(receipts)
+        self._pushed += [one for s in closed for one in s.unrecorded()]
         self._subscribers = [s for s in self._subscribers if s not in closed]
         self._told, self._alive = self._account.evaluated, time.monotonic()
         self._metrics.connected(len(there))
+
+    async def _keep(self) -> None:
+        """What proxies were sent, where that is recorded; also of those that are gone since."""
+        self._pushed += [one for s in self._subscribers for one in s.unrecorded()]
+        if pushed := tuple(self._pushed):
+            await self._catalog.pushed(pushed)
+            del self._pushed[: len(pushed)]
 
     async def _certify(self) -> None:
         if states := self._custody.unrecorded():

@@ -125,7 +125,8 @@ async def _serve(
         [_feed(entry, settings.base, catalog, presence) for entry in settings.providers],
         [_specifying(each, settings.base, catalog, presence) for each in settings.specification],
     )
-    server = Server(publisher, lambda: _tls(control), metrics.pushed)
+    recording = settings.history.record_pushes
+    server = Server(publisher, lambda: _tls(control), metrics.pushed, recording=recording)
     await server.start(settings.xds.listen)
     log.info("serving", xds=server.port, admin=door.getsockname()[1])
     api = admin.app(Running(sources, publisher, account, presence), registry)

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 import structlog
 
-from meshfed.catalog.model import Identity, Mesh, ProxyState, Receipt, Workload
+from meshfed.catalog.model import Identity, Mesh, ProxyState, Pushed, Receipt, Workload
 from meshfed.catalog.view import ProxyClass
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Reason
@@ -71,6 +72,8 @@ class Subscriber:
         self._owes = [(world.revision, self._since)]  # what it was offered and when, ascending
         self._soon = soon  # seconds before its certificate's end in which it should be renewed
         self._ailment: Ailment | None = None  # when it was last looked at
+        self._sent: dict[str, Mapping[str, str]] = {}  # by type, when pushes are recorded,
+        self._pushed: dict[tuple[str, int], Pushed] = {}  # and what the catalog lacks of it
         self._rejections: dict[str, str] = {}  # type → the proxy's words
         self._moved = asyncio.Event()
         account.owe(world.revision)
@@ -150,6 +153,18 @@ class Subscriber:
         self._account.answered(
             Receipt(self.workload.id, kind, version, sent_at, answered_at, rejected)
         )
+
+    def pushed(self, kind: str, revision: int, versions: Mapping[str, str]) -> None:
+        # A rejected resource is what it was sent before: only the catalog may know that.
+        before = self._sent.get(kind, {})
+        whole = {name: version or before.get(name, "") for name, version in versions.items()}
+        self._sent[kind] = whole
+        self._pushed[kind, revision] = Pushed(self.workload.id, kind, revision, whole)
+
+    def unrecorded(self) -> tuple[Pushed, ...]:
+        """What it was sent, since this was asked last; the last of each revision."""
+        pushed, self._pushed = self._pushed, {}
+        return tuple(pushed.values())
 
     def settled(self, revision: int, at: float) -> None:
         paid = [owed for owed, _ in self._owes if owed <= revision]

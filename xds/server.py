@@ -87,6 +87,9 @@ class Feed(Protocol):
         """The client's answer to one response; times in seconds since the epoch."""
         ...
 
+    # What the client was sent and has, if that is recorded; empty where it rejected the last.
+    def pushed(self, kind: str, revision: int, versions: Mapping[str, str]) -> None: ...
+
     def settled(self, revision: int, at: float) -> None:
         """The client acknowledged everything of this revision."""
         ...
@@ -170,13 +173,12 @@ def parse(message: bytes | object, *, delta: bool) -> Request:
 class Conversation:
     """One open stream: requests in, responses out, until something ends it."""
 
-    def __init__(self, call: Call, feed: Feed, peer: Peer, *, delta: bool, sent: Sent) -> None:
+    def __init__(self, call: Call, feed: Feed, peer: Peer, stream: Stream, sent: Sent) -> None:
         self._call = call
         self._feed = feed
         self._peer = peer
-        self._delta = delta
         self._sent = sent
-        self._stream = Stream(delta)
+        self._stream = stream
         self._settled = self._stream.settled
         self._wake = asyncio.Event()
         self._ending: Ending | None = None
@@ -198,7 +200,7 @@ class Conversation:
     async def _listen(self) -> None:
         while (message := await self._call.read()) is not grpc.aio.EOF:
             try:
-                self._receive(parse(message, delta=self._delta))
+                self._receive(parse(message, delta=self._stream.delta))
             except Malformed as error:
                 self.end(Ending(grpc.StatusCode.INVALID_ARGUMENT, str(error)))
         self.end(BYE)
@@ -260,6 +262,9 @@ class Conversation:
             sent_at, answered_at = epoch + answer.sent_at, epoch + answer.answered_at
             kind = SHORT[Type(answer.kind)]
             self._feed.receipt(kind, answer.version, sent_at, answered_at, answer.rejected)
+        holdings, self._stream.holdings = self._stream.holdings, []
+        for each in holdings:
+            self._feed.pushed(each.type, each.revision, each.versions)
         if self._stream.settled != self._settled:
             self._settled = self._stream.settled
             self._feed.settled(self._settled, time.time())
@@ -268,10 +273,13 @@ class Conversation:
 class Server:
     """Serves `source` to whoever has a certificate of the roots."""
 
-    def __init__(self, source: Source, tls: Callable[[], Tls], sent: Sent) -> None:
+    def __init__(
+        self, source: Source, tls: Callable[[], Tls], sent: Sent, *, recording: bool = False
+    ) -> None:
         self.port = 0  # the one bound, once started
         self._source = source
         self._sent = sent
+        self._recording = recording
         self._conversations: set[Conversation] = set()
         self._draining = False
         self._server = grpc.aio.server(options=OPTIONS)
@@ -338,7 +346,8 @@ class Server:
             return Ending(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except Unready as error:
             return Ending(grpc.StatusCode.UNAVAILABLE, str(error))
-        conversation = Conversation(call, feed, who, delta=delta, sent=self._sent)
+        stream = Stream(delta, recording=self._recording)
+        conversation = Conversation(call, feed, who, stream, self._sent)
         self._conversations.add(conversation)
         if self._draining:  # since it asked to be let in
             conversation.end(DRAINING)

@@ -1,6 +1,6 @@
 """One Envoy's ADS conversation as a state machine, without a socket in sight."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,6 +33,15 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """What the client was sent of one type and still has, after something of it moved."""
+
+    type: str  # CDS, EDS, SDS, LDS, RDS
+    revision: int  # of the world it was sent from
+    versions: Mapping[str, str]  # by name; empty where it rejected the last one
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """All of this revision was sent once the response of this number was."""
 
@@ -57,8 +66,10 @@ class Stream:
     newest world: the latest wins. `now` is any clock that does not jump.
     """
 
-    def __init__(self, delta: bool) -> None:
+    def __init__(self, delta: bool, *, recording: bool = False) -> None:
         self.delta = delta
+        self.holdings: list[Holding] = []  # when recording; whoever reads them empties the list
+        self._recording = recording
         self.settled = -1  # the newest revision of which the client acknowledged everything
         self.receipts: list[Answer] = []  # whoever reads them empties the list
         self._world: World | None = None
@@ -83,7 +94,10 @@ class Stream:
         if subscription is None:
             subscription = Subscription(request.type_url)
             self._subscriptions[request.type_url] = subscription
+        first, held = not subscription.introduced, len(subscription.held)
         self._read(subscription, request, now)
+        if first or len(subscription.held) != held:  # what it brought along, or let go of
+            self._hold(subscription)
         if subscription.current is None:
             self._marks.clear()  # all that was sent is not all that is asked for any more
         rejected = request.error_detail.message if request.HasField("error_detail") else None
@@ -197,11 +211,17 @@ class Stream:
     def _send(self, subscription: Subscription, push: Push, now: float) -> Response:
         self._number += 1
         subscription.send(push, self._number, now)
+        self._hold(subscription)
         write = delta.body if self.delta else sotw.body
         body = write(subscription.kind, push, subscription.version, str(self._number))
         kind = subscription.kind
         short = SHORT[Type(kind)] if kind in SHORT else kind
         return Response(short, len(push.resources), len(push.removed), body)
+
+    def _hold(self, subscription: Subscription) -> None:
+        if self._recording and self._world and subscription.kind in SHORT:
+            kind, versions = SHORT[Type(subscription.kind)], dict(subscription.held)
+            self.holdings.append(Holding(kind, self._world.revision, versions))
 
     def _warm(self, clusters: tuple[Resource, ...]) -> None:
         """A changed cluster warms until a new EDS response comes, and nobody asks for it in delta

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from meshfed.federation.cli.explain import catalog_there, gathered
-from meshfed.federation.cli.options import CatalogUrl, Config, Output
+from meshfed.federation.cli.options import At, CatalogUrl, Config, Output
 from meshfed.federation.cli.output import Finding, Format, rendered, say, terminal_width, write
+from meshfed.federation.cli.past import pushed
 from meshfed.federation.explain.kinds import Kind
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def config(
         bool,
         typer.Option("--diff", help="Only what the live Envoy has otherwise; exit code 1 if any."),
     ] = False,
+    at: At = None,
     output: Output = Format.TABLE,
     catalog: CatalogUrl = None,
     config: Config = None,
@@ -39,7 +41,8 @@ def config(
 
     TYPE is clusters, listeners, routes, endpoints or secrets. What it should have is worked out
     from the catalog; the Envoy is asked where its admin port can be reached from here. Keys are
-    never shown.
+    never shown. With --at: the versions that it had been sent by then, where `serve` has recorded
+    them (`history.record_pushes`).
 
     Example: meshfed proxy config store-1 listeners --diff
     """
@@ -48,6 +51,11 @@ def config(
     from meshfed.federation.explain.config import lines, wanted
 
     url = catalog_there(catalog, config)
+    if at is not None:
+        if diff:
+            raise typer.BadParameter("no Envoy has what is past", param_hint="--diff")
+        pushed(url, name, kind.short if kind else "", at, output)
+        return
     facts = gathered(url)
     try:
         workload = named(name, facts.mesh.workloads.values())

@@ -12,6 +12,7 @@ from meshfed.federation.cli.options import CatalogUrl, Config, Output
 from meshfed.federation.cli.output import (
     Finding,
     Format,
+    Row,
     nearest,
     picked,
     rendered,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 EVENTS = ("at", "revision", "object", "change", "detail", "provider", "cause", "who")
 CHANGES = ("what", "object", "change", "detail")
+PUSHES = ("type", "name", "version", "valid_from_revision", "valid_from")
 
 
 def history(
@@ -114,6 +116,32 @@ def as_it_was(url: str, view: str, order: str, at: str) -> "tuple[Moment, Answer
     existing(url)
     with _known(url):
         return past.at(url, named(at, datetime.now(UTC)), look)
+
+
+def pushed(url: str, name: str, kind: str, at: str, output: Format) -> None:
+    """Which versions a proxy had been sent by a moment; of one type, or of all."""
+    from meshfed.catalog import past, pushes, reading
+    from meshfed.catalog.moment import named
+    from meshfed.federation.bootstrap import Unbootstrappable
+    from meshfed.federation.bootstrap import named as workload_named
+
+    def look(connection: "Connection", moment: "Moment") -> "tuple[Moment, str, list[Row]]":
+        workload = workload_named(name, reading.read(connection).workloads.values())
+        sent = pushes.sent(connection, workload.id, moment.revision)
+        return moment, workload.name, [row for row in sent if kind in ("", row["type"])]
+
+    with _known(url):
+        try:
+            moment, workload, sent = past.at(url, named(at, datetime.now(UTC)), look)
+        except Unbootstrappable as why:
+            raise Finding(why) from why
+    if not sent:
+        raise Finding(
+            f"nothing is recorded of what {workload} was sent by {moment}: it was not connected,"
+            " or `history.record_pushes` was off"
+        )
+    write(rendered(PUSHES, picked(PUSHES, sent), output, terminal_width()))
+    say(f"as of {moment}")
 
 
 @contextmanager

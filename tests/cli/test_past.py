@@ -1,14 +1,18 @@
 """What was is listed as it was, and what may not be known is said in one line."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from meshfed.catalog.database import stamp
+from meshfed.catalog.model import Pushed, Workload
+from meshfed.catalog.store import Catalog
 
 Run = Callable[..., Any]  # how it ended: code, out, err, lines
 
@@ -121,3 +125,22 @@ def test_diff_says_what_became_different(meshfed: Run, one_leaves: Callable[[], 
     assert meshfed("diff", "--from", 3).err.startswith("nothing differs between revision 3, ")
     backwards = listed(meshfed("diff", "--from", 3, "--to", 2, "-o", "json"))
     assert [c["change"] for c in backwards if c["what"] == "endpoint"] == ["joined"]
+
+
+def test_what_was_sent_is_told_where_it_was_recorded(
+    meshfed: Run, shop: str, store: Workload
+) -> None:
+    ended = meshfed("proxy", "config", "store-1", "--at", 2)
+    assert ended.code == 1
+    assert ended.lines[0].startswith("nothing is recorded of what store-1 was sent by revision 2")
+    asyncio.run(send(shop, Pushed(store.id, "CDS", 2, {"web|80": "v1"})))
+    (row,) = listed(meshfed("proxy", "config", "store-1", "clusters", "--at", 2, "-o", "json"))
+    assert (row["type"], row["name"], row["version"]) == ("CDS", "web|80", "v1")
+    assert meshfed("proxy", "config", "store-1", "routes", "--at", 2).code == 1
+    assert meshfed("proxy", "config", "nobody", "--at", 2).code == 1
+    assert meshfed("proxy", "config", "store-1", "--at", 2, "--diff").code == 2
+
+
+async def send(url: str, pushed: Pushed) -> None:
+    with closing(Catalog(url)) as catalog:
+        await catalog.pushed([pushed])
