@@ -5,7 +5,8 @@ Written by `python -m meshfed.catalog.dictionary > docs/sql.md`; a test keeps th
 
 from collections.abc import Iterator
 
-from meshfed.catalog.views import VIEWS, View
+from meshfed.catalog.spelling import View
+from meshfed.catalog.views import VIEWS
 
 OPENING = """\
 # Asking the catalog
@@ -22,19 +23,30 @@ psql "$CATALOG" -c "select * from mesh_endpoints"
 On Postgres, `grant meshfed_reader to SOMEBODY` gives a person the same right: to read the views and
 nothing else.
 
-Times are ISO-8601 text in UTC, so they compare as text. Yes and no is `true` and `false`: write
-`where not mtls`. Lists are joined by `, `. Empty or null is unknown, or none. A revision is the
-number of a change of the catalog; it only grows. Other tables than these views are meshfed's own
-and change without notice.
+Times are ISO-8601 text in UTC, so they compare as text. An hour ago is
+`strftime('%Y-%m-%dT%H:%M:%SZ', 'now', '-1 hour')` for SQLite and
+`to_char(now() at time zone 'UTC' - interval '1 hour', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')` for Postgres.
+
+Yes and no is `true` and `false`: write `where not mtls`. Lists are joined by `, `. Empty or null is
+unknown, or none. A revision is the number of a change of the catalog; it only grows. What was is
+kept for `history.retain`, 30 days: see [configuration.md](configuration.md). Other tables than
+these views are meshfed's own and change without notice.
 """
 
 # Each is run by a test, on both databases: a line that asks, and the SQL that answers.
 ASKED = """\
-Which endpoints of a service are on one platform?
+Which endpoints of a service are on Azure?
 select address, port, zone, health from mesh_endpoints
-where service = 'bookstore.shop' and platform = 'host'
+where service = 'bookstore.shop' and platform = 'azure'
 
-Who may call a service, and by which policy?
+Which services are on more than one platform?
+select service, platforms, endpoints from mesh_services where platforms like '%, %'
+
+How many endpoints of each service are in each zone?
+select service, region, zone, count(*) as endpoints from mesh_endpoints
+group by service, region, zone order by service, region, zone
+
+Who may call a service, and why?
 select source_identity, port, methods, path, policy from mesh_access
 where destination_service = 'bookstore.shop'
 
@@ -59,18 +71,42 @@ select address, port, health from mesh_endpoint_history
 where service = 'bookstore.shop' and valid_from <= '2026-11-23T14:05:00.000Z'
   and (valid_to is null or valid_to > '2026-11-23T14:05:00.000Z')
 
-What changed since a moment, and who said so?
-select at, what, object, change, provider, who, cause from mesh_changes
-where at >= '2026-11-23T12:00:00.000Z' order by revision
+What became of one endpoint, from its first day on?
+select valid_from, valid_to, change, weight, health, cause from mesh_endpoint_history
+where address = '10.0.0.1' order by valid_from_revision
 
-Which proxies have not acknowledged everything?
+What changed in the last hour, and which provider said so?
+select at, what, object, change, provider, cause from mesh_changes
+where at >= '2026-11-23T11:00:00Z' order by revision
+
+Who asked for a change by hand?
+select at, who, what, object, change from mesh_changes where who <> '' order by revision
+
+Which endpoints came and went most often?
+select service, address, count(*) as versions from mesh_endpoint_history
+group by service, address order by versions desc, address limit 10
+
+How did a provider fare at 14:05?
+select scope, state, doubt, reason from mesh_provider_history
+where provider = 'rack' and valid_from <= '2026-11-23T14:05:00.000Z'
+  and (valid_to is null or valid_to > '2026-11-23T14:05:00.000Z')
+
+When was a policy changed, and what did it say before?
+select valid_from, valid_to, change, document from mesh_policy_history
+where kind = 'TrafficTarget' and namespace = 'shop' and name = 'http' order by valid_from_revision
+
+Which proxies have not acknowledged the last change?
 select workload, state, reason from mesh_proxies where state <> 'synced'
+
+Where does each proxy's traffic go?
+select p.workload, c.service, c.endpoints from mesh_clusters c
+join mesh_proxies p on p.proxy = c.proxy order by p.workload, c.service
 
 Which configuration was rejected by an Envoy, and in which words?
 select p.workload, s.type, s.nack from mesh_proxy_sync s
 join mesh_proxies p on p.proxy = s.proxy where s.nack is not null
 
-Which certificates end before a day?
+Which certificates end this week?
 select identity, service, not_after from mesh_certificates
 where state <> 'retired' and not_after < '2026-12-01'
 

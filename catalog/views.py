@@ -4,64 +4,11 @@ Removing or renaming a column breaks somebody's query: it is a breaking change. 
 text in UTC, lists are joined by ", ", and what is unknown is null or empty.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from string import Template
-
-SILENT = 30  # seconds without a word from the replica that serves a proxy
+from meshfed.catalog.histories import HISTORIES
+from meshfed.catalog.spelling import SILENT, listed, lived, since, view
 
 # Columns that are true or false; SQLite has 1 and 0.
 FLAGS = frozenset({"mtls", "plaintext", "stale"})
-
-# What the two databases spell differently.
-SPELT: Mapping[str, Mapping[str, str]] = {
-    "sqlite": {
-        "list": "group_concat",
-        "name": "substr(s.service, 1, instr(s.service, '.') - 1)",
-        "namespace": "substr(s.service, instr(s.service, '.') + 1)",
-        "age": "cast((julianday('now') - julianday(s.last_good)) * 86400 as integer)",
-        "silent": f"strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-{SILENT} seconds')",
-    },
-    "postgresql": {
-        "list": "string_agg",
-        "name": "split_part(s.service, '.', 1)",
-        "namespace": "split_part(s.service, '.', 2)",
-        "age": "cast(trunc(extract(epoch from clock_timestamp()"
-        " - cast(s.last_good as timestamptz))) as integer)",
-        "silent": "to_char((clock_timestamp() at time zone 'UTC')"
-        f" - interval '{SILENT} seconds', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')",
-    },
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    name: str
-    sql: str
-    comment: str
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    name: str
-    comment: str
-    columns: tuple[Column, ...]
-    source: str
-
-    def select(self, dialect: str) -> str:
-        columns = ",\n  ".join(f"{column.sql} as {column.name}" for column in self.columns)
-        return Template(f"select\n  {columns}\nfrom {self.source}").substitute(SPELT[dialect])
-
-
-def view(name: str, comment: str, source: str, *columns: tuple[str, str, str]) -> View:
-    return View(name, comment, tuple(Column(*column) for column in columns), source)
-
-
-def listed(what: str, source: str) -> str:
-    """The different values of something, in order, as one text."""
-    values = f"select distinct {what} as value from {source} order by 1"
-    return f"coalesce((select $list(value, ', ') from ({values}) as listed), '')"
-
 
 STANDING = "endpoints e where e.valid_to_revision is null and not e.outranked"
 OF_SERVICE = f"{STANDING} and e.service = s.service"
@@ -121,15 +68,6 @@ ENDPOINT = (
     ("mtls", "(e.interception <> 'none')", "Whether callers reach it by mutual TLS"),
     ("stale", "e.stale", "Whether it is kept though its provider did not show it lately"),
 )
-SINCE = (
-    ("since", "{}.valid_from", "When it became as it is now"),
-    ("revision", "{}.valid_from_revision", "The revision that made it so"),
-)
-
-
-def since(table: str) -> tuple[tuple[str, str, str], ...]:
-    return tuple((name, sql.format(table), comment) for name, sql, comment in SINCE)
-
 
 VIEWS = (
     view(
@@ -174,13 +112,7 @@ VIEWS = (
         ("doubt", "e.doubt", "Why it was kept, where it was stale"),
         ("conflict", "e.conflict", "Who else claimed this endpoint"),
         *since("e"),
-        ("valid_from_revision", "e.valid_from_revision", "The first revision it was so"),
-        ("valid_from", "e.valid_from", "When that was"),
-        ("valid_to_revision", "e.valid_to_revision", "The revision that ended it; null: none yet"),
-        ("valid_to", "e.valid_to", "When that was"),
-        ("change", "e.change || case when e.ended = '' then '' else ', ' || e.ended end",
-         "How this version began (joined, health lost, …), and `left` where nothing followed it"),
-        ("cause", "e.cause", "What brought it about"),
+        *lived("e"),
     ),
     view(
         "mesh_workloads",
@@ -341,4 +273,5 @@ VIEWS = (
         ("who", "h.who", "The person who asked for it"),
         ("cause", "h.cause", "What brought it about"),
     ),
+    *HISTORIES,
 )  # fmt: skip

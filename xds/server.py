@@ -164,6 +164,7 @@ def names(pem: bytes) -> tuple[tuple[str, ...], tuple[str, ...], float | None]:
 def parse(message: bytes | object, *, delta: bool) -> Request:
     """Raises Malformed."""
     kind = discovery_pb2.DeltaDiscoveryRequest if delta else discovery_pb2.DiscoveryRequest
+    assert isinstance(message, bytes)  # the end of the stream is seen before
     try:
         return kind.FromString(message)
     except DecodeError as error:

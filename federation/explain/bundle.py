@@ -73,6 +73,8 @@ def row(view: str, content: Mapping[str, object]) -> dict[str, object]:
     if view == "mesh_access" and told.get("headers"):
         names = (part.partition(":")[0] for part in str(told["headers"]).split(", "))
         told["headers"] = ", ".join(f"{name}: {REDACTED}" for name in names)
+    if view == "mesh_policy_history" and told["kind"] == "HTTPRouteGroup":
+        told["document"] = REDACTED
     return told
 
 

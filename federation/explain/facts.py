@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from meshfed.catalog.bearings import Bearings, Connected
 from meshfed.catalog.model import Interception, Mesh, Workload
+from meshfed.catalog.spelling import SILENT
 from meshfed.catalog.store import Catalog
 from meshfed.catalog.view import Resolved, resolve
-from meshfed.catalog.views import SILENT
 
 
 @dataclass(frozen=True, slots=True)

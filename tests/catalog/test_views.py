@@ -1,13 +1,17 @@
 """The views say what ARCHITECTURE.md section 7 promises, alike on both databases and on paper."""
 
 import asyncio
+import re
 import shutil
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
-from meshfed.catalog.dictionary import QUESTIONS, dictionary
+from meshfed.catalog.dictionary import OPENING, QUESTIONS, dictionary
 from meshfed.catalog.model import (
     Backend,
     CertificateState,
@@ -18,6 +22,7 @@ from meshfed.catalog.model import (
     Interception,
     Known,
     ObjectName,
+    Platform,
     Port,
     Protocol,
     ProxyState,
@@ -35,6 +40,7 @@ from meshfed.catalog.model import (
 )
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog
+from meshfed.catalog.viewing import READER
 from meshfed.catalog.views import VIEWS
 
 ROOT = Path(__file__).parents[2]
@@ -80,10 +86,14 @@ async def open_shop(url: str) -> None:
         stale=frozenset({gone.key}),
     )  # fmt: skip
     other = endpoint("10.0.0.1", provider="vms", scope="vms/a")
+    cloud = endpoint("10.1.0.1", provider="vms", scope="vms/a", platform=Platform.AZURE)
     await catalog.configure("shop.example", permissive=False)
     await catalog.believe(rack, kind="hosts", cause="hosts.yaml changed")
     await catalog.believe(
-        Known("vms", "vms/a", endpoints=frozenset({other})), kind="hosts", cause="", who="ann"
+        Known("vms", "vms/a", endpoints=frozenset({other, cloud})),
+        kind="hosts",
+        cause="",
+        who="ann",
     )
     await catalog.specify(SPECIFIED)
     proxy = ProxyState(HOST.id, STORE, "store-1", NOON, "rejecting", "LDS: no", "1.40.0", 3,
@@ -159,6 +169,15 @@ PROMISED["mesh_endpoint_history"] = (
 )
 
 
+LIVED = "valid_from_revision valid_from valid_to_revision valid_to change cause"
+PROMISED |= {
+    "mesh_service_history": f"service ports vip plaintext {LIVED}",
+    "mesh_workload_history": f"name platform provider scope resource_id identity addresses {LIVED}",
+    "mesh_policy_history": f"kind namespace name source state field reason document {LIVED}",
+    "mesh_provider_history": "provider type scope state doubt reason valid_from valid_to cause",
+}
+
+
 @pytest.mark.parametrize("view", PROMISED)
 def test_a_view_has_exactly_the_promised_columns(shop: str, view: str) -> None:
     assert query(shop, f"select * from {view}").columns == tuple(PROMISED[view].split())
@@ -172,7 +191,17 @@ SAYS = [
     pytest.param(
         "select service, ports, protocol, platforms, endpoints, healthy, identities from"
         " mesh_services",
-        [("bookstore.shop", "80/http, 5432/sql", "http, tcp", "host", 3, 2, "bookstore.shop")],
+        [
+            (
+                "bookstore.shop",
+                "80/http, 5432/sql",
+                "http, tcp",
+                "azure, host",
+                4,
+                3,
+                "bookstore.shop",
+            )
+        ],
         id="services count their endpoints and list their ports",
     ),
     pytest.param(
@@ -180,6 +209,7 @@ SAYS = [
         [
             ("10.0.0.1:15003", True, False, "vms claims it too"),
             ("10.0.0.3:15003", True, True, ""),
+            ("10.1.0.1:15003", True, False, ""),
             ("[fd00::2]:8080", False, False, ""),
         ],
         id="endpoints say what callers dial, and whether that is mutual TLS",
@@ -230,14 +260,49 @@ SAYS = [
         [
             ("files:policy", "specification", "good", 0, "", False),
             ("rack", "hosts", "doubted", 3, "1 of 3 vanished", True),
-            ("vms", "hosts", "good", 1, "", False),
+            ("vms", "hosts", "good", 2, "", False),
         ],
         id="providers say how they fare",
     ),
     pytest.param(
         "select change, who from mesh_changes where provider = 'vms' and what = 'endpoint'",
-        [("joined", "ann")],
+        [("joined", "ann"), ("joined", "ann")],
         id="changes say who asked",
+    ),
+    pytest.param(
+        "select service, ports, vip, plaintext, valid_from_revision, valid_to, change from"
+        " mesh_service_history",
+        [
+            (
+                "bookstore.shop",
+                '[[80, "http", "http", null, null], [5432, "sql", "tcp", null, null]]',
+                "",
+                False,
+                2,
+                None,
+                "joined",
+            )
+        ],
+        id="services have a history, with their ports",
+    ),
+    pytest.param(
+        "select name, provider, scope, identity, change, cause from mesh_workload_history",
+        [("store-1", "rack", "rack/a", "bookstore.shop", "joined", "hosts.yaml changed")],
+        id="workloads have one",
+    ),
+    pytest.param(
+        "select name, state, change, document from mesh_policy_history where kind = 'TCPRoute'",
+        [("sql", "accepted", "joined", "[5432, 9999]")],
+        id="policies have one, with what they said",
+    ),
+    pytest.param(
+        "select provider, state, doubt, reason, valid_to from mesh_provider_history order by 1",
+        [
+            ("files:policy", "good", "", "", None),
+            ("rack", "doubted", "1 of 3 vanished", "", None),
+            ("vms", "good", "", "", None),
+        ],
+        id="and providers, with their doubts",
     ),
 ]
 
@@ -250,6 +315,41 @@ def test_what_the_views_say(shop: str, sql: str, rows: list[tuple[object, ...]])
 @pytest.mark.parametrize(("question", "sql"), QUESTIONS, ids=[q for q, _ in QUESTIONS])
 def test_every_question_of_the_dictionary_is_answered(shop: str, question: str, sql: str) -> None:
     assert query(shop, sql).rows
+
+
+def plainly(url: str, sql: str) -> int:
+    """How many rows the database's own program answers; on Postgres as the reader."""
+    if url.startswith("sqlite"):
+        command = ["sqlite3", "-readonly", url.removeprefix("sqlite:///"), sql]
+    else:
+        address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        command = ["psql", "-qAtX", address, "-c", f"set role {READER}", "-c", sql]
+        if not shutil.which("psql"):
+            with psycopg.connect(address) as connection:
+                connection.execute(f"set role {READER}")
+                return len(connection.execute(sql.encode()).fetchall())
+    if not shutil.which(command[0]):
+        pytest.skip("the sqlite3 program is not installed")
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    assert ran.returncode == 0, ran.stderr
+    return len(ran.stdout.splitlines())
+
+
+@pytest.mark.parametrize(("question", "sql"), QUESTIONS, ids=[q for q, _ in QUESTIONS])
+def test_plain_programs_answer_every_question(shop: str, question: str, sql: str) -> None:
+    assert plainly(shop, sql) == len(query(shop, sql).rows)
+
+
+HOUR = {"sqlite": "SQLite", "postgresql+psycopg": "Postgres"}
+
+
+def test_an_hour_ago_is_as_the_page_says(shop: str) -> None:
+    name = HOUR[make_url(shop).drivername]
+    told = re.search(rf"`([^`]+)` for {name}", OPENING)
+    assert told
+    ((then,),) = query(shop, f"select {told[1]}").rows
+    ago = datetime.now(UTC) - datetime.fromisoformat(str(then))
+    assert timedelta(minutes=59) < ago < timedelta(minutes=61)
 
 
 @pytest.mark.skipif(not shutil.which("sqlite3"), reason="the sqlite3 program is not installed")
