@@ -6,12 +6,14 @@ import os
 import platform
 import sys
 import tempfile
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from figures import Figure, shown, told
+from history import Growth, history
 from inside import inside
 from propagation import propagation
 from rich.box import SIMPLE_HEAD
@@ -27,11 +29,11 @@ class Format(StrEnum):
     JSON = "json"
 
 
-async def measured(proxies: int, times: int) -> list[Figure]:
+async def measured(proxies: int, times: int) -> tuple[list[Figure], Growth]:
     with tempfile.TemporaryDirectory(prefix="meshfed-bench-") as name:
         parts = await inside(Path(name), times)
         whole = await propagation(Path(name), proxies, times)
-        return [*whole, *parts]
+        return [*whole, *parts], await history(f"sqlite:///{name}/history.db")
 
 
 def machine() -> str:
@@ -64,19 +66,19 @@ def bench(
     progress = Console(stderr=True)
     with progress.status(f"measuring on {machine()}; about half a minute"):
         try:
-            figures = asyncio.run(measured(proxies, times))
+            figures, growth = asyncio.run(measured(proxies, times))
         except* Broken as broken:
             print(*broken.exceptions, sep="\n", file=sys.stderr)
             raise typer.Exit(1) from None
     if output is Format.JSON:
+        said = [told(each) for each in figures]
         print(
-            json.dumps(
-                {"machine": machine(), "figures": [told(each) for each in figures]}, indent=2
-            )
+            json.dumps({"machine": machine(), "figures": said, "history": asdict(growth)}, indent=2)
         )
     else:
         console = Console()
         console.print(table(figures))
+        console.print(str(growth), highlight=False, soft_wrap=True)
         console.print(machine(), style="dim")
 
 
