@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 
 from meshfed.catalog import viewing
 from meshfed.catalog.database import Database
+from meshfed.catalog.reader import query
 from meshfed.catalog.schema import Newer, _alembic, metadata, migrate, pending
 from meshfed.catalog.views import VIEWS
 
@@ -111,3 +112,19 @@ def test_a_migration_that_fails_leaves_nothing(empty: str, monkeypatch: pytest.M
             migrate(empty)
     assert on(empty, objects) == set()
     assert migrate(empty)
+
+
+def test_how_providers_stand_is_known_from_the_migration_on(empty: str) -> None:
+    def first_release(connection: Connection) -> None:
+        with _alembic(connection) as (config, _):
+            command.upgrade(config, "0001")
+        said = "insert into scopes (provider, scope, type, state, doubt) values "
+        connection.execute(text(said + "('rack', 'rack/a', 'hosts', 'doubted', 'gone')"))
+        connection.execute(text("insert into orders (provider, paused) values ('rack', true)"))
+        at = "2026-11-23T12:00:00.000Z"
+        connection.execute(text(f"update state set revision = 7, at = '{at}'".replace(":", r"\:")))
+
+    on(empty, first_release)
+    migrate(empty)
+    asked = "select state, doubt, valid_from, valid_to from mesh_provider_history"
+    assert query(empty, asked).rows == (("paused", "gone", "2026-11-23T12:00:00.000Z", None),)

@@ -6,7 +6,9 @@ from itertools import count
 from random import Random
 from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
 from meshfed.catalog import past, reading
 from meshfed.catalog.model import (
@@ -30,9 +32,10 @@ from meshfed.catalog.model import (
     TrafficTarget,
     Workload,
 )
-from meshfed.catalog.moment import Moment
+from meshfed.catalog.moment import Moment, Unknown
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog
+from meshfed.catalog.viewing import READER
 
 NOON = 1795435200.0  # 2026-11-23T12:00:00Z
 WEB, OLD = ServiceName("web", "shop"), ServiceName("old", "shop")
@@ -179,3 +182,20 @@ async def check(url: str, seed: int, steps: int) -> None:
         by_revision = shown(url, mesh.revision)[1]
         told = VIEWS.keys() - {"mesh_providers"}  # their troubles come between revisions
         assert {v: by_revision[v] for v in told} == {v: seen[v] for v in told}
+
+
+def test_who_may_read_the_views_alone_is_told_what_to_ask(postgres_url: str) -> None:
+    address = make_url(postgres_url)
+    with psycopg.connect(
+        address.set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True
+    ) as admin:
+        admin.execute("drop role if exists auditor")
+        admin.execute(f"create role auditor login password 'audit' in role {READER}")
+        try:
+            theirs = address.set(username="auditor", password="audit").render_as_string(
+                hide_password=False
+            )
+            with pytest.raises(Unknown, match="with the views alone, ask mesh_endpoint_history"):
+                past.at(theirs, 1, lambda _, moment: moment)
+        finally:
+            admin.execute("drop role auditor")

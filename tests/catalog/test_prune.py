@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,8 @@ from sqlalchemy.engine import make_url
 from meshfed.catalog import past
 from meshfed.catalog.model import Endpoint, Identity, Known, Port, Service, ServiceName, Workload
 from meshfed.catalog.moment import Moment, Unknown
-from meshfed.catalog.store import Catalog
-from meshfed.federation.prune import prune_once
+from meshfed.catalog.store import Catalog, migrate
+from meshfed.federation.prune import prune, prune_once
 
 NOON = 1795435200.0  # 2026-11-23T12:00:00Z
 WEB = ServiceName("web", "shop")
@@ -105,6 +106,24 @@ async def test_what_stands_stays_however_old_it_is(
     ]  # fmt: skip
     await believe(catalog, known(11))
     assert weight(url, NOON + 10**6 + 1) == (12, 11)
+
+
+async def test_a_catalog_that_is_away_is_pruned_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshfed.federation.prune.EVERY", 0.001)
+    file = tmp_path / "late.db"
+    with closing(Catalog(f"sqlite:///{file}")) as catalog:
+        pruning = asyncio.create_task(prune(catalog, timedelta(0)))
+        await asyncio.sleep(0.02)  # tables that are not there are a catalog that is away
+        await asyncio.to_thread(migrate, f"sqlite:///{file}")
+        await catalog.configure("shop.example", permissive=False)
+        for weights in range(1, 4):
+            await believe(catalog, known(weights))
+        async with asyncio.timeout(10):
+            while len(ask(f"sqlite:///{file}", "select id from endpoints")) > 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        pruning.cancel()
 
 
 async def test_a_step_is_small(lived: tuple[Catalog, list[float]], url: str) -> None:
