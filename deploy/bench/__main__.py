@@ -38,7 +38,9 @@ async def measured(proxies: int, times: int) -> tuple[list[Figure], Growth]:
 
 def machine() -> str:
     python = f"Python {platform.python_version()}"
-    return f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, {python}"
+    # Others' work on the same cores is in every figure.
+    busy = f"load {os.getloadavg()[0]:.1f} before"
+    return f"{os.cpu_count()} cores, {busy}, {platform.system()} {platform.release()}, {python}"
 
 
 def table(figures: list[Figure]) -> Table:
@@ -63,8 +65,8 @@ def bench(
     Example: make bench ARGS="--proxies 300 -o json"
     """
     configure()
-    progress = Console(stderr=True)
-    with progress.status(f"measuring on {machine()}; about half a minute"):
+    progress, where = Console(stderr=True), machine()
+    with progress.status(f"measuring on {where}; about a minute"):
         try:
             figures, growth = asyncio.run(measured(proxies, times))
         except* Broken as broken:
@@ -72,14 +74,12 @@ def bench(
             raise typer.Exit(1) from None
     if output is Format.JSON:
         said = [told(each) for each in figures]
-        print(
-            json.dumps({"machine": machine(), "figures": said, "history": asdict(growth)}, indent=2)
-        )
+        print(json.dumps({"machine": where, "figures": said, "history": asdict(growth)}, indent=2))
     else:
         console = Console()
         console.print(table(figures))
         console.print(str(growth), highlight=False, soft_wrap=True)
-        console.print(machine(), style="dim")
+        console.print(where, style="dim")
 
 
 if __name__ == "__main__":
