@@ -355,3 +355,25 @@ async def test_what_a_proxy_reaches_has_the_version_of_its_load_assignment(
         ):
             await asyncio.sleep(0.02)
     assert rows == [("ledger.shop|3306", 1, assignment.version)]
+
+
+async def test_a_proxy_that_owes_for_long_is_named_and_begun_again(
+    published: Published, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshfed.federation.care.LATE", 0.05)
+    monkeypatch.setattr("meshfed.federation.publish.GLANCE", 0.01)
+    subscriber = await publisher.open(peer(BUYING))
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tending = tasks.create_task(publisher._tend())
+        await subscriber.changed()
+        tending.cancel()
+    assert subscriber.ended.startswith("begin again: behind: has not acknowledged revision")
+    assert subscriber.state().state == "behind"
+
+
+async def test_a_certificate_near_its_end_is_a_state(publisher: Publisher) -> None:
+    ends = datetime.now(UTC) + timedelta(days=3)
+    subscriber = await publisher.open(peer(BUYING, not_after=ends.timestamp()))
+    state = subscriber.state()
+    assert state.state == "expiring"
+    assert "run `meshfed proxy bootstrap`" in state.reason

@@ -91,13 +91,21 @@ def migrated(url: str) -> None:
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """Turns a database that is away, or another version's, into a Finding."""
+    """Turns a database that is away, another version's, or closed to this role, into a Finding."""
+    from sqlalchemy.exc import ProgrammingError
+
     from meshfed.catalog.store import Away, Newer
 
     try:
         yield
     except (Away, Newer) as why:
         raise Finding(why) from why
+    except ProgrammingError as error:
+        told = str(error.orig).partition("\n")[0]
+        if "permission denied" not in told:
+            raise
+        remedy = "it needs the tables behind the views: ask as the role that `serve` has"
+        raise Finding(f"{told}: {remedy}") from error
 
 
 @asynccontextmanager

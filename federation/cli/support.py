@@ -46,14 +46,15 @@ def bundle(
 
 def _steps(settings: "Settings", url: str) -> "list[Step]":
     """What doctor finds; a catalog that cannot be read is one of its findings."""
-    from meshfed.catalog.store import Away
+    from meshfed.federation.cli.source import reachable
     from meshfed.federation.explain.examine import examined
     from meshfed.federation.explain.step import failing
 
     try:
-        return list(examined(settings, url))
-    except Away as away:
-        return [failing("database", "catalog", str(away))]
+        with reachable():
+            return list(examined(settings, url))
+    except Finding as finding:
+        return [failing("database", "catalog", str(finding))]
 
 
 def _write(file: Path, data: bytes) -> None:

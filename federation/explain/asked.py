@@ -84,10 +84,10 @@ def why(facts: Facts, url: str, name: str) -> tuple[Step, ...]:
         case workloads:
             steps: list[Step] = []
             for each in workloads:
-                now = stamp(time.time())
+                now = time.time()
                 read = seen.read(url, addresses=each.addresses, workload=each.name)
                 read = replace(_tried(facts, read, each.id), ended=_ended(each, now))
-                steps += workload_steps(facts, read, each, now)
+                steps += workload_steps(facts, read, each, stamp(now))
             return tuple(dict.fromkeys(steps))
 
 
@@ -96,7 +96,7 @@ def _tried(facts: Facts, read: Seen, workload: str = "") -> Seen:
     return replace(read, answers=probes.answering(probes.places(endpoints)))
 
 
-def _ended(workload: Workload, now: str) -> str:
+def _ended(workload: Workload, now: float) -> str:
     """The word of its own Envoy, if that can be asked from here."""
     if workload.identity is None or workload.interception is Interception.NONE:
         return ""

@@ -15,6 +15,7 @@ SKEW = 5.0  # seconds that clocks may differ: histories and ages are wrong by as
 BACKDATED = 300.0  # seconds by which certificates begin before they are made
 ROOT_SOON = 90 * 86400.0  # seconds before its end in which a root should be replaced
 DISK = 0.05  # of a disk that should be free
+LISTED = 10  # failures of one kind
 
 Place = tuple[str, int]
 
@@ -115,7 +116,7 @@ def certificates(
     moment = _said(now)
     every = tuple(held)
     ended = [each for each in every if each.not_after <= moment]
-    for each in ended[:10]:
+    for each in ended[:LISTED]:
         why = f"ended at {each.not_after}, and no newer one was issued: its calls fail"
         remedy = "see `certificates not issued` in the log of `meshfed serve`"
         yield failing("certificate", each.identity, why, remedy)
@@ -180,15 +181,24 @@ def applications(
             bare[exposed(e)] = None
         if answers.get(reached_at(e)) is False:
             unreached.setdefault(reached_at(e), []).append(str(e.service))
-    yield from bare
-    for (host, port), services in unreached.items():
+    yield from few(tuple(bare), "protected")
+    yield from few(tuple(_unreached(unreached)), "host")
+    if tried and not (bare or unreached):
+        yield ok("host", counted(tried, "port"), "sidecars answer, applications behind them")
+
+
+def few(steps: tuple[Step, ...], about: str) -> Iterator[Step]:
+    """The first ones, and how many more there are: after ten it is one cause, not a hundred."""
+    yield from steps[:LISTED]
+    if len(steps) > LISTED:
+        yield failing(about, counted(len(steps) - LISTED, "other"), "are like those before")
+
+
+def _unreached(places: Mapping[Place, list[str]]) -> Iterator[Step]:
+    for (host, port), services in places.items():
         why = f"does not answer from this machine: {some(sorted(set(services)))}"
         remedy = "is the host up, its sidecar running, and the port open in firewalls?"
         yield failing("host", f"{host}:{port}", why, remedy)
-    if tried and not (bare or unreached):
-        yield ok(
-            "host", counted(tried, "port"), "sidecars answer, and applications only behind them"
-        )
 
 
 def proxies(facts: Facts) -> Iterator[Step]:
@@ -199,17 +209,19 @@ def proxies(facts: Facts) -> Iterator[Step]:
     absent = [
         facts.mesh.workloads[id_].name for id_ in trouble if id_ not in connected and id_ in serving
     ]
-    for id_, why in trouble.items():
-        if id_ in connected:
-            proxy = connected[id_]
-            step = warning if proxy.state == "expiring" else failing
-            yield step("proxy", proxy.workload, f"its proxy {why}", f"meshfed why {proxy.workload}")
+    unwell = [(connected[id_], why) for id_, why in trouble.items() if id_ in connected]
+    for proxy, why in unwell[:LISTED]:
+        step = warning if proxy.state == "expiring" else failing
+        yield step("proxy", proxy.workload, f"its proxy {why}", f"meshfed why {proxy.workload}")
+    if len(unwell) > LISTED:
+        more = counted(len(unwell) - LISTED, "other")
+        yield failing("proxy", more, "are not well either", "meshfed get proxies")
     if absent:
         why = "has endpoints, and no proxy connected"
         if len(absent) > 1:
             why = f"{len(absent)} workloads have endpoints, and no proxy connected"
         yield failing("proxy", some(absent), why, f"meshfed why {absent[0]}")
-    well = len(connected) - sum(id_ in connected for id_ in trouble)
+    well = len(connected) - len(unwell)
     if well or not (trouble or absent):
         yield ok("proxy", counted(well, "proxy"), "connected and well")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import cast
 
+from meshfed.catalog.database import seconds
 from meshfed.catalog.model import Workload
 from meshfed.federation.bootstrap import admin
 from meshfed.federation.explain.config import Held, member
@@ -85,7 +86,7 @@ class Paper:
     """A certificate that an Envoy holds."""
 
     names: tuple[str, ...]
-    not_after: str  # as in `mesh_certificates`
+    not_after: str  # in UTC, to the second
 
 
 def papers(told: Json) -> tuple[Paper, ...]:
@@ -136,13 +137,13 @@ def held(workload: Workload) -> tuple[Held, ...]:
     return tuple(each for each in found if (each.kind, each.name) not in OWN)
 
 
-def ended(workload: Workload, now: str) -> str:
+def ended(workload: Workload, now: float) -> str:
     """When the certificate ended with which it would connect; empty while it is good.
 
     Raises Elsewhere.
     """
     shown = [p for p in papers(page(own(workload), "/certs")) if _is_for_xds(p, workload)]
-    return min((p.not_after for p in shown if p.not_after <= now), default="")
+    return min((p.not_after for p in shown if seconds(p.not_after) <= now), default="")
 
 
 def _is_for_xds(paper: Paper, workload: Workload) -> bool:

@@ -9,7 +9,7 @@ from meshfed.catalog.model import Mesh, ObjectName, Policy, Specified, Workload
 from meshfed.catalog.reach import Assignment
 from meshfed.catalog.rows import KINDS
 from meshfed.catalog.splits import Split
-from meshfed.catalog.view import Anonymous, ProxyClass, Resolved, proxy_class, resolve, view
+from meshfed.catalog.view import Anonymous, ProxyClass, Resolved, View, proxy_class, resolve, view
 from meshfed.federation.explain.path import condition
 from meshfed.xds.endpoints import load_assignment
 from meshfed.xds.resource import SHORT, Resources, Type
@@ -201,9 +201,12 @@ def _radius(
     classes: dict[ProxyClass, list[Workload]] = {}
     for kind, workload in _classes(before, resolved):
         classes.setdefault(kind, []).append(workload)
-    told = Told(before, resolved), Told(after, resolved_after)
+    told = Told(before), Told(after)
     for kind in sorted(classes, key=lambda kind: (str(kind.identity), kind.serves)):
-        old, new = (each.to(kind) for each in told)
+        seen = view(before, kind, resolved), view(after, kind, resolved_after)
+        if seen[0] == seen[1]:
+            continue  # most classes: what is made of equal views is equal
+        old, new = (each.to(shown) for each, shown in zip(told, seen, strict=True))
         moved = {type_.short: _moved(old[type_], new[type_]) for type_ in SHORT}
         change = ", ".join(f"{name} {words}" for name, words in moved.items() if words)
         if change:
@@ -227,11 +230,10 @@ class Told:
     """What a mesh tells: names and versions of resources, by type."""
 
     mesh: Mesh
-    resolved: Resolved
     assignments: dict[str, str] = field(default_factory=dict)  # many classes share each
 
-    def to(self, kind: ProxyClass) -> dict[Type, Mapping[str, str]]:
-        shape = snapshot(view(self.mesh, kind, self.resolved))
+    def to(self, seen: View) -> dict[Type, Mapping[str, str]]:
+        shape = snapshot(seen)
         return {
             Type.CLUSTER: _versions(shape.clusters),
             Type.ENDPOINTS: {

@@ -1,9 +1,13 @@
 """Where replicas, proxies and the files of policies stand, and whether one may write."""
 
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
+import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
 from meshfed.catalog.bearings import unwritable
 from meshfed.catalog.model import (
@@ -17,6 +21,7 @@ from meshfed.catalog.model import (
     Workload,
 )
 from meshfed.catalog.store import Catalog
+from meshfed.federation.cli.main import main
 
 NOW = 1_800_000_000.0
 STORE = Workload("store-1", "rack", "rack/hosts.yaml", identity=Identity("store", "shop"))
@@ -85,3 +90,27 @@ async def test_whether_one_may_write_is_tried_without_a_trace(catalog: Catalog, 
 def test_a_standby_cannot_be_written(postgres_url: str) -> None:
     readonly = f"{postgres_url}&options=-c%20default_transaction_read_only%3Don"
     assert "read-only transaction" in unwritable(readonly)
+
+
+@pytest.fixture
+def reader(postgres_url: str) -> Iterator[str]:
+    """The catalog as somebody who may only read the views."""
+    owner = make_url(postgres_url)
+    name = f"reader_{os.getpid()}"
+    with psycopg.connect(
+        owner.set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True
+    ) as admin:
+        admin.execute(f"create role {name} login")
+        admin.execute(f"grant meshfed_reader to {name}")
+        yield owner.set(username=name).render_as_string(hide_password=False)
+        admin.execute(f"drop role {name}")
+
+
+@pytest.mark.parametrize("asked", ["why store.shop", "path a.shop b.shop", "wait", "doctor"])
+def test_a_role_that_may_only_read_the_views_is_told_so(
+    reader: str, asked: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*asked.split(), "--catalog", reader])
+    assert ended.value.code == 1
+    assert "ask as the role that `serve` has" in capsys.readouterr().err

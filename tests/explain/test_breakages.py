@@ -153,7 +153,7 @@ async def heard(world, question: str) -> None:
 # With a catalog that nobody serves
 
 
-def host(name: str, provider: str = "rack", address: str = "10.0.0.1", who: str = "web") -> Known:
+def host(name: str, provider: str = "rack", address: str = "127.0.6.1", who: str = "web") -> Known:
     scope = f"{provider}/hosts.yaml"
     identity = Identity(who, "shop")
     workload = Workload(name, provider, scope, identity=identity, addresses=(address,))
@@ -282,8 +282,8 @@ BREAKAGES = [
                  "web-1", "no DNS server is configured", id="DNS down"),
     pytest.param(stuck, ["wait --timeout 1s"],
                  "stranger", "has not acknowledged revision", id="stuck proxy"),
-    pytest.param(seeded(two_claims), ["why 10.0.0.1"],
-                 "10.0.0.1:8080", "stock claims it too, as thief.shop", id="conflicting address"),
+    pytest.param(seeded(two_claims), ["why 127.0.6.1"],
+                 "127.0.6.1:8080", "stock claims it too, as thief.shop", id="conflicting address"),
     pytest.param(nothing, ["why lost.live"],
                  "127.0.5.9:15003", "does not answer from this machine", id="unreachable host"),
     pytest.param(nothing, ["doctor"],
