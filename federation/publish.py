@@ -173,9 +173,10 @@ class Publisher:
         ):
             self._committed[revision] = self._catalog.committed_at(revision) or now
         before, self._mesh = self._mesh, mesh
-        self._offered |= self._offer(self._worlds.endpoints_changed(mesh, changed.endpoints))
+        moved = self._worlds.endpoints_changed(mesh, changed.endpoints)
         if changed.shape or redialled(before, mesh, changed.endpoints):
             self._reshape.set()
+        self._offered |= self._offer(moved)
         if not self._reshape.is_set():
             self._evaluated()
 
@@ -236,7 +237,9 @@ class Publisher:
         self._wrong = wrong
 
     def _world(self, kind: ProxyClass) -> World:
-        return World(self._mesh.revision, self._worlds.of(kind).resources)
+        # What the shape lane has yet to do belongs to a revision too: until then nobody has it.
+        revision = self._account.evaluated if self._reshape.is_set() else self._mesh.revision
+        return World(revision, self._worlds.of(kind).resources)
 
     def _evaluated(self) -> None:
         committed, self._committed = self._committed, {}

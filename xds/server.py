@@ -180,7 +180,7 @@ class Conversation:
         self._peer = peer
         self._sent = sent
         self._stream = stream
-        self._settled = self._stream.settled
+        self._settlements = self._stream.settlements
         self._wake = asyncio.Event()
         self._ending: Ending | None = None
 
@@ -266,9 +266,9 @@ class Conversation:
         holdings, self._stream.holdings = self._stream.holdings, []
         for each in holdings:
             self._feed.pushed(each.type, each.revision, each.versions)
-        if self._stream.settled != self._settled:
-            self._settled = self._stream.settled
-            self._feed.settled(self._settled, time.time())
+        if self._stream.settlements != self._settlements:
+            self._settlements = self._stream.settlements
+            self._feed.settled(self._stream.settled, time.time())
 
 
 class Server:

@@ -71,11 +71,13 @@ class Stream:
         self.holdings: list[Holding] = []  # when recording; whoever reads them empties the list
         self._recording = recording
         self.settled = -1  # the newest revision of which the client acknowledged everything
+        self.settlements = 0  # how often that was found out; two worlds may have one revision
         self.receipts: list[Answer] = []  # whoever reads them empties the list
         self._world: World | None = None
         self._subscriptions: dict[str, Subscription] = {}
         self._number = 0
         self._marks: list[Mark] = []
+        self._marked: World | None = None  # the last that has one
         self._deadline: float | None = None
         self._resumed: float | None = None  # when a client came back with clusters of an old stream
 
@@ -99,13 +101,15 @@ class Stream:
         if first or len(subscription.held) != held:  # what it brought along, or let go of
             self._hold(subscription)
         if subscription.current is None:
-            self._marks.clear()  # all that was sent is not all that is asked for any more
+            # All that was sent is not all that is asked for any more.
+            self._marks, self._marked = [], None
         rejected = request.error_detail.message if request.HasField("error_detail") else None
         answer = subscription.answer(request.response_nonce, rejected, now)
         if answer is None:
             return
         if answer.rejected:
             self._marks = [mark for mark in self._marks if mark.number < answer.oldest]
+            self._marked = None
         if answer.kind in SHORT:
             self.receipts.append(answer)
         self._settle()
@@ -234,10 +238,13 @@ class Stream:
         subscriptions = self._subscriptions.values()
         done = all(s.current is self._resources(s.kind) for s in subscriptions)
         refused = any(s.standing(self._resources(s.kind)) for s in subscriptions)
-        if self._world is None or not self._subscriptions or not done or refused:
+        if self._world is None or self._world is self._marked:
+            return
+        if not self._subscriptions or not done or refused:
             return
         # The oldest is the next to settle, and the newest is what matters after it.
         self._marks[1:] = [Mark(self._world.revision, self._number)]
+        self._marked = self._world
         self._settle()
 
     def _settle(self) -> None:
@@ -247,3 +254,4 @@ class Stream:
         oldest = min(waiting, default=self._number + 1)
         while self._marks and self._marks[0].number < oldest:
             self.settled = max(self.settled, self._marks.pop(0).revision)
+            self.settlements += 1
