@@ -210,14 +210,11 @@ def test_weights_of_v1alpha1_are_quantities(weights: tuple[str, str], ratios: tu
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["bookstore", "bookstore.shop", "bookstore.shop.svc", "bookstore.shop.svc.cluster.local"],
+    "rest", ["", ".shop", ".shop.svc", ".shop.svc.cluster.local"], ids=lambda rest: rest or "short"
 )
-def test_a_service_may_be_named_in_full(name: str):
-    assert split(f"[{{service: {name}, weight: 1}}]", service=name) == TrafficSplit(
-        IT,
-        ServiceName("bookstore", "shop"),
-        (Backend(ServiceName("bookstore", "shop"), 1),),
+def test_a_service_may_be_named_in_full(rest: str):
+    assert split(f"[{{service: v1{rest}, weight: 1}}]", service=f"bookstore{rest}") == TrafficSplit(
+        IT, ServiceName("bookstore", "shop"), (Backend(ServiceName("v1", "shop"), 1),)
     )
 
 

@@ -149,6 +149,8 @@ def _first_line(file: Path) -> str:
 
 def _write_whole(file: Path, data: bytes) -> None:
     """All of it or nothing, for the owner only: last week's backup outlives a full disk."""
+    if not file.name or file.is_dir():
+        raise Finding(f"{file}: a folder: name the file to write")
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -74,6 +75,9 @@ app.add_typer(support.app, name="support", rich_help_panel=MAINTAIN)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """0 when all is well, 1 for a finding or a refused input, 2 for usage, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what a user typed may be no text at all
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(arguments, prog_name="meshfed")
     except Finding as finding:

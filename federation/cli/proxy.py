@@ -114,8 +114,8 @@ def bootstrap(
 ) -> None:
     """Write key, certificate and configuration for one workload's Envoy.
 
-    Run it where the control plane's key is, then copy the folder; run again, it renews the
-    certificate, and a running Envoy takes it up by itself.
+    Run it where the control plane's key is, then copy the folder to the same place on the
+    workload's machine. Run again, it renews the certificate, and a running Envoy takes it up.
 
     Example: meshfed proxy bootstrap store-1 --out /etc/meshfed/proxy
     """

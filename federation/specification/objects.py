@@ -323,6 +323,9 @@ def split(
     for n, each in enumerate(services):
         if each in services[:n]:
             raise Mistake((*at, n, "service"), f"{each} stands here twice: add the weights up")
+        if each == service:
+            why = f"{each} cannot be divided among itself: give the root a name of its own"
+            raise Mistake((*at, n, "service"), why)
     if len(backends) > MAX_BACKENDS:
         raise Mistake(at, f"{len(backends)} backends, {MAX_BACKENDS} at most")
     total = sum(backend.weight for backend in backends)
