@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -75,17 +74,27 @@ app.add_typer(support.app, name="support", rich_help_panel=MAINTAIN)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """0 when all is well, 1 for a finding or a refused input, 2 for usage, 130 for Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # what a user typed may be no text at all
-            stream.reconfigure(errors="backslashreplace")
+    given = sys.argv[1:] if arguments is None else arguments
+    if not all(map(_is_text, given)):
+        say("an argument is not UTF-8 text")
+        sys.exit(2)
     try:
-        app(arguments, prog_name="meshfed")
+        app(given, prog_name="meshfed")
     except Finding as finding:
         say(str(finding))
         sys.exit(1)
     except OSError as error:  # a file that cannot be read, a full disk
         say(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
         sys.exit(1)
+
+
+def _is_text(argument: str) -> bool:
+    """A shell passes any bytes; those that are no text cannot be looked up, or printed."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

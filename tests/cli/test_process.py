@@ -44,6 +44,11 @@ def test_files_are_checked_together_and_each_mistake_is_a_line(
     assert all(line.startswith("hosts.yaml:3: ") for line in wrong.lines)
 
 
+def test_an_argument_that_is_no_text_is_one_line(meshfed: Run) -> None:
+    ended = meshfed("why", b"\xff\xfe".decode(errors="surrogateescape"))
+    assert (ended.code, ended.lines) == (2, ["an argument is not UTF-8 text"])
+
+
 def test_a_pipe_is_checked(meshfed: Run) -> None:
     ended = meshfed("validate", "-", stdin="mesh: {trust_domian: shop.example}\n")
     assert ended.code == 1
