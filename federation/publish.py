@@ -237,9 +237,7 @@ class Publisher:
         self._wrong = wrong
 
     def _world(self, kind: ProxyClass) -> World:
-        # What the shape lane has yet to do belongs to a revision too: until then nobody has it.
-        revision = self._account.evaluated if self._reshape.is_set() else self._mesh.revision
-        return World(revision, self._worlds.of(kind).resources)
+        return World(self._mesh.revision, self._worlds.of(kind).resources)
 
     def _evaluated(self) -> None:
         committed, self._committed = self._committed, {}

@@ -19,9 +19,7 @@ DAY = 86_400.0
         pytest.param(Pulse(None, "", None), None, id="nothing owed"),
         pytest.param(Pulse((7, NOON - 29), "", None), None, id="owing for 29 s is being busy"),
         pytest.param(Pulse((7, NOON - 31), "", None), "behind", id="owing for 31 s"),
-        pytest.param(
-            Pulse((7, NOON - 31), "LDS: no", None), "rejecting", id="rejecting is worse"
-        ),
+        pytest.param(Pulse((7, NOON - 31), "LDS: no", None), "rejecting", id="rejecting is worse"),
         pytest.param(Pulse(None, "", NOON + 13 * DAY), "expiring", id="a certificate near its end"),
         pytest.param(Pulse(None, "", NOON + 15 * DAY), None, id="a certificate with weeks to go"),
     ],
