@@ -161,9 +161,8 @@ async def lived(url: str, seed: int, steps: int) -> dict[float, tuple[Seen, Mesh
     return seen
 
 
-@pytest.mark.parametrize("seed", range(3))
-async def test_every_moment_is_answered_as_it_was(url: str, seed: int) -> None:
-    await check(url, seed, 12)
+async def test_every_moment_is_answered_as_it_was(url: str) -> None:
+    await check(url, seed=0, steps=12)
 
 
 @pytest.mark.soak
