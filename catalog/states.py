@@ -27,6 +27,7 @@ from meshfed.catalog.standing import all_stood, condition, stood
 from meshfed.catalog.writing import Writing
 
 AT_ONCE = 400  # proxies in one question
+UNOBSERVED = ("specification", "registered")  # types of what no provider looks at
 
 
 class UnknownScope(ValueError):
@@ -99,7 +100,7 @@ def accept(writing: Writing, scope: str, who: str) -> None:
 
 def _known(connection: Connection, what: str, name: str) -> str:
     """The provider of a scope or provider that has been heard of. Raises UnknownScope."""
-    there = select(scopes.c.provider, scopes.c[what]).where(scopes.c.type != "specification")
+    there = select(scopes.c.provider, scopes.c[what]).where(scopes.c.type.not_in(UNOBSERVED))
     found: dict[str, str] = {named: provider for provider, named in connection.execute(there)}
     if name not in found:
         raise UnknownScope(

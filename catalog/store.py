@@ -2,31 +2,45 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from meshfed.catalog import believe, prune, pushes, reading, specify, states
+from meshfed.catalog import believe, prune, pushes, reading, register, specify, states
 from meshfed.catalog.bearings import Bearings, bearings
 from meshfed.catalog.database import Away, Database, stamp
 from meshfed.catalog.follow import Bell, follow
 from meshfed.catalog.model import (
     CertificateState,
     Changed,
+    Endpoint,
     Known,
     Mesh,
     Orders,
     ProxyState,
     Pushed,
     Receipt,
+    Service,
+    ServiceName,
     Specified,
+    Workload,
 )
+from meshfed.catalog.register import Taken, Unregistered
 from meshfed.catalog.schema import Newer, migrate, pending
 from meshfed.catalog.states import UnknownScope
 from meshfed.catalog.writing import Writing
 
-__all__ = ["Away", "Catalog", "Newer", "UnknownScope", "migrate", "pending"]
+__all__ = [
+    "Away",
+    "Catalog",
+    "Newer",
+    "Taken",
+    "UnknownScope",
+    "Unregistered",
+    "migrate",
+    "pending",
+]
 
 T = TypeVar("T")
 
@@ -101,6 +115,24 @@ class Catalog:
     async def prune(self, before: float) -> int:
         """Take away a little of what ended before a time; how many rows, 0 when all is done."""
         return await self._write(lambda connection: prune.prune(connection, stamp(before)))
+
+    # What people register
+
+    async def register(self, name: str, known: Known, who: str) -> int | None:
+        """Make this what is registered as `name`; None when it was so already. Raises Taken."""
+        return await self._change(lambda w: register.register(w, name, known), "registered", who)
+
+    async def deregister(self, name: str, who: str) -> int | None:
+        """Take what was registered as `name` away. Raises Unregistered."""
+        return await self._change(lambda w: register.deregister(w, name), "deregistered", who)
+
+    async def registered(self) -> tuple[tuple[Workload, frozenset[Endpoint]], ...]:
+        """All workloads that are registered and what they serve, by name."""
+        return await self._ask(register.registered)
+
+    async def declared(self, names: Iterable[ServiceName]) -> Mapping[ServiceName, Service]:
+        """Those of these services that the mesh has."""
+        return await self._ask(lambda connection: register.declared(connection, names))
 
     # What operators ask
 

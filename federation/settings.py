@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 PREFIX = "MESHFED_"
 KEY = "MESHFED_KEY"  # the sealing key itself, which stands in no file
 FOUND = (Path("meshfed.yaml"), Path("/etc/meshfed/meshfed.yaml"))
+REGISTERED = "registered"  # the provider of what people register by hand
 NO_FILE = Document("no file", {}, {})
 
 
@@ -223,6 +224,9 @@ def _clashes(settings: Settings) -> Iterator[Finding]:
     for n, name in enumerate(names):
         if name in names[:n]:
             yield ("providers", n, "name"), f"{name!r} is another provider's already"
+        if name == REGISTERED:
+            why = f"{name!r} is what `meshfed register` makes known: choose another"
+            yield ("providers", n, "name"), why
     sources = [entry.source for entry in settings.specification]
     for n, source in enumerate(sources):
         if source in sources[:n]:

@@ -81,7 +81,7 @@ def _identity(text: object) -> Identity:
     return Identity.parse(str(text))
 
 
-def _port(value: object) -> int | str:
+def port_ref(value: object) -> int | str:
     if isinstance(value, str) and re.fullmatch(LABEL, value) and not value.isdigit():
         return value
     if type(value) is int and 1 <= value <= 65535:
@@ -89,7 +89,7 @@ def _port(value: object) -> int | str:
     raise ValueError(f"{value!r} is neither a port number (1-65535) nor the name of a port")
 
 
-def _several(value: object) -> object:
+def several(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
@@ -104,13 +104,13 @@ HostName = Annotated[str, Field(pattern=rf"^{NAME}$")]
 Network = Annotated[str, Field(pattern=r"^[-._A-Za-z0-9]{0,63}$")]
 HostAddress = Annotated[str, PlainValidator(reachable, json_schema_input_type=str)]
 Literally = Annotated[str, PlainValidator(literal, json_schema_input_type=str)]
-PortRef = Annotated[int | str, PlainValidator(_port, json_schema_input_type=Number | PortName)]
+PortRef = Annotated[int | str, PlainValidator(port_ref, json_schema_input_type=Number | PortName)]
 Place = Annotated[Locality, PlainValidator(_locality, json_schema_input_type=str)]
 ServicePattern = Annotated[str, Field(pattern=rf"^{LABEL}\.{LABEL}$")]
 ServiceRef = Annotated[ServiceName, PlainValidator(_service, json_schema_input_type=ServicePattern)]
 ServiceRefs = Annotated[
     tuple[ServiceRef, ...],
-    BeforeValidator(_several, json_schema_input_type=ServiceRef | list[ServiceRef]),
+    BeforeValidator(several, json_schema_input_type=ServiceRef | list[ServiceRef]),
 ]
 AccountPattern = Annotated[str, Field(pattern=rf"^{LABEL}(\.{LABEL})+$")]
 Account = Annotated[Identity, PlainValidator(_identity, json_schema_input_type=AccountPattern)]

@@ -10,6 +10,7 @@ from meshfed.catalog.document import Unreadable
 from meshfed.catalog.model import (
     Endpoint,
     Evidence,
+    Identity,
     Interception,
     Observation,
     Platform,
@@ -246,9 +247,7 @@ def _placed(
             continue
         try:
             serves = tuple(s for name in host.service for s in _serves(host, name, services))
-            if host.identity is None and host.interception is not Interception.NONE:
-                why = f"missing: interception {host.interception} needs one; or say `none` there"
-                raise Wrong("identity", why)
+            known_as(host.identity, host.interception)
             if host.port is not None and not host.service:
                 raise Wrong("port", "a port of what? name the service, or take the port away")
         except Wrong as wrong:
@@ -267,6 +266,13 @@ class Wrong(Exception):
         self.field, self.why = field, why
 
 
+def known_as(identity: Identity | None, interception: Interception) -> None:
+    """Whoever has a sidecar is somebody. Raises Wrong."""
+    if identity is None and interception is not Interception.NONE:
+        why = f"missing: interception {interception} needs one; or say `none` there"
+        raise Wrong("identity", why)
+
+
 def _serves(
     host: HostEntry, name: ServiceName, services: Mapping[ServiceName, Service]
 ) -> tuple[tuple[ServiceName, int, int], ...]:
@@ -276,16 +282,20 @@ def _serves(
             return ((name, host.port, host.port),)
         missing = f"{host.port!r} is the name of none" if host.port else "missing"
         raise Wrong("port", f"{missing}: {name} is not under `services`, so give a number")
-    ports = services[name].ports
-    if host.port is not None:
-        by_target = [p for p in ports if host.port == p.target]
-        ports = tuple(by_target or [p for p in ports if host.port in (p.number, p.name)])[:1]
-    if not ports:
-        known = ", ".join(
-            f"{port.name} {port.target or port.number}" for port in services[name].ports
-        )
-        raise Wrong("port", f"{host.port!r} is no port of {name}, which has {known}")
+    ports = asked(services[name], host.port)
     return tuple((name, port.number, port.target or port.number) for port in ports)
+
+
+def asked(service: Service, port: int | str | None) -> tuple[Port, ...]:
+    """The ports of a service that one target, number or name means; all, if none. Raises Wrong."""
+    ports = service.ports
+    if port is not None:
+        by_target = [p for p in ports if port == p.target]
+        ports = tuple(by_target or [p for p in ports if port in (p.number, p.name)])[:1]
+    if not ports:
+        known = ", ".join(f"{p.name} {p.target or p.number}" for p in service.ports)
+        raise Wrong("port", f"{port!r} is no port of {service.name}, which has {known}")
+    return ports
 
 
 def _declared(
@@ -338,8 +348,12 @@ def _taken(placed: Placed, endpoint: Endpoint, where: str) -> Rejected:
     return replace(placed.unresolved, why=why)
 
 
+def everywhere(addresses: tuple[str, ...]) -> str:
+    """Where a sidecar listens that is called at these."""
+    return "::" if addresses and all(":" in address for address in addresses) else "0.0.0.0"
+
+
 def _workload(host: HostEntry, addresses: tuple[str, ...], provider: str, scope: str) -> Workload:
-    everywhere = "::" if addresses and all(":" in address for address in addresses) else "0.0.0.0"
     return Workload(
         host.name,
         provider,
@@ -348,7 +362,7 @@ def _workload(host: HostEntry, addresses: tuple[str, ...], provider: str, scope:
         host.identity,
         addresses,
         host.interception,
-        host.bind or everywhere,
+        host.bind or everywhere(addresses),
         host.application,
         host.network,
         host.locality,

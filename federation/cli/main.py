@@ -15,12 +15,13 @@ from meshfed.federation.cli import (
     provider,
     proxy,
     reading,
+    register,
     serve,
     sql,
     support,
     validate,
 )
-from meshfed.federation.cli.options import EXPLAIN, MAINTAIN, RUN, SEE
+from meshfed.federation.cli.options import EXPLAIN, MAINTAIN, REGISTER, RUN, SEE
 from meshfed.federation.cli.output import Finding, say
 
 app = typer.Typer(
@@ -66,6 +67,8 @@ app.command(rich_help_panel=EXPLAIN)(explain.doctor)
 app.command(rich_help_panel=EXPLAIN)(past.history)
 app.command(rich_help_panel=EXPLAIN)(past.diff)
 app.command(rich_help_panel=EXPLAIN)(validate.validate)
+app.command(rich_help_panel=REGISTER)(register.register)
+app.command(rich_help_panel=REGISTER)(register.deregister)
 app.command(rich_help_panel=MAINTAIN)(archive.backup)
 app.command(rich_help_panel=MAINTAIN)(archive.restore)
 app.add_typer(provider.app, name="provider", rich_help_panel=MAINTAIN)

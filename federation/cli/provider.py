@@ -1,11 +1,11 @@
 """`meshfed provider`: what an operator tells the guardrail."""
 
 import asyncio
-from getpass import getuser
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meshfed.federation.cli.caller import caller
 from meshfed.federation.cli.options import CatalogUrl, Config
 from meshfed.federation.cli.output import Finding, say
 
@@ -31,7 +31,7 @@ def accept(
 
     Example: meshfed provider accept rack/hosts.yaml
     """
-    _tell(lambda known: known.accept(scope, getuser()), catalog, config)
+    _tell(lambda known: known.accept(scope, caller()), catalog, config)
     say(f"{scope}: the next observation is believed as it stands")
 
 
@@ -41,7 +41,7 @@ def pause(name: Name, catalog: CatalogUrl = None, config: Config = None) -> None
 
     Example: meshfed provider pause rack
     """
-    _tell(lambda known: known.pause(name, getuser()), catalog, config)
+    _tell(lambda known: known.pause(name, caller()), catalog, config)
     say(f"{name}: paused; `meshfed provider resume {name}` ends it")
 
 
@@ -51,7 +51,7 @@ def resume(name: Name, catalog: CatalogUrl = None, config: Config = None) -> Non
 
     Example: meshfed provider resume rack
     """
-    _tell(lambda known: known.resume(name, getuser()), catalog, config)
+    _tell(lambda known: known.resume(name, caller()), catalog, config)
     say(f"{name}: resumed")
 
 

@@ -175,7 +175,7 @@ def test_every_help_shows_an_example_of_the_command(name: str, command: TyperCom
 def test_help_has_the_groups_in_their_order(meshfed: Run) -> None:
     said = meshfed("--help").out
     found = [group for group in GROUPS if f"─ {group} ─" in said]
-    assert found == ["Run", "See", "Explain", "Maintain"]
+    assert found == ["Run", "See", "Explain", "Register", "Maintain"]
     assert [said.index(f"─ {group} ─") for group in found] == sorted(
         said.index(f"─ {group} ─") for group in found
     )

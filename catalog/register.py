@@ -1,0 +1,89 @@
+"""Workloads that people register by hand: a scope for each, so that one is a small write."""
+
+from collections.abc import Iterable, Mapping
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select, update
+
+from meshfed.catalog import rows
+from meshfed.catalog.believe import believe
+from meshfed.catalog.believe import known as stored
+from meshfed.catalog.model import Endpoint, Known, Service, ServiceName, Workload
+from meshfed.catalog.schema import (
+    CURRENT,
+    endpoints,
+    scope_states,
+    scopes,
+    services,
+    workloads,
+)
+from meshfed.catalog.writing import Writing
+
+PROVIDER = "registered"
+
+
+class Taken(ValueError):
+    """Another provider has a workload of that name."""
+
+
+class Unregistered(ValueError):
+    """Nobody registered a workload of that name."""
+
+
+def scope(name: str) -> str:
+    return f"{PROVIDER}/{name}"
+
+
+def register(writing: Writing, name: str, known: Known) -> None:
+    """Make this what is registered as `name`. Raises Taken."""
+    if elsewhere := _elsewhere(writing.connection, name):
+        raise Taken(f"{name} is a workload of {elsewhere} already: register it by another name")
+    believe(writing, known, PROVIDER)
+
+
+def deregister(writing: Writing, name: str) -> None:
+    """Take it away, with all that is kept of it for the present. Raises Unregistered."""
+    nothing = Known(PROVIDER, scope(name))
+    if stored(writing.connection, PROVIDER, nothing.scope) is None:
+        raise Unregistered(_unregistered(writing.connection, name))
+    believe(writing, nothing, PROVIDER)
+    ended = {"valid_to_revision": writing.allocate(), "valid_to": writing.at, "ended": "left"}
+    now = and_(_mine(scope_states, nothing.scope), CURRENT)
+    writing.connection.execute(update(scope_states).where(now).values(ended))
+    writing.connection.execute(delete(scopes).where(_mine(scopes, nothing.scope)))
+
+
+def registered(connection: Connection) -> tuple[tuple[Workload, frozenset[Endpoint]], ...]:
+    """All that are registered and what they serve, by name."""
+
+    def current(table: Table) -> Iterable[rows.Row]:
+        mine = and_(table.c.provider == PROVIDER, CURRENT)
+        return connection.execute(select(table).where(mine)).mappings()
+
+    serves: dict[str, set[Endpoint]] = {}
+    for row in current(endpoints):
+        serves.setdefault(row["workload"], set()).add(rows.endpoint(row))
+    there = sorted(map(rows.workload, current(workloads)), key=lambda workload: workload.name)
+    return tuple((each, frozenset(serves.get(each.id, ()))) for each in there)
+
+
+def declared(connection: Connection, names: Iterable[ServiceName]) -> Mapping[ServiceName, Service]:
+    """Those of these services that the mesh has."""
+    asked = select(services).where(services.c.service.in_(map(str, names)), CURRENT)
+    found = (rows.service(row) for row in connection.execute(asked).mappings())
+    return {service.name: service for service in found}
+
+
+def _mine(table: Table, scope: str) -> ColumnElement[bool]:
+    return and_(table.c.provider == PROVIDER, table.c.scope == scope)
+
+
+def _elsewhere(connection: Connection, name: str) -> str | None:
+    """The scope of another provider that has a workload of this name."""
+    others = and_(workloads.c.name == name, workloads.c.provider != PROVIDER, CURRENT)
+    return connection.execute(select(workloads.c.scope).where(others)).scalars().first()
+
+
+def _unregistered(connection: Connection, name: str) -> str:
+    if elsewhere := _elsewhere(connection, name):
+        return f"{name} was not registered: {elsewhere} has it, so take it out there"
+    return f"no workload {name} is registered"
