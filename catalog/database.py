@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 T = TypeVar("T")
 
 LOCK = 0x6D657368  # "mesh": the advisory lock under which Postgres writers take turns
+# A process that is stopped in its turn would keep all others from theirs.
+STALLED = "set_config('idle_in_transaction_session_timeout', '10s', true)"
 
 # A partition must end as an error within seconds, not as a hung thread.
 POSTGRES: dict[str, Any] = {
@@ -35,10 +38,9 @@ POSTGRES: dict[str, Any] = {
     "tcp_user_timeout": 10_000,
     "application_name": "meshfed",
 }
+PATIENCE = 5.0  # seconds that a SQLite connection waits for its turn
 SQLITE = (
-    "pragma journal_mode = wal",  # readers never wait for the writer
     "pragma synchronous = normal",  # safe against kill -9; a power cut may undo the last commits
-    "pragma busy_timeout = 5000",
     "pragma foreign_keys = on",
 )
 
@@ -79,6 +81,21 @@ def seconds(stamp: str) -> float:
     return datetime.fromisoformat(stamp).timestamp()
 
 
+def readable(path: Path) -> str:
+    """How SQLite opens a file to read it and nothing else: a URI. Raises Away."""
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    log, index = (path.with_name(f"{path.name}-{end}") for end in ("wal", "shm"))
+    if index.exists() or os.access(path.absolute().parent, os.W_OK, effective_ids=True):
+        return address
+    # Readers of a catalog make files beside it. Where they cannot, and nobody has, it is still.
+    if log.exists() and log.stat().st_size > 0:
+        raise Away(
+            f"the catalog is away: commits stand in {log} that are not in {path.name} yet, and"
+            " nothing can be written here: copy both to a folder that can be, and read them there"
+        )
+    return f"{address}&immutable=1"
+
+
 class Database:
     """Opens connections when they are needed, and turns their loss into Away."""
 
@@ -97,27 +114,29 @@ class Database:
 
     def read(self, act: Callable[[Connection], T]) -> T:
         """`act` on one consistent snapshot. Raises Away."""
-        with _present(), self._engine.connect() as connection, connection.begin():
+        with self._present(), self._engine.connect() as connection, connection.begin():
             return act(connection)
 
     def write(self, act: Callable[[Connection], T]) -> T:
         """`act` in one transaction, one writer at a time; all of it, or nothing. Raises Away."""
-        with _present(), self._writing.connect() as connection, connection.begin():
+        with self._present(), self._writing.connect() as connection, connection.begin():
             return act(connection)
 
     def close(self) -> None:
         self._engine.dispose()
 
-
-@contextmanager
-def _present() -> Iterator[None]:
-    try:
-        yield
-    except OURS:
-        raise
-    except (DatabaseError, InterfaceError, PoolTimeout) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        raise Away(f"the catalog is away: {_line(cause)}") from error
+    @contextmanager
+    def _present(self) -> Iterator[None]:
+        try:
+            yield
+        except OURS:
+            raise
+        except (DatabaseError, InterfaceError, PoolTimeout) as error:
+            if self.is_sqlite:
+                # What was opened read-only stays so, and a disk that is mounted again is another.
+                self._engine.dispose()
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            raise Away(f"the catalog is away: {_line(cause)}") from error
 
 
 def _line(cause: object) -> str:
@@ -132,7 +151,7 @@ def _postgres(url: URL) -> Engine:
         isolation_level="REPEATABLE READ",  # a mesh is read in several statements
         pool_pre_ping=True,  # a restarted server costs nobody an error
     )
-    _on_begin(engine, reading="", writing=f"select pg_advisory_xact_lock({LOCK})")
+    _on_begin(engine, reading="", writing=f"select {STALLED}, pg_advisory_xact_lock({LOCK})")
     return engine
 
 
@@ -141,14 +160,8 @@ def _sqlite(url: URL) -> Engine:
     engine = create_engine(url)
 
     @event.listens_for(engine, "do_connect")
-    def opening(*_: object) -> None:
-        _private(path)
-
-    @event.listens_for(engine, "connect")
-    def opened(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # transactions begin where _on_begin says, not by guess
-        for pragma in SQLITE:
-            connection.execute(pragma)
+    def opening(*_: object) -> sqlite3.Connection:
+        return _opened(path)
 
     _on_begin(engine, reading="begin", writing="begin immediate")
     return engine
@@ -160,6 +173,40 @@ def _on_begin(engine: Engine, *, reading: str, writing: str) -> None:
         statement = writing if connection.get_execution_options().get("writing") else reading
         if statement:
             connection.exec_driver_sql(statement)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """A connection for one thread at a time; to a file on a read-only disk, for reading."""
+    _private(path)
+    address = readable(path)
+    frozen = "immutable" in address
+    connection = sqlite3.connect(
+        address if frozen else path,
+        uri=frozen,
+        timeout=PATIENCE,
+        isolation_level=None,  # transactions begin where _on_begin says, not by guess
+        check_same_thread=False,  # the pool gives it to one thread after another
+    )
+    if not frozen:
+        _write_ahead(connection)
+    for pragma in SQLITE:
+        connection.execute(pragma)
+    return connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Readers never wait for the writer from now on."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("pragma journal_mode = wal")
+        except sqlite3.OperationalError as error:
+            # Of two that open a new file at once, SQLite refuses one, without the patience it has.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.005)
+        else:
+            return
 
 
 def _private(path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from sqlalchemy.engine import URL
 
-from meshfed.catalog.database import POSTGRES, Away, database_url
+from meshfed.catalog.database import POSTGRES, Away, database_url, readable
 from meshfed.catalog.viewing import READER
 from meshfed.catalog.views import VIEWS
 
@@ -109,7 +109,7 @@ def _taken(rows: Iterator[tuple[Any, ...]], most: int) -> tuple[tuple[Any, ...],
 
 
 def _sqlite(url: URL, statement: str, seconds: float, most: int) -> Answer:
-    address = f"{Path(str(url.database)).absolute().as_uri()}?mode=ro"
+    address = readable(Path(str(url.database)))
     until = time.monotonic() + seconds
     with _explained(seconds), closing(sqlite3.connect(address, uri=True)) as connection:
         for limit, value in LIMITS.items():
