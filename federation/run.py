@@ -15,6 +15,7 @@ from meshfed.catalog.model import ProxyState
 from meshfed.catalog.store import Away, Catalog, Newer, migrate
 from meshfed.federation.account import Account
 from meshfed.federation.admin import app as admin
+from meshfed.federation.admin import workloads
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.care import expires_soon
 from meshfed.federation.certificates import issuer as issuers
@@ -130,6 +131,7 @@ async def _serve(
     await server.start(settings.xds.listen)
     log.info("serving", xds=server.port, admin=door.getsockname()[1])
     api = admin.app(Running(sources, publisher, account, presence), registry)
+    workloads.offer(api, catalog)
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(part)

@@ -1,6 +1,5 @@
 """What an operator asks a running control plane, over real HTTP."""
 
-import asyncio
 import io
 import json
 import logging
@@ -8,17 +7,18 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import httpx
 import pytest
 import structlog
+from answering import Running, answering
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshfed.catalog.model import Identity, ProxyState
 from meshfed.federation.admin import logs
-from meshfed.federation.admin.app import app, bound, is_local_name, serve, unsettled
+from meshfed.federation.admin.app import app, bound, is_local_name, unsettled
 from meshfed.federation.admin.metrics import Certificates, Metrics, Reason
 from meshfed.federation.propagation import Propagation
 
@@ -31,45 +31,12 @@ def proxy(workload: str = "store-1", behind: int | None = None) -> ProxyState:
     )
 
 
-@dataclass
-class Running:
-    """A mesh that stands as it is told to."""
-
-    reasons: tuple[str, ...] = ()
-    doing_without: tuple[str, ...] = ()
-    newest: int = 7
-    connected: tuple[ProxyState, ...] = ()
-    reached: Propagation | None = None
-    waited: float = -1.0
-
-    def unready(self) -> tuple[str, ...]:
-        return self.reasons
-
-    def degraded(self) -> tuple[str, ...]:
-        return self.doing_without
-
-    def revision(self) -> int:
-        return self.newest
-
-    def proxies(self) -> tuple[ProxyState, ...]:
-        return self.connected
-
-    async def settled(self, revision: int, seconds: float) -> Propagation | None:
-        self.waited = seconds
-        return self.reached if self.reached and self.reached.revision == revision else None
-
-
 @asynccontextmanager
 async def asking(
     standing: Running, registry: CollectorRegistry | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    listener = bound("127.0.0.1:0")
-    port = listener.getsockname()[1]
-    serving = asyncio.create_task(serve(app(standing, registry or CollectorRegistry()), listener))
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+    async with answering(app(standing, registry or CollectorRegistry())) as client:
         yield client
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
 
 
 async def test_it_is_alive_while_the_loop_answers_even_when_it_is_not_ready() -> None:
