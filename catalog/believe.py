@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, and_, delete, insert, select, tuple_, update
 
-from meshfed.catalog import pushes, rows
+from meshfed.catalog import preferences, pushes, rows
 from meshfed.catalog.differences import (
     Claim,
     Difference,
@@ -15,11 +15,13 @@ from meshfed.catalog.differences import (
     by_key,
     change,
     difference,
+    disputed,
     placed,
     standings,
     union,
 )
 from meshfed.catalog.model import Known, Service, Workload
+from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
 from meshfed.catalog.schema import (
     CURRENT,
     acceptances,
@@ -27,6 +29,7 @@ from meshfed.catalog.schema import (
     ports,
     scopes,
     services,
+    state,
     statements,
     workloads,
 )
@@ -197,6 +200,7 @@ def _endpoints(writing: Writing, believed: Known, stored: Stored) -> None:
         return
     touched = [key for key, *_ in (*moved.joined, *moved.altered, *moved.left)]
     others = _others(writing.connection, believed, touched)
+    federation = _federation(writing.connection) if others else NO_PREFERENCES
     writing.end(endpoints, (stored.claims[key][0] for key, _ in moved.left), "left")
     writing.end(endpoints, (stored.claims[key][0] for key, *_ in moved.altered))
     started = [("joined", key, claim) for key, claim in moved.joined]
@@ -205,13 +209,13 @@ def _endpoints(writing: Writing, believed: Known, stored: Stored) -> None:
     for word, key, claim in started:
         claims = [claim.endpoint, *(rows.endpoint(row) for row in others.get(key, ()))]
         doubt = believed.doubt if claim.stale else ""
-        versions.append(_version(claim, standings(claims)[0], doubt) | {"change": word})
+        versions.append(_version(claim, standings(claims, federation)[0], doubt) | {"change": word})
         writing.tell("endpoint", placed(key), word, believed.provider)
     for key, _ in moved.left:
         writing.tell("endpoint", placed(key), "left", believed.provider)
     writing.begin(endpoints, versions)
     if others:
-        _reconsider(writing, others, seen)
+        reconsider(writing, others, seen, federation)
 
 
 def _others(
@@ -228,20 +232,35 @@ def _others(
     return found
 
 
-def _reconsider(
+def _federation(connection: Connection) -> Preferences:
+    return preferences.read(connection.execute(select(state.c.federation)).scalar_one())
+
+
+def contested(connection: Connection) -> dict[EndpointKey, list[rows.Row]]:
+    """The endpoints that several claim."""
+    found: dict[EndpointKey, list[rows.Row]] = {}
+    claims = select(endpoints).where(CURRENT, endpoints.c.conflict != "")
+    for row in connection.execute(claims).mappings():
+        found.setdefault(_key(row), []).append(row)
+    return found
+
+
+def reconsider(
     writing: Writing,
     others: Mapping[EndpointKey, list[rows.Row]],
     seen: Mapping[EndpointKey, Claim],
+    federation: Preferences,
 ) -> None:
-    """Let the claims of others stand or fall, now that this scope's have changed."""
+    """Let claims stand or fall, now that this scope's, or the rules, have changed."""
     for key, claimed in others.items():
         theirs = [rows.endpoint(row) for row in claimed]
         mine = [seen[key].endpoint] if key in seen else []
-        for row, standing in zip(claimed, standings([*theirs, *mine]), strict=False):
-            if standing == Standing(bool(row["outranked"]), row["conflict"]):
+        for row, standing in zip(claimed, standings([*theirs, *mine], federation), strict=False):
+            before = Standing(bool(row["outranked"]), row["conflict"])
+            if standing == before:
                 continue
             claim = Claim(rows.endpoint(row), bool(row["stale"]))
-            word = "conflict" if standing.conflict else "conflict over"
+            word = disputed(before, standing)
             writing.end(endpoints, [row["id"]])
             writing.begin(endpoints, [_version(claim, standing, row["doubt"])], word)
             writing.tell("endpoint", placed(key), word, row["provider"])

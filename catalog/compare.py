@@ -150,7 +150,8 @@ def _at(connection: Connection, moment: Moment) -> dict[str, Rows]:
 
 def _mesh(connection: Connection) -> Rows:
     """Who may call is not only a matter of policies."""
-    now = connection.execute(select(state.c.trust_domain, state.c.permissive)).mappings().one()
+    settings = select(state.c.trust_domain, state.c.permissive, state.c.federation)
+    now = connection.execute(settings).mappings().one()
     return tuple({"name": name, "value": now[name]} for name in now)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from meshfed.catalog.model import Endpoint, Health, Port, Service, ServiceName
+from meshfed.catalog.preferences import NO_PREFERENCES, Preference, Preferences
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -67,18 +68,29 @@ class Standing:
     conflict: str = ""
 
 
-def standings(claims: Sequence[Endpoint]) -> tuple[Standing, ...]:
-    """Of several claims to one endpoint the first stands, by provider and scope."""
+def standings(
+    claims: Sequence[Endpoint], preferences: Preferences = NO_PREFERENCES
+) -> tuple[Standing, ...]:
+    """Of several claims to one endpoint its owner's stands; else the first by name."""
     if len(claims) == 1:
         return (Standing(),)
-    first = min(claims, key=_rank)
-    return tuple(_standing(claim, first, claims) for claim in claims)
+    preference = preferences.of(claims[0].service)
+    ranked = sorted(claims, key=lambda claim: _rank(claim, preference))
+    return tuple(_standing(claim, ranked) for claim in claims)
 
 
-def _standing(claim: Endpoint, first: Endpoint, claims: Iterable[Endpoint]) -> Standing:
-    others = sorted((c for c in claims if c is not claim), key=_rank)
-    told = "; ".join(_also(claim, other) for other in others)
-    return Standing(outranked=claim is not first, conflict=told)
+def _standing(claim: Endpoint, ranked: Sequence[Endpoint]) -> Standing:
+    told = "; ".join(_also(claim, other) for other in ranked if other is not claim)
+    return Standing(outranked=claim is not ranked[0], conflict=told)
+
+
+def disputed(old: Standing, new: Standing) -> str:
+    """What became of a claim that others dispute, in the words of `history`."""
+    if not new.conflict:
+        return "conflict over"
+    if old.outranked == new.outranked:
+        return "conflict"
+    return "outranked" if new.outranked else "owned"
 
 
 def _also(claim: Endpoint, other: Endpoint) -> str:
@@ -88,8 +100,8 @@ def _also(claim: Endpoint, other: Endpoint) -> str:
     return f"{name} claims it too, as {other.identity or 'nobody'}"
 
 
-def _rank(endpoint: Endpoint) -> tuple[str, str]:
-    return (endpoint.provider, endpoint.scope)
+def _rank(claim: Endpoint, preference: Preference) -> tuple[int, str, str]:
+    return preference.claim(claim.provider, claim.platform), claim.provider, claim.scope
 
 
 # What became different, in the words of `history`; the first that applies.

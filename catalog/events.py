@@ -15,13 +15,13 @@ Row = Mapping[str, Any]
 # What is told of a version that follows another, in this order.
 TOLD = {
     "endpoint": (
-        "health", "health_reason", "weight", "identity", "stale", "doubt", "conflict",
+        "health", "health_reason", "weight", "identity", "stale", "doubt", "conflict", "outranked",
         "interception", "region", "zone", "network", "cluster", "workload", "platform",
     ),
     "service": ("ports", "vip", "plaintext"),
     "workload": (
         "identity", "addresses", "interception", "bind", "application", "network", "region",
-        "zone", "labels", "platform", "resource_id",
+        "zone", "labels", "platform", "resource_id", "cluster",
     ),
 }  # fmt: skip
 KEY = {

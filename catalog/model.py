@@ -8,6 +8,8 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Literal, Self
 
+from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
+
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123, section 2.1
 
 
@@ -170,6 +172,7 @@ class Workload:
     locality: Locality = Locality()
     labels: tuple[tuple[str, str], ...] = ()
     resource_id: str = ""
+    cluster: str = ""
 
     @property
     def id(self) -> str:
@@ -353,6 +356,7 @@ class Mesh:
     )
     workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
     policies: tuple[Policy, ...] = ()  # sorted by kind and name
+    preferences: Preferences = NO_PREFERENCES
 
     def endpoints_of(self, service: ServiceName, port: int) -> tuple[Endpoint, ...]:
         return tuple(e for e in self.endpoints.get(service, ()) if e.port == port)

@@ -11,7 +11,7 @@ import psycopg
 from sqlalchemy import Connection, Select, Table, and_, case, literal, null, or_, select, text
 from sqlalchemy.exc import ProgrammingError
 
-from meshfed.catalog import rows, specify
+from meshfed.catalog import preferences, rows, specify
 from meshfed.catalog.database import Database
 from meshfed.catalog.moment import Moment, Named, Unknown, found
 from meshfed.catalog.reader import Answer
@@ -32,6 +32,7 @@ from meshfed.catalog.schema import (
     statements,
     workloads,
 )
+from meshfed.catalog.schema import preferences as preferred
 from meshfed.catalog.spread import grant_rows, share_rows
 from meshfed.catalog.views import FLAGS, VIEWS
 
@@ -164,7 +165,8 @@ def _state(connection: Connection, moment: Moment) -> dict[str, Any]:
     now = connection.execute(select(state)).mappings().one()
     domain = _setting(connection, moment, "trust_domain")
     permissive = _setting(connection, moment, "permissive") == "true"
-    settings = {"trust_domain": domain, "permissive": permissive}
+    federation = _setting(connection, moment, "federation").removeprefix("nothing")
+    settings = {"trust_domain": domain, "permissive": permissive, "federation": federation}
     return {**now, **settings, "revision": moment.revision, "at": moment.at}
 
 
@@ -194,9 +196,10 @@ class Shadows:
             self._make(table, standing(table, moment))
         self._make(scopes, _scopes(moment))
         self._make(orders, _orders(moment))
-        for table in (state, ports, grants, shares, proxies, replicas):
+        for table in (state, ports, grants, shares, preferred, proxies, replicas):
             self._make(table, select(table).where(text("1 = 0")))
         self._fill(state, [now])
+        self._fill(preferred, preferences.rows(preferences.read(now["federation"])))
         self._fill(ports, _ports(self._connection))
         in_force = specify.in_force(self._connection)
         self._fill(grants, (row._asdict() for row in grant_rows(in_force)))

@@ -1,11 +1,59 @@
 """Where one proxy's calls may end, as values."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import sha256
 
-from meshfed.catalog.model import HttpMatch, Identity, Locality, Port, Protocol, ServiceName
+from meshfed.catalog.model import (
+    Endpoint,
+    HttpMatch,
+    Identity,
+    Locality,
+    Port,
+    Protocol,
+    ServiceName,
+)
+from meshfed.catalog.preferences import (
+    NO_PREFERENCE,
+    SAME_CLUSTER,
+    SAME_REGION,
+    SAME_ZONE,
+    Preference,
+)
 
 ANYWHERE = Locality()
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Where a caller is, as far as somebody's preference asks."""
+
+    locality: Locality = ANYWHERE
+    cluster: str = ""
+
+    def asked(self, terms: Collection[str]) -> "Near":
+        """No more of it than these terms need: callers who are alike in that share the bytes."""
+        locality = ANYWHERE
+        if SAME_ZONE in terms and self.locality.zone:
+            locality = self.locality
+        elif SAME_REGION in terms:
+            locality = Locality(self.locality.region)
+        return Near(locality, self.cluster if SAME_CLUSTER in terms else "")
+
+    def holds(self, term: str, there: Endpoint) -> bool:
+        match term:
+            case "same-zone":
+                return bool(self.locality.zone) and self.locality == there.locality
+            case "same-region":
+                region = self.locality.region
+                return bool(region) and region == there.locality.region
+            case "same-cluster":
+                return bool(self.cluster) and self.cluster == there.cluster
+            case _:
+                return term in (there.provider, there.platform)
+
+
+NOWHERE = Near()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +67,25 @@ class Assignment:
     port: int
     identities: tuple[Identity, ...] | None = None  # which these callers may reach; None is all
     network: str = ""
-    locality: Locality = ANYWHERE
+    near: Near = NOWHERE
+    preference: Preference = NO_PREFERENCE
     plaintext: bool = False  # the service's own word on endpoints without a sidecar
 
     @property
     def name(self) -> str:
         name = f"{self.service}|{self.port}"
-        if self.identities is None and not self.network and self.locality == ANYWHERE:
+        if self.identities is None and not self.network and self.near == NOWHERE:
             return name
         identities = "*" if self.identities is None else ",".join(map(str, self.identities))
-        variant = "\0".join((identities, self.network, str(self.locality)))
+        place = (str(self.near.locality), *filter(None, [self.near.cluster]))
+        variant = "\0".join((identities, self.network, *place))
         return f"{name}|{sha256(variant.encode()).hexdigest()[:16]}"
+
+    def level(self, endpoint: Endpoint) -> int:
+        """The first thing preferred that it is, from 0; behind them all where it is none."""
+        prefer = self.preference.prefer
+        holding = (n for n, term in enumerate(prefer) if self.near.holds(term, endpoint))
+        return next(holding, len(prefer))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Column, Connection, select, union
 
-from meshfed.catalog import rows
+from meshfed.catalog import preferences, rows
 from meshfed.catalog.model import Changed, Endpoint, Mesh, ServiceName
 from meshfed.catalog.schema import CURRENT, endpoints, services, state, workloads
 from meshfed.catalog.specify import in_force
@@ -26,6 +26,7 @@ def read(connection: Connection) -> Mesh:
     return Mesh(
         trust_domain=now["trust_domain"],
         permissive=bool(now["permissive"]),
+        preferences=preferences.read(now["federation"]),
         revision=now["revision"],
         services=MappingProxyType(
             {rows.service_name(row["service"]): rows.service(row) for row in found}
@@ -61,6 +62,7 @@ def _reshaped(connection: Connection, mesh: Mesh, since: int, now: rows.Row) -> 
         mesh,
         trust_domain=now["trust_domain"],
         permissive=bool(now["permissive"]),
+        preferences=preferences.read(now["federation"]),
         services=_newer(
             connection, services.c.service, since, mesh.services, rows.service_name, rows.service
         ),

@@ -107,6 +107,7 @@ def workload_row(workload: Workload) -> dict[str, Any]:
         "zone": workload.locality.zone,
         "labels": json.dumps(workload.labels) if workload.labels else "",
         "resource_id": workload.resource_id,
+        "cluster": workload.cluster,
     }
 
 
@@ -126,6 +127,7 @@ def workload(row: Row) -> Workload:
         locality=locality(row["region"], row["zone"]),
         labels=tuple((key, value) for key, value in labels),
         resource_id=row["resource_id"],
+        cluster=row["cluster"],
     )
 
 

@@ -84,6 +84,7 @@ state = Table(
     *_words("horizon_at"),
     *_words("trust_domain"),
     *_flags("permissive"),
+    *_words("federation"),  # its rules, as JSON (preferences.py)
 )
 
 changes = Table(
@@ -142,7 +143,7 @@ workloads = _versioned(
     ("workload",),
     *_words("workload", "name", "provider", "scope", "platform", "identity", "addresses"),
     *_words("interception", "bind", "application", "network", "region", "zone"),
-    *_words("labels", "resource_id"),
+    *_words("labels", "resource_id", "cluster"),
 )
 Index("workloads_workload", workloads.c.workload)
 Index("workloads_scope", workloads.c.provider, workloads.c.scope, sqlite_where=CURRENT,
@@ -187,6 +188,14 @@ shares = Table(  # TrafficSplits in force, one row per backend
     *_key("policy", "service", "backend"),
     Column("weight", BigInteger, nullable=False),
     *_words("matches"),
+)
+
+preferences = Table(  # the lists `prefer` in force, a row a term: the priority in mesh_endpoints
+    "preferences",
+    metadata,
+    *_key("service"),  # '': every service that has no list of its own
+    Column("position", Integer, primary_key=True, autoincrement=False),  # -1: there is a list
+    *_words("term"),
 )
 
 orders = Table(

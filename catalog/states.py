@@ -21,7 +21,6 @@ from meshfed.catalog.schema import (
     orders,
     proxy_clusters,
     scopes,
-    state,
 )
 from meshfed.catalog.standing import all_stood, condition, stood
 from meshfed.catalog.writing import Writing
@@ -32,19 +31,6 @@ UNOBSERVED = ("specification", "registered")  # types of what no provider looks 
 
 class UnknownScope(ValueError):
     """No provider has reported that; the message names what there is."""
-
-
-def configure(writing: Writing, trust_domain: str, permissive: bool) -> None:
-    now = writing.connection.execute(select(state)).mappings().one()
-    wanted = {"trust_domain": trust_domain, "permissive": permissive}
-    moved = [name for name, value in wanted.items() if now[name] != value]
-    if not moved:
-        return
-    writing.shape_moved()
-    writing.connection.execute(update(state).values(wanted))
-    for name in moved:
-        told = str(wanted[name]).lower()
-        writing.tell("mesh", name, f"changed to {told}")
 
 
 def seen(writing: Writing, provider: str, kind: str, scope: str, fault: str) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from meshfed.catalog import believe, prune, pushes, reading, register, specify, states
+from meshfed.catalog import believe, configure, prune, pushes, reading, register, specify, states
 from meshfed.catalog.bearings import Bearings, bearings
 from meshfed.catalog.database import Away, Database, stamp
 from meshfed.catalog.follow import Bell, follow
@@ -26,6 +26,7 @@ from meshfed.catalog.model import (
     Specified,
     Workload,
 )
+from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
 from meshfed.catalog.register import Taken, Unregistered
 from meshfed.catalog.schema import Newer, migrate, pending
 from meshfed.catalog.states import UnknownScope
@@ -64,9 +65,15 @@ class Catalog:
 
     # What the mesh is
 
-    async def configure(self, trust_domain: str, permissive: bool) -> int | None:
+    async def configure(
+        self, trust_domain: str, permissive: bool, federation: Preferences = NO_PREFERENCES
+    ) -> int | None:
         """The mesh's own settings; the new revision, or None when they were so already."""
-        return await self._change(lambda w: states.configure(w, trust_domain, permissive))
+
+        def act(writing: Writing) -> None:
+            configure.configure(writing, trust_domain, permissive, federation)
+
+        return await self._change(act, "the configuration")
 
     async def read(self) -> Mesh:
         """The whole mesh at the newest revision."""

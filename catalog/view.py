@@ -19,7 +19,7 @@ from meshfed.catalog.model import (
     ServiceName,
     Workload,
 )
-from meshfed.catalog.reach import Assignment, Choice, Outbound, Share, Target
+from meshfed.catalog.reach import NOWHERE, Assignment, Choice, Near, Outbound, Share, Target
 from meshfed.catalog.splits import Split, Splits, splits
 
 Place = tuple[ServiceName, int]  # a service's port
@@ -44,6 +44,7 @@ class ProxyClass:
     application: str
     network: str
     interception: Interception
+    near: Near = NOWHERE  # as far as any service's preference asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ def proxy_class(mesh: Mesh, workload: Workload, resolved: Resolved | None = None
         workload.application,
         workload.network,
         workload.interception,
+        Near(workload.locality, workload.cluster).asked(mesh.preferences.relations),
     )
 
 
@@ -241,11 +243,14 @@ class Seen:
         if not allowed:
             return None
         identities = tuple(sorted(identity for identity in allowed if identity))
+        preference = self.mesh.preferences.of(name)
         assignment = Assignment(
             name,
             number,
             None if allowed == every else identities,
             self.proxy.network,
+            self.proxy.near.asked(preference.prefer),
+            preference,
             plaintext=service.plaintext,
         )
         requests = self.requests(service, port, identities)

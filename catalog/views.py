@@ -46,6 +46,16 @@ FIRST_END = (
     "(select min(c.not_after) from certificates c"
     " where c.identity = i.identity and c.state <> 'retired')"
 )
+# Its first place among what its service prefers; what depends on the caller goes before or not.
+PREFERRED = (
+    "(select case when min(case when r.term like 'same-%' then r.position end)"
+    " < coalesce(min(case when r.term in (e.provider, e.platform) then r.position end),"
+    " count(nullif(r.term, ''))) then null else"
+    " coalesce(min(case when r.term in (e.provider, e.platform) then r.position end),"
+    " count(nullif(r.term, ''))) end from preferences r"
+    " where r.service = coalesce((select min(o.service) from preferences o"
+    " where o.service = e.service), ''))"
+)
 ENDPOINT = (
     ("service", "e.service", "The service it answers for, <name>.<namespace>"),
     ("address", "e.address", "Its IP address"),
@@ -59,7 +69,11 @@ ENDPOINT = (
     ("region", "e.region", "The first part of its locality"),
     ("zone", "e.zone", "The second part of its locality"),
     ("weight", "e.weight", "Its share of the calls, relative to its neighbours"),
-    ("priority", "0", "0 is called first; higher ones when those fail"),
+    (
+        "priority",
+        PREFERRED,
+        "Its place in `federation.prefer`: 0 goes first; null: it depends on the caller",
+    ),
     ("health", "e.health", "healthy, unhealthy, draining or unknown"),
     ("health_reason", "e.health_reason", "Why it is not healthy"),
     ("identity", "e.identity", "Who answers, <account>.<namespace>; empty: nobody known"),
@@ -67,6 +81,13 @@ ENDPOINT = (
     ("interception", "e.interception", "How calls get into its sidecar; none: it has no sidecar"),
     ("mtls", "(e.interception <> 'none')", "Whether callers reach it by mutual TLS"),
     ("stale", "e.stale", "Whether it is kept though its provider did not show it lately"),
+)
+# Rules came and went while a version stood: those of its time are in mesh_changes.
+THEN = tuple(
+    (name, "cast(null as bigint)", "Not kept: ask mesh_endpoints of that moment, with --at")
+    if name == "priority"
+    else (name, sql, comment)
+    for name, sql, comment in ENDPOINT
 )
 
 VIEWS = (
@@ -108,7 +129,7 @@ VIEWS = (
         "Every endpoint as it was at any time: a row a version, until valid_to (null: still)",
         "endpoints e left join workloads w on w.id = (select max(id) from workloads v"
         " where v.workload = e.workload) where not e.outranked",
-        *ENDPOINT,
+        *THEN,
         ("doubt", "e.doubt", "Why it was kept, where it was stale"),
         ("conflict", "e.conflict", "Who else claimed this endpoint"),
         *since("e"),

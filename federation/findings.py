@@ -40,7 +40,8 @@ class Strict(BaseModel):
 def findings(error: ValidationError, model: type[BaseModel]) -> Iterator[Finding]:
     """Each mistake with the path of the value that has it."""
     for found in error.errors(include_url=False):
-        yield found["loc"], _words(found, model)
+        # pydantic's word for a key that is wrong itself
+        yield tuple(part for part in found["loc"] if part != "[key]"), _words(found, model)
 
 
 def unknown(name: str, known: Collection[str]) -> str:
@@ -75,9 +76,10 @@ def _words(found: ErrorDetails, model: type[BaseModel]) -> str:
 def _keys(model: type[BaseModel], path: Path) -> Iterator[str]:
     """The keys that are known where the path leads."""
     for part in path:
-        if isinstance(part, int):
+        fields = (f for name, f in model.model_fields.items() if part in (name, f.alias))
+        field = next(fields, None)
+        if field is None:  # a place in a list, or a key that its writer chose
             continue
-        field = next(f for name, f in model.model_fields.items() if part in (name, f.alias))
         model = next(_models(field.annotation))
     return (field.alias or name for name, field in model.model_fields.items())
 

@@ -17,6 +17,7 @@ from pydantic_settings import (
 from meshfed.catalog.document import Document, Unreadable, documents, dotted
 from meshfed.catalog.document import Path as Keys
 from meshfed.catalog.model import Rejected
+from meshfed.federation import rules
 from meshfed.federation.fields import (
     Address,
     AsWritten,
@@ -30,6 +31,7 @@ from meshfed.federation.fields import (
     duration,
 )
 from meshfed.federation.findings import Finding, Strict, findings, nearest, unknown
+from meshfed.federation.rules import Federation
 
 if TYPE_CHECKING:
     from meshfed.federation.certificates.keys import Seal
@@ -149,6 +151,7 @@ class Settings(BaseSettings):
     specification: tuple[SpecificationEntry, ...] = Field(
         default=(), description="who may call whom"
     )
+    federation: Federation = Field(default_factory=Federation)
     history: History = Field(default_factory=History)
     certificates: Certificates = Field(default_factory=Certificates)
     xds: Xds = Field(default_factory=Xds)
@@ -231,6 +234,7 @@ def _clashes(settings: Settings) -> Iterator[Finding]:
     for n, source in enumerate(sources):
         if source in sources[:n]:
             yield ("specification", n, "path"), "stands here twice"
+    yield from rules.clashes(settings.federation, names)
     if settings.admin.listen.overlaps(settings.xds.listen):
         yield ("admin", "listen"), f"{settings.admin.listen} is taken by xds.listen"
 

@@ -20,6 +20,7 @@ from meshfed.catalog.model import (
     Locality,
     Mesh,
     ObjectName,
+    Platform,
     Policy,
     Port,
     Protocol,
@@ -33,6 +34,7 @@ from meshfed.catalog.model import (
     Workload,
 )
 from meshfed.catalog.view import proxy_class, view
+from meshfed.federation.rules import Federation
 from meshfed.xds.endpoints import load_assignment
 from meshfed.xds.resource import Resource
 from meshfed.xds.snapshot import snapshot
@@ -115,6 +117,7 @@ def mesh(given: Given) -> Mesh:
         ),
         workloads=MappingProxyType({w.id: w for w in workloads}),
         policies=tuple(policies(given.get("policies", {}))),
+        preferences=Federation.model_validate(given.get("federation", {})).preferences,
     )
 
 
@@ -144,6 +147,8 @@ def workload(entry: Given) -> Workload:
         interception=Interception(entry.get("interception", "explicit")),
         bind=entry.get("bind", "0.0.0.0"),
         network=entry.get("network", ""),
+        locality=Locality.parse(entry.get("locality", "")),
+        cluster=entry.get("cluster", ""),
     )
 
 
@@ -162,13 +167,15 @@ def endpoints(entry: Given) -> Iterator[Endpoint]:
             entry["address"],
             int(target or number),
             workload(entry).id,
-            "rack",
+            entry.get("provider", "rack"),
             "rack/hosts.yaml",
+            Platform(entry.get("platform", "host")),
             identity=identity(entry),
             interception=Interception(entry.get("interception", "explicit")),
             locality=Locality.parse(entry.get("locality", "")),
             weight=entry.get("weight", 1),
             health=Health(entry.get("health", "healthy")),
+            cluster=entry.get("cluster", ""),
             network=entry.get("network", ""),
         )
 

@@ -178,7 +178,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(file: Path):
     ],
 )
 def test_what_is_no_configuration(file: Path, text: str, line: str):
-    known = "mesh, catalog, providers, specification, history, certificates, xds, admin"
+    known = "mesh, catalog, providers, specification, federation, history, certificates, xds, admin"
     assert refusals(file, text) == [line.format(file=file, known=known)]
 
 
@@ -307,4 +307,6 @@ def test_the_page_about_configuration_has_every_key_and_its_default(key: str, de
 def said(default: object) -> str:
     if isinstance(default, timedelta):
         return f"{default // timedelta(hours=1)}h"
+    if default is None:
+        return ""
     return json.dumps(default) if isinstance(default, bool | tuple) else str(default)

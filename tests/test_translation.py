@@ -24,7 +24,8 @@ from meshfed.catalog.model import (
     ObjectName,
     ServiceName,
 )
-from meshfed.catalog.reach import Assignment
+from meshfed.catalog.preferences import Preference
+from meshfed.catalog.reach import Assignment, Near
 from meshfed.xds.endpoints import address, lb_endpoint, load_assignment
 from meshfed.xds.rbac import per_connection, per_route
 from meshfed.xds.resource import packed, resource
@@ -33,6 +34,7 @@ from meshfed.xds.snapshot import dangling, packed_once, sound
 
 STORE = ServiceName("bookstore", "shop")
 BUYER = Identity("bookbuyer", "shop")
+NEAREST = Preference(prefer=("same-zone", "same-region"), minimum_healthy=50)
 
 
 def endpoint(host: str, zone: str = "", **also: object) -> Endpoint:
@@ -47,6 +49,10 @@ def assigned(*endpoints: Endpoint, **also: object) -> endpoint_pb2.ClusterLoadAs
     found = endpoint_pb2.ClusterLoadAssignment()
     assert Any.FromString(made.any).Unpack(found)
     return found
+
+
+def at(locality: str) -> Near:
+    return Near(Locality.parse(locality))
 
 
 def hosts(found: endpoint_pb2.ClusterLoadAssignment) -> list[tuple[int, str, str]]:
@@ -82,8 +88,9 @@ def test_joined_bytes_are_those_that_protobuf_writes():
 def test_bytes_with_priorities_and_plaintext_are_those_too():
     members = [endpoint("10.0.0.1", "eu/1"), endpoint("10.0.0.2", "us/1"),
                endpoint("10.0.0.3", "eu/2", interception=Interception.NONE)]  # fmt: skip
-    near = Assignment(STORE, 8080, locality=Locality("eu", "1"), plaintext=True)
+    near = Assignment(STORE, 8080, near=at("eu/1"), preference=NEAREST, plaintext=True)
     expected = endpoint_pb2.ClusterLoadAssignment(cluster_name=near.name)
+    expected.policy.overprovisioning_factor.value = 200
     for level, each in enumerate((members[0], members[2], members[1])):
         bare = each.interception is Interception.NONE
         member = lb_endpoint(each.address, 9080 if bare else 15003, 1, each.health, bare=bare)
@@ -99,14 +106,14 @@ def test_bytes_with_priorities_and_plaintext_are_those_too():
 @pytest.mark.parametrize(
     ("near", "expected"),
     [
-        pytest.param("", [(0, "1", "a"), (0, "2", "b"), (0, "1", "c")], id="none without a wish"),
+        pytest.param("", [(0, "1", "a"), (0, "2", "b"), (0, "1", "c")], id="none from nowhere"),
         pytest.param("eu/1", [(0, "1", "a"), (1, "2", "b"), (2, "1", "c")], id="zone, then region"),
         pytest.param("us/1", [(0, "1", "c"), (1, "1", "a"), (1, "2", "b")], id="without gaps"),
     ],
 )
 def test_localities_have_an_order(near, expected):
     there = (endpoint("a", "eu/1"), endpoint("b", "eu/2"), endpoint("c", "us/1"))
-    found = hosts(assigned(*there, locality=Locality.parse(near)))
+    found = hosts(assigned(*there, near=at(near), preference=NEAREST))
     assert found == [(level, zone, f"{host}:15003") for level, zone, host in expected]
 
 

@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
 from meshfed.catalog.model import Protocol, ServiceName
+from meshfed.catalog.preferences import Preference
 from meshfed.catalog.reach import Target
 from meshfed.catalog.view import Inbound
 from meshfed.xds.endpoints import PLAINTEXT, address
@@ -44,7 +45,7 @@ def mesh_cluster(target: Target, trust_domain: str) -> Cluster:
         circuit_breakers=unlimited(),
         outlier_detection=outliers(),
         upstream_connection_options=keepalive(),
-        common_lb_config=without_panic(),
+        common_lb_config=balancing(target.assignment.preference),
         typed_extension_protocol_options=http_options(target.protocol, MESH_IDLE_S),
     )
     if target.identities:
@@ -178,10 +179,13 @@ def outliers() -> outlier_detection_pb2.OutlierDetection:
     return answer
 
 
-def without_panic() -> Cluster.CommonLbConfig:
+def balancing(preference: Preference) -> Cluster.CommonLbConfig:
     """Unhealthy endpoints get nothing, however many they are: doubt was weighed before."""
     config = Cluster.CommonLbConfig()
     config.healthy_panic_threshold.value = 0
+    if preference.weights:
+        # Without it Envoy ignores the weights; with it, what has none would get no calls.
+        config.locality_weighted_lb_config.SetInParent()
     return config
 
 

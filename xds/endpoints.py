@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
+from math import ceil
 
 from envoy.config.core.v3 import address_pb2, base_pb2, health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from google.protobuf.any_pb2 import Any
 from google.protobuf.struct_pb2 import Struct
 
-from meshfed.catalog.model import Endpoint, Health, Interception, Locality
-from meshfed.catalog.reach import ANYWHERE, Assignment
+from meshfed.catalog.model import Endpoint, Health, Interception
+from meshfed.catalog.preferences import Preference
+from meshfed.catalog.reach import Assignment
 from meshfed.catalog.view import reachable
 from meshfed.xds.resource import Resource, Type, shared
 
@@ -23,27 +25,50 @@ HEALTH = {
     Health.UNKNOWN: health_check_pb2.HealthStatus.UNKNOWN,  # used like a healthy one
 }
 
-Reach = tuple[int, Locality]  # priority and locality: what endpoints are grouped by
+Group = tuple[int, str, str, str, int]  # level, region, zone, and as what it is weighed, how much
 Place = tuple[str, int]
 
 
 def load_assignment(assignment: Assignment, endpoints: Iterable[Endpoint]) -> Resource:
     """As bytes: an endpoint that stays costs nothing when another one moves."""
-    chosen = sorted((e for e in endpoints if included(assignment, e)), key=order)
-    groups: dict[Reach, dict[Place, Endpoint]] = {}
-    for endpoint in chosen:
-        reach = (priority(assignment.locality, endpoint.locality), endpoint.locality)
-        # Two ports of one workload are one sidecar: Envoy would drop the second address.
-        groups.setdefault(reach, {}).setdefault(reached_at(endpoint), endpoint)
-    # Envoy refuses priorities with gaps.
-    levels = {level: n for n, level in enumerate(sorted({level for level, _ in groups}))}
-    frame = endpoint_pb2.ClusterLoadAssignment(cluster_name=assignment.name)
-    parts = [frame.SerializeToString()]
-    parts += [
-        field(2, locality_endpoints(levels[level], locality, members.items()))
-        for (level, locality), members in sorted(groups.items())
+    groups: dict[Group, list[tuple[Place, Endpoint]]] = {}
+    for place, endpoint in dialled(assignment, endpoints).items():
+        groups.setdefault(group(assignment, endpoint), []).append((place, endpoint))
+    # A priority without endpoints would be one that fails.
+    levels = {level: n for n, level in enumerate(sorted({level for level, *_ in groups}))}
+    before = endpoint_pb2.ClusterLoadAssignment(cluster_name=assignment.name)
+    after = endpoint_pb2.ClusterLoadAssignment(policy=policy(assignment.preference))
+    parts = [
+        field(2, locality_endpoints(levels[where[0]], where, groups[where]))
+        for where in sorted(groups)
     ]
-    return shared(assignment.name, Any(type_url=Type.ENDPOINTS, value=b"".join(parts)))
+    value = b"".join((before.SerializeToString(), *parts, after.SerializeToString()))
+    return shared(assignment.name, Any(type_url=Type.ENDPOINTS, value=value))
+
+
+def dialled(assignment: Assignment, endpoints: Iterable[Endpoint]) -> dict[Place, Endpoint]:
+    """Two ports of one workload are one sidecar: Envoy would drop the second address."""
+    found: dict[Place, Endpoint] = {}
+    for endpoint in sorted((e for e in endpoints if included(assignment, e)), key=order):
+        found.setdefault(reached_at(endpoint), endpoint)
+    return found
+
+
+def group(assignment: Assignment, endpoint: Endpoint) -> Group:
+    """What weighs together is one locality to Envoy: it shares calls out among those, by weight."""
+    level, preference = assignment.level(endpoint), assignment.preference
+    if preference.weights:
+        return level, "", "", *preference.weighed(endpoint.provider, endpoint.platform)
+    return level, endpoint.locality.region, endpoint.locality.zone, "", 0
+
+
+def policy(preference: Preference) -> endpoint_pb2.ClusterLoadAssignment.Policy | None:
+    """Envoy takes a priority for whole while its healthy share times this factor is 100 or more."""
+    if preference.minimum_healthy is None:
+        return None
+    answer = endpoint_pb2.ClusterLoadAssignment.Policy()
+    answer.overprovisioning_factor.value = ceil(100 * 100 / preference.minimum_healthy)
+    return answer
 
 
 def included(assignment: Assignment, endpoint: Endpoint) -> bool:
@@ -67,21 +92,17 @@ def reached_at(endpoint: Endpoint) -> Place:
     return endpoint.address, endpoint.target if bare else INBOUND_PORT
 
 
-def priority(near: Locality, there: Locality) -> int:
-    """The same zone, then the same region, then anywhere; all alike without a preference."""
-    if near in (ANYWHERE, there):
-        return 0
-    return 1 if near.region == there.region else 2
-
-
 def locality_endpoints(
-    level: int, locality: Locality, members: Iterable[tuple[Place, Endpoint]]
+    level: int, where: Group, members: Iterable[tuple[Place, Endpoint]]
 ) -> bytes:
     """A LocalityLbEndpoints, its fields in the order of their numbers as protobuf writes them."""
+    _, region, zone, name, weight = where
     before = endpoint_components_pb2.LocalityLbEndpoints(
-        locality=base_pb2.Locality(region=locality.region, zone=locality.zone)
+        locality=base_pb2.Locality(region=region, zone=zone, sub_zone=name)
     )
     after = endpoint_components_pb2.LocalityLbEndpoints(priority=level)
+    if weight:
+        after.load_balancing_weight.value = weight
     within = [
         fragment(host, port, e.weight, e.health, bare=e.interception is Interception.NONE)
         for (host, port), e in members
