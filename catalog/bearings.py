@@ -7,6 +7,7 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError
 
 from meshfed.catalog.database import Away, Database, seconds
+from meshfed.catalog.leadership import NOBODY, Leader, leader
 from meshfed.catalog.schema import CURRENT, policies, proxies, replicas, scopes, state
 
 
@@ -43,6 +44,7 @@ class Bearings:
     proxies: tuple[Connected, ...]
     policies: Mapping[tuple[str, str], str]  # (kind, namespace/name) → where it stands
     rejected: Mapping[tuple[str, str], str]  # (provider, scope) → the entries that were left out
+    leader: Leader = NOBODY
 
 
 def bearings(connection: Connection) -> Bearings:
@@ -79,6 +81,7 @@ def bearings(connection: Connection) -> Bearings:
             for row in connection.execute(select(scopes)).mappings()
             if row["left_out"]
         },
+        leader=leader(connection),
     )
 
 

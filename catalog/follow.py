@@ -5,17 +5,23 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
+from secrets import token_hex
 
 import psycopg
 from sqlalchemy.engine import URL
 
-from meshfed.catalog.database import POSTGRES
+from meshfed.catalog.database import POSTGRES, Away
 from meshfed.catalog.writing import CHANNEL
 
 TICK = 0.005  # `pragma data_version` costs 4.5 µs: 0.1 % of a core, for any writer's commits
 AWAY = 0.25  # between attempts to reach a database that is away
-POLL = 5.0  # Postgres: a notification is never lost silently for longer than this
+POLL = 1.0  # Postgres: a notification is never lost silently for longer than this
+PATIENCE = 2.0  # seconds for an answer of Postgres: on a half-open connection none comes
 REVISION = "select revision from state where id = 1"
+POOLED = (
+    "a pooler stands before Postgres and gives each transaction another session, so LISTEN hears"
+    " nothing: name Postgres itself, or let the pooler keep sessions (PgBouncer: pool_mode=session)"
+)
 
 
 class Bell:
@@ -81,9 +87,7 @@ async def _sqlite(url: URL, bell: Bell) -> AsyncIterator[int]:
 
 
 async def _postgres(url: URL, bell: Bell) -> AsyncIterator[int]:
-    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = await psycopg.AsyncConnection.connect(address, autocommit=True, **POSTGRES)
-    async with connection:
+    async with await _connected(url) as connection:
         await connection.execute(f"listen {CHANNEL}")
         told = -1
         while True:
@@ -95,8 +99,32 @@ async def _postgres(url: URL, bell: Bell) -> AsyncIterator[int]:
                 pass
 
 
+async def deaf(url: URL) -> str:
+    """Why no notification comes through to this database's listeners, or nothing. Raises Away.
+
+    A pooler gives a session to somebody else after each transaction, with what it listens to.
+    """
+    if url.get_backend_name() == "sqlite":
+        return ""
+    channel = f"{CHANNEL}_{token_hex(8)}"
+    try:
+        async with await _connected(url) as listening, await _connected(url) as telling:
+            await listening.execute(f"listen {channel}")
+            await telling.execute("select pg_notify(%s, '')", [channel])
+            async for _ in listening.notifies(timeout=PATIENCE, stop_after=1):
+                return ""
+    except psycopg.Error as error:
+        raise Away(f"the catalog is away: {error}".partition("\n")[0]) from error
+    return POOLED
+
+
+async def _connected(url: URL) -> psycopg.AsyncConnection[tuple[object, ...]]:
+    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return await psycopg.AsyncConnection.connect(address, autocommit=True, **POSTGRES)
+
+
 async def _revision(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> int:
-    async with asyncio.timeout(POLL):  # a half-open connection answers nothing
+    async with asyncio.timeout(PATIENCE):
         row = await (await connection.execute(REVISION)).fetchone()
     assert row is not None
     return int(str(row[0]))

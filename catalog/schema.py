@@ -4,6 +4,7 @@ People read the `mesh_…` views (views.py); these tables are meshfed's own and 
 Times are ISO-8601 text in UTC: they sort, and read the same in both databases.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
+    Double,
     Index,
     Integer,
     LargeBinary,
@@ -29,6 +31,7 @@ from meshfed.catalog.database import Database
 WORDS = Text().with_variant(Text(collation="C"), "postgresql")
 SERIAL = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER keys by itself
 CURRENT = text("valid_to_revision is null")
+NUMBER = re.compile(r"\d+")
 
 metadata = MetaData()
 
@@ -221,6 +224,15 @@ replicas = Table(
     *_words("seen_at"),
 )
 
+leadership = Table(  # one row, once anyone has led
+    "leadership",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    *_words("replica"),
+    # Seconds since the epoch by the database's clock, which alone they are compared with.
+    Column("until", Double, nullable=False),
+)
+
 proxies = Table(
     "proxies",
     metadata,
@@ -283,7 +295,7 @@ authority = Table(
 
 
 class Newer(ValueError):
-    """The database was migrated by a later meshfed than this one."""
+    """The database was migrated by a meshfed two releases later than this one, or more."""
 
 
 def pending(url: str) -> list[str]:
@@ -313,13 +325,28 @@ def _pending(connection: Connection) -> list[str]:
 
         steps = list(ScriptDirectory.from_config(config).walk_revisions())[::-1]
         names = [step.revision for step in steps]
-        for unknown in set(applied) - set(names):
-            raise Newer(
-                f"the catalog's schema is {unknown} and this meshfed knows it only up to "
-                f"{names[-1]}: upgrade meshfed, or restore a backup of that schema"
-            )
+        for ahead in set(applied) - set(names):
+            if not follows(ahead, names[-1]):
+                raise Newer(
+                    f"the catalog's schema is {ahead} and this meshfed knows it up to {names[-1]}, "
+                    "and runs on the next: upgrade meshfed, or restore a backup of that schema"
+                )
+            return []
         at = max((names.index(one) + 1 for one in applied), default=0)
         return names[at:]
+
+
+def follows(schema: str, known: str) -> bool:
+    """Whether a schema is the one after: it has more, and what it no longer has goes one later.
+
+    The number is the release's: its first migration is 0007, its second 0007b.
+    """
+    return number(known) <= number(schema) <= number(known) + 1
+
+
+def number(schema: str) -> int:
+    digits = NUMBER.match(schema)
+    return int(digits[0]) if digits else -1
 
 
 def _migrate(connection: Connection) -> list[str]:

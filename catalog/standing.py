@@ -2,12 +2,18 @@
 
 from typing import Any
 
-from sqlalchemy import and_, insert, select, update
+from sqlalchemy import Connection, and_, insert, or_, select, update
 
 from meshfed.catalog.schema import CURRENT, orders, scope_states, scopes
 from meshfed.catalog.writing import Writing
 
 COUNTS = ("type", "state", "doubt", "fault", "left_out", "paused")
+
+
+def observed(connection: Connection) -> frozenset[str]:
+    """The providers and sources of policies that were believed, or read without fault, once."""
+    ever = or_(scopes.c.revision.is_not(None), scopes.c.last_good.is_not(None))
+    return frozenset(connection.execute(select(scopes.c.provider).where(ever)).scalars())
 
 
 def condition(fault: str, doubt: str) -> str:

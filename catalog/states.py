@@ -177,7 +177,7 @@ def _each(writing: Writing, statement: Any, values: list[dict[str, Any]]) -> Non
         writing.connection.execute(statement, values)
 
 
-def _upsert(table: str, key: str, columns: str, kept: str = "") -> Any:
+def _upsert(table: str, key: str, columns: str, kept: str = "", when: str = "1 = 1") -> Any:
     """Insert or replace; a null in one of the `kept` columns leaves what stands there."""
     names = columns.split()
     into = ", ".join([*key.split(), *names])
@@ -190,7 +190,8 @@ def _upsert(table: str, key: str, columns: str, kept: str = "") -> Any:
     )
     at = ", ".join(key.split())
     return text(
-        f"insert into {table} ({into}) values ({values}) on conflict ({at}) do update set {sets}"
+        f"insert into {table} ({into}) values ({values})"
+        f" on conflict ({at}) do update set {sets} where {when}"
     )
 
 
@@ -208,6 +209,9 @@ PROXY = _upsert(
     "proxies",
     "proxy",
     "replica identity workload connected_since state reason envoy_version behind",
+    # A replica that was stopped does not take back a proxy that went to another meanwhile.
+    when="proxies.replica = excluded.replica"
+    " or proxies.connected_since <= excluded.connected_since",
 )
 SYNC = _upsert(
     "proxy_sync",

@@ -3,14 +3,27 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import TypeVar
+from copy import copy
+from typing import Self, TypeVar
 
 from sqlalchemy import Connection
 
-from meshfed.catalog import believe, configure, prune, pushes, reading, register, specify, states
+from meshfed.catalog import (
+    believe,
+    configure,
+    leadership,
+    prune,
+    pushes,
+    reading,
+    register,
+    replicas,
+    specify,
+    states,
+)
 from meshfed.catalog.bearings import Bearings, bearings
 from meshfed.catalog.database import Away, Database, stamp
-from meshfed.catalog.follow import Bell, follow
+from meshfed.catalog.follow import Bell, deaf, follow
+from meshfed.catalog.leadership import Leader
 from meshfed.catalog.model import (
     CertificateState,
     Changed,
@@ -29,6 +42,7 @@ from meshfed.catalog.model import (
 from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
 from meshfed.catalog.register import Taken, Unregistered
 from meshfed.catalog.schema import Newer, migrate, pending
+from meshfed.catalog.standing import observed
 from meshfed.catalog.states import UnknownScope
 from meshfed.catalog.writing import Writing
 
@@ -59,6 +73,7 @@ class Catalog:
         self._turn = asyncio.Lock()  # writers of this process queue here, not in threads
         self._heard: dict[tuple[str, str], tuple[str, str, float]] = {}
         self._committed: dict[int, float] = {}  # the last ones of this process, ascending
+        self._epoch: int | None = None  # the term in which alone this handle may write
 
     def close(self) -> None:
         self._database.close()
@@ -87,6 +102,14 @@ class Catalog:
         """The revision now and whenever it moves, whoever moved it; also after it was away."""
         return follow(self._database.url, self._bell)
 
+    async def deaf(self) -> str:
+        """Why this database does not wake its followers, or nothing."""
+        return await deaf(self._database.url)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self._database.is_sqlite
+
     def committed_at(self, revision: int) -> float | None:
         """When this process committed a revision, in seconds since the epoch; None for others'."""
         return self._committed.get(revision)
@@ -113,6 +136,10 @@ class Catalog:
             return
         await self._change(lambda w: states.seen(w, provider, kind, scope, fault))
         self._heard[provider, scope] = (kind, fault, now)
+
+    async def observed(self) -> frozenset[str]:
+        """The providers and sources of policies that have once been read in full."""
+        return await self._ask(observed)
 
     async def specify(self, specified: Specified) -> int | None:
         """Make this what a source of policies says; what it got wrong changes nothing in force."""
@@ -158,6 +185,38 @@ class Catalog:
         """Let a scope's doubted observation be believed, once. Raises UnknownScope."""
         await self._change(lambda w: states.accept(w, scope, who), who=who)
 
+    # Which replica leads
+
+    async def leader(self) -> Leader:
+        return await self._ask(leadership.leader)
+
+    async def take(self, replica: str, *, at_once: bool = False) -> int | None:
+        """Begin a term, unless another replica's lease is good; its epoch."""
+        return await self._write(lambda c: leadership.take(c, replica, at_once=at_once))
+
+    def led(self, epoch: int) -> Self:
+        """This catalog as one term may write it: when that is over, it raises Deposed instead."""
+        led = copy(self)
+        led._epoch = epoch
+        return led
+
+    async def renew(self, epoch: int) -> None:
+        """Keep leading. Raises Deposed."""
+        # Past this process's queue: behind a write of some seconds the lease would end.
+        await asyncio.to_thread(self._database.write, lambda c: leadership.renew(c, epoch))
+
+    async def leave(self, replica: str) -> None:
+        """A replica ends; another may lead at once, if it did."""
+        await self._write(lambda connection: leadership.leave(connection, replica))
+
+    async def signs(self) -> Mapping[str, str]:
+        """The last sign of life of each replica."""
+        return await self._ask(replicas.signs)
+
+    async def forget(self, gone: Iterable[str]) -> None:
+        """Replicas that are gone, with the proxies that they had."""
+        await self._write(lambda connection: replicas.forget(connection, gone))
+
     # What proxies and certificates are at
 
     async def bearings(self) -> Bearings:
@@ -171,9 +230,19 @@ class Catalog:
         proxies: Iterable[ProxyState],
         gone: Iterable[str],
         receipts: Iterable[Receipt],
-    ) -> None:
-        """What a replica knows of its proxies; one that records nothing for 30 s is silent."""
-        await self._change(lambda w: states.record(w, replica, evaluated, proxies, gone, receipts))
+    ) -> bool:
+        """What a replica knows of its proxies; one that records nothing for 30 s is silent.
+
+        False when it was not known, or not any more: then nothing is known of its other proxies.
+        """
+
+        def write(connection: Connection) -> bool:
+            known = replica in replicas.signs(connection)
+            writing = Writing(connection, self._clock())
+            states.record(writing, replica, evaluated, proxies, gone, receipts)
+            return known
+
+        return await self._write(write)
 
     async def pushed(self, pushed: Iterable[Pushed]) -> None:
         """Keep which versions proxies were sent."""
@@ -219,5 +288,10 @@ class Catalog:
         return await asyncio.to_thread(self._database.read, act)
 
     async def _write(self, act: Callable[[Connection], T]) -> T:
+        def write(connection: Connection) -> T:
+            if self._epoch is not None:
+                leadership.fence(connection, self._epoch)
+            return act(connection)
+
         async with self._turn:
-            return await asyncio.to_thread(self._database.write, act)
+            return await asyncio.to_thread(self._database.write, write)

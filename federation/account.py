@@ -37,6 +37,11 @@ class Account:
         if receipt.rejected:
             self._metrics.rejected(receipt.type)
 
+    def unheard(self, receipts: Iterable[Receipt]) -> None:
+        """The catalog lacks these; what came since is newer."""
+        for receipt in receipts:
+            self._receipts.setdefault((receipt.proxy, receipt.type), receipt)
+
     def unwritten(self) -> tuple[Receipt, ...]:
         return tuple(self._receipts.values())
 

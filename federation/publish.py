@@ -1,7 +1,6 @@
 """Tells every connected proxy what changed for it, in three lanes."""
 
 import asyncio
-import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -32,12 +31,10 @@ from meshfed.xds.server import Peer, Unready
 BETWEEN_SHAPES = 0.1  # seconds, while changes go on
 BEHIND = 0.001  # seconds that shapes let the endpoint lane go first: streams write what they have
 FLUSH = 0.2  # seconds between two writes of receipts
-ALIVE = 10.0  # seconds between two signs of life, when nothing else is written
+ALIVE = 2.0  # seconds between two signs of life, when nothing else is written
 MOST = 1000  # revisions at once whose propagation is measured
 GLANCE = 1.0  # seconds between two looks at how proxies fare
 PAUSE = 1.0  # seconds before a catalog that is away is asked again
-
-REPLICA = socket.gethostname()
 
 log = structlog.get_logger()
 
@@ -78,6 +75,7 @@ class Publisher:
         account: Account,
         metrics: Metrics,
         presence: Presence,
+        replica: str,
         soon: float = SOON.total_seconds(),
     ) -> None:
         self.ready = asyncio.Event()  # before that, an answer could lack half of the mesh
@@ -87,6 +85,7 @@ class Publisher:
         self._account = account
         self._metrics = metrics
         self._presence = presence
+        self._replica = replica
         self._care = Care(metrics)
         self._soon = soon  # seconds before their certificates' end in which proxies should renew
         self._turn = asyncio.Lock()
@@ -99,10 +98,6 @@ class Publisher:
         self._pushed: list[Pushed] = []  # what the catalog lacks of what was sent
         self._told = -1  # the revision that the catalog knows to be evaluated here,
         self._alive = 0.0  # and when it was told
-
-    def knows(self, provider: str) -> bool:
-        """Whether a provider was observed before, in this catalog's life."""
-        return any(workload.provider == provider for workload in self._mesh.workloads.values())
 
     async def open(self, peer: Peer) -> Subscriber:
         if not self.ready.is_set():
@@ -252,12 +247,10 @@ class Publisher:
 
     async def _record(self) -> None:
         """Keep the catalog's account of proxies and certificates; late, while it is away."""
-        gone = set(self._mesh.workloads)  # whoever this replica served before it was restarted
         while True:
             try:
                 await self._keep()
-                await self._write(gone)
-                gone = set()
+                await self._write()
                 await self._certify()
             except Away as away:
                 self._presence.lost("record", away)
@@ -266,7 +259,7 @@ class Publisher:
                 self._presence.found("record")
             await asyncio.sleep(FLUSH)
 
-    async def _write(self, gone: set[str]) -> None:
+    async def _write(self) -> None:
         closed = {s for s in self._subscribers if s.closed}
         # A proxy that comes back before its dead stream is noticed has two; its newest speaks.
         there = {s.workload.id: s for s in self._live()}
@@ -275,22 +268,27 @@ class Publisher:
         fresh = [s for s in there.values() if s.unwritten]
         receipts = self._account.unwritten()
         told = (self._account.evaluated, len(closed), len(fresh), len(receipts))
-        if not gone and told == (self._told, 0, 0, 0) and time.monotonic() - self._alive < ALIVE:
+        if told == (self._told, 0, 0, 0) and time.monotonic() - self._alive < ALIVE:
             return
         reaches = {kind: self._worlds.reach(kind) for kind in {s.kind for s in fresh}}
         states = [s.written(reaches[s.kind]) for s in fresh]
-        left = (gone | {s.workload.id for s in closed}) - there.keys()
+        left = {s.workload.id for s in closed} - there.keys()
+        evaluated = self._account.evaluated
         try:
-            await self._catalog.record(REPLICA, self._account.evaluated, states, left, receipts)
+            known = await self._catalog.record(self._replica, evaluated, states, left, receipts)
         except Away:
             for subscriber in fresh:
                 subscriber.unwritten, subscriber.reached = True, None
             raise
+        forgotten = not known and self._told >= 0
         self._account.written(receipts)
         self._pushed += [one for s in closed for one in s.unrecorded()]
         self._subscribers = [s for s in self._subscribers if s not in closed]
         self._told, self._alive = self._account.evaluated, time.monotonic()
         self._metrics.connected(len(there))
+        if forgotten:  # it was silent for so long that its proxies were taken for gone
+            for subscriber in self._live():
+                subscriber.restate()
 
     async def _keep(self) -> None:
         """What proxies were sent, where that is recorded; also of those that are gone since."""

@@ -2,58 +2,119 @@
 
 import asyncio
 import gc
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 
+from meshfed.catalog.store import Away, Catalog
 from meshfed.federation.admin.metrics import Certificates, Metrics
 from meshfed.federation.certificates.control import ControlPlane
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.feed import Feed
+from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher
+from meshfed.federation.settings import Settings
+from meshfed.federation.specification.files import FilesSpecification
 from meshfed.federation.specify import Specifying
+from meshfed.providers import provider
+from meshfed.providers.provider import Provider
 
 PATIENCE = 30.0  # seconds for each source's first answer; then the mesh is served without it
+GLANCE = 0.05  # seconds between two looks whether the leader has read them
 METERED = 1.0  # seconds between two looks at what metrics are made of
 
 log = structlog.get_logger()
 
 
 class Sources:
-    """All of them, as one."""
+    """All of them, as one. They run while this replica leads; else another's are looked at."""
 
-    def __init__(self, feeds: list[Feed], specifications: list[Specifying]) -> None:
-        self._feeds = feeds
-        self._specifications = specifications
+    def __init__(
+        self, settings: Settings, catalog: Catalog, presence: Presence, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._presence = presence
+        self._metrics = metrics
+        self._feeds: Sequence[Feed] = ()
+        self._specifications: Sequence[Specifying] = ()
+        self._names = (
+            *(entry.name for entry in settings.providers),
+            *(entry.source for entry in settings.specification),
+        )
+        self._unread: Sequence[str] = self._names  # by anyone, in this catalog's life
+        self._providers()  # what is wrong with them is said at start, not when this one leads
+
+    async def run(self, led: Catalog) -> None:
+        """For ever, in the term that this catalog is of."""
+        kinds = [entry.type for entry in self._settings.providers]
+        self._feeds = [
+            Feed(made, kind, led, self._presence, time.monotonic)
+            for made, kind in zip(self._providers(), kinds, strict=True)
+        ]
+        self._specifications = [
+            Specifying(
+                FilesSpecification(self._settings.base / entry.path, entry.source),
+                led,
+                self._presence,
+            )
+            for entry in self._settings.specification
+        ]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for each in self._all:
+                    tasks.create_task(each.run())
+        finally:
+            self._feeds = self._specifications = ()
+            self._metrics.unprovided()
+
+    def _providers(self) -> list[Provider]:
+        return [
+            provider.load(entry.type)(
+                name=entry.name, options=entry.options, base=self._settings.base
+            )
+            for entry in self._settings.providers
+        ]
 
     @property
-    def all(self) -> list[Feed | Specifying]:
+    def _all(self) -> list[Feed | Specifying]:
         return [*self._feeds, *self._specifications]
 
     def unobserved(self) -> list[str]:
-        """What has not been read since this process began."""
-        return [
-            f"{each.name} has not been read yet" for each in self.all if not each.observed.is_set()
-        ]
+        """What has not been read: since this replica leads, or ever."""
+        unread = [each.name for each in self._all if not each.observed.is_set()]
+        return [f"{name} has not been read yet" for name in (unread if self._all else self._unread)]
 
     def doubted(self) -> list[str]:
-        return [f"{each.name}: {each.trouble}" for each in self.all if each.trouble]
+        return [f"{each.name}: {each.trouble}" for each in self._all if each.trouble]
 
     async def open(self, publisher: Publisher) -> None:
-        """Lets proxies come once all sources were read, or had time enough."""
+        """Lets proxies come once all sources were read, by any replica, or had time enough."""
         try:
             async with asyncio.timeout(PATIENCE):
-                for each in self.all:
-                    if not publisher.knows(each.name):
-                        await each.observed.wait()
+                while await self._lacking():  # noqa: ASYNC110  # the leader is another process
+                    await asyncio.sleep(GLANCE)
         except TimeoutError:
-            log.warning("serving without a source", reason=", ".join(self.unobserved()))
+            log.warning("serving without a source", reason=", ".join(self._unread))
         await publisher.begin()
         # Modules and the first mesh stay: to look for garbage among them stops all for 0.1 s.
         gc.freeze()
         log.info("ready")
 
-    async def measure(self, metrics: Metrics, control: ControlPlane, custody: Custody) -> None:
+    async def _lacking(self) -> bool:
+        """Whether anything was never read, as far as can be known."""
+        if self._unread:
+            with suppress(Away):  # which those say who use it
+                read = await self._catalog.observed()
+                self._unread = [name for name in self._names if name not in read]
+        return bool(self._unread)
+
+    async def measure(self, control: ControlPlane, custody: Custody) -> None:
+        metrics = self._metrics
         while True:
+            await self._lacking()
             for feed in self._feeds:
                 stood = feed.standing
                 metrics.provider(

@@ -75,6 +75,7 @@ class Subscriber:
         self._sent: dict[str, Mapping[str, str]] = {}  # by type, when pushes are recorded,
         self._pushed: dict[tuple[str, int], Pushed] = {}  # and what the catalog lacks of it
         self._rejections: dict[str, str] = {}  # type → the proxy's words
+        self._answers: dict[str, Receipt] = {}  # the last one of each type
         self._moved = asyncio.Event()
         account.owe(world.revision)
 
@@ -150,9 +151,14 @@ class Subscriber:
                 "configuration rejected", workload=self.workload.name, type=kind, reason=rejected
             )
         self.unwritten = True
-        self._account.answered(
-            Receipt(self.workload.id, kind, version, sent_at, answered_at, rejected)
-        )
+        answer = Receipt(self.workload.id, kind, version, sent_at, answered_at, rejected)
+        self._answers[kind] = answer
+        self._account.answered(answer)
+
+    def restate(self) -> None:
+        """The catalog knows nothing of it any more."""
+        self.unwritten, self.reached = True, None
+        self._account.unheard(self._answers.values())
 
     def pushed(self, kind: str, revision: int, versions: Mapping[str, str]) -> None:
         # A rejected resource is what it was sent before: only the catalog may know that.

@@ -30,6 +30,12 @@ class Running:
     def degraded(self) -> tuple[str, ...]:
         return self.doing_without
 
+    def replica(self) -> str:
+        return "here-1"
+
+    def leader(self) -> str:
+        return "there-2"
+
     def revision(self) -> int:
         return self.newest
 

@@ -44,7 +44,13 @@ async def test_it_is_alive_while_the_loop_answers_even_when_it_is_not_ready() ->
         alive, ready = await admin.get("/healthz"), await admin.get("/readyz")
     assert (alive.status_code, alive.text) == (200, "ok\n")
     assert ready.status_code == 503
-    assert ready.json() == {"ready": False, "reasons": ["rack: not observed yet"], "degraded": []}
+    assert ready.json() == {
+        "ready": False,
+        "reasons": ["rack: not observed yet"],
+        "degraded": [],
+        "replica": "here-1",
+        "leader": "there-2",
+    }
 
 
 async def test_what_fails_is_named_though_the_rest_serves() -> None:

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation.admin.metrics import Metrics
+from meshfed.federation.heed import heed
 from meshfed.federation.presence import Presence
-from meshfed.federation.run import heed
 from meshfed.federation.settings import Settings
 
 STRICT, OPEN = (f"mesh: {{trust_domain: shop.example, permissive: {p}}}\n" for p in ("no", "yes"))

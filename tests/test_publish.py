@@ -121,7 +121,7 @@ class Published:
         await custody.check()
         self.account = Account(mesh.revision, self.metrics)
         presence = Presence(self.metrics)
-        return Publisher(mesh, self.catalog, custody, self.account, self.metrics, presence)
+        return Publisher(mesh, self.catalog, custody, self.account, self.metrics, presence, "here")
 
     def rows(self, sql: str) -> list[tuple[object, ...]]:
         with sqlite3.connect(self.file) as connection:

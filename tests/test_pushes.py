@@ -215,7 +215,7 @@ async def served(folder: Path) -> AsyncIterator[Served]:
         await custody.check()
         metrics = Metrics(CollectorRegistry())
         account = Account(mesh.revision, metrics)
-        publisher = Publisher(mesh, catalog, custody, account, metrics, Presence(metrics))
+        publisher = Publisher(mesh, catalog, custody, account, metrics, Presence(metrics), "here")
         await publisher.begin()
         running = asyncio.create_task(publisher.run())
         yield Served(catalog, publisher, account, url)
@@ -350,9 +350,9 @@ services:
   web.live: {ports: {http: 8080}}
 hosts:
   - {name: caller, identity: caller.live,
-     address: 127.0.6.1, bind: 127.0.6.1, application: 127.0.6.1}
+     address: 127.0.12.1, bind: 127.0.12.1, application: 127.0.12.1}
   - {name: server, identity: server.live, service: web.live,
-     address: 127.0.6.2, bind: 127.0.6.2, application: 127.0.6.2}
+     address: 127.0.12.2, bind: 127.0.12.2, application: 127.0.12.2}
 """
 
 

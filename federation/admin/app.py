@@ -31,6 +31,14 @@ class Standing(Protocol):
         """What it does without, though it serves."""
         ...
 
+    def replica(self) -> str:
+        """Its own name."""
+        ...
+
+    def leader(self) -> str:
+        """The name of the replica that leads, or led last."""
+        ...
+
     def revision(self) -> int: ...
 
     async def settled(self, revision: int, seconds: float) -> Propagation | None:
@@ -84,7 +92,13 @@ def app(standing: Standing, registry: CollectorRegistry) -> FastAPI:
     async def readyz() -> JSONResponse:
         """Ready: every source was observed once, or is known to fail."""
         reasons = list(standing.unready())
-        body = {"ready": not reasons, "reasons": reasons, "degraded": list(standing.degraded())}
+        body = {
+            "ready": not reasons,
+            "reasons": reasons,
+            "degraded": list(standing.degraded()),
+            "replica": standing.replica(),
+            "leader": standing.leader(),
+        }
         return JSONResponse(body, status_code=503 if reasons else 200)
 
     @api.get("/metrics", response_class=PlainTextResponse)

@@ -82,6 +82,11 @@ class Metrics:
             "1 while the catalog's database cannot be reached",
             registry=registry,
         )
+        self._leads = Gauge(
+            "meshfed_leader",
+            "1 while this replica leads: it observes, specifies and prunes",
+            registry=registry,
+        )
         self._provider_age = Gauge(
             "meshfed_provider_age_seconds",
             "Since a provider last answered in full",
@@ -155,6 +160,14 @@ class Metrics:
         self._provider_age.labels(name).set_function(partial(self._since, last_good))
         self._provider_doubts.labels(name).set(doubts)
         self._provider_endpoints.labels(name).set(endpoints)
+
+    def leads(self, *, leads: bool) -> None:
+        self._leads.set(leads)
+
+    def unprovided(self) -> None:
+        """Another replica observes now, and tells how providers stand."""
+        for gauge in (self._provider_age, self._provider_doubts, self._provider_endpoints):
+            gauge.clear()
 
     def certificates(self, of: Certificates, *, issued: float, expires: float) -> None:
         """The oldest one's issue and the first one's expiry, in seconds since the epoch."""

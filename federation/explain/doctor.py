@@ -27,6 +27,7 @@ class Store:
     where: str  # without a password
     away: str = ""  # why it cannot be read
     pending: tuple[str, ...] = ()
+    deaf: str = ""  # why it wakes no replica
     unwritable: str = ""
     free: float | None = None  # of its disk; None where that is another machine's
 
@@ -40,6 +41,8 @@ def database(store: Store) -> Iterator[Step]:
     if store.pending:
         why = f"lacks {', '.join(store.pending)}"
         yield failing("database", store.where, why, "run `meshfed migrate`")
+    if store.deaf:
+        yield failing("database", store.where, store.deaf, "`serve` does not start like this")
     if store.unwritable:
         why = f"cannot be written: {store.unwritable}: the mesh is served as it was last known"
         remedy = "make it writable (file, folder, disk, role); `serve` goes on by itself"
@@ -51,18 +54,19 @@ def database(store: Store) -> Iterator[Step]:
 
 def control_plane(facts: Facts) -> Iterator[Step]:
     """Replicas that live, and those that fell silent."""
-    alive = facts.alive
+    alive, leader = facts.alive, facts.bearings.leader
     for replica in facts.bearings.replicas:
         if replica.name in alive:
-            yield ok("control plane", replica.name, f"serves revision {replica.evaluated}")
+            what = f"serves revision {replica.evaluated}"
+            if replica.name == leader.replica:
+                what += f", and leads since epoch {leader.epoch}"
+            yield ok("control plane", replica.name, what)
         elif facts.now - replica.seen_at < 86400:
             since = _said(replica.seen_at)
             step = warning if alive else failing
             why = f"has written nothing since {since}"
             yield step("control plane", replica.name, why, "start it, or see what its log says")
-    if not alive and not facts.bearings.replicas:
-        yield failing("control plane", "serve", "none has ever run here", "start `meshfed serve`")
-    elif not alive:
+    if not alive:
         remedy = "start `meshfed serve`, or see what its log says"
         yield failing("control plane", "serve", "none is running", remedy)
 

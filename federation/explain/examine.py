@@ -20,6 +20,7 @@ from meshfed.federation.explain.doctor import Door, Store
 from meshfed.federation.explain.facts import Facts, gathered
 from meshfed.federation.explain.step import Step
 from meshfed.federation.fields import Address, CatalogUrl
+from meshfed.federation.lead import host
 from meshfed.federation.settings import Settings
 
 PATIENCE = 1.0  # seconds for an answer of a control plane on this machine
@@ -35,7 +36,7 @@ def examined(settings: Settings, url: str) -> Iterator[Step]:
     facts = gathered(url)
     yield doctor.clock(time.time(), facts.bearings.now, _newest(facts))
     yield from doctor.control_plane(facts)
-    yield from doctor.ports(_doors(settings), running_here=socket.gethostname() in facts.alive)
+    yield from doctor.ports(_doors(settings), running_here=_here(facts))
     yield from doctor.providers(seen.provided(url))
     yield from doctor.policies(facts, seen.refused(url))
     yield from _certificates(settings, url, facts.now)
@@ -43,6 +44,10 @@ def examined(settings: Settings, url: str) -> Iterator[Step]:
     endpoints = [e for there in facts.mesh.endpoints.values() for e in there]
     wanted = probes.places(endpoints)
     yield from doctor.applications(endpoints, probes.answering(wanted), len(wanted))
+
+
+def _here(facts: Facts) -> bool:
+    return socket.gethostname() in map(host, facts.alive)
 
 
 def _newest(facts: Facts) -> float | None:
@@ -59,14 +64,20 @@ def _store(url: str) -> Store:
     if file is not None and not file.is_file():
         return Store(where, f"{file}: there is no catalog here")
     try:
-        lacking = tuple(pending(url))
+        lacking, why_deaf = tuple(pending(url)), asyncio.run(_deaf(url))
     except (Away, Newer) as why:
         return Store(where, f"{why}{_denied(file)}")
     free = None
     if file is not None:
         usage = shutil.disk_usage(file.absolute().parent)
         free = usage.free / usage.total
-    return Store(where, "", lacking, "" if lacking else _unwritable(url, file), free)
+    unwritable = "" if lacking else _unwritable(url, file)
+    return Store(where, "", lacking, why_deaf, unwritable, free)
+
+
+async def _deaf(url: str) -> str:
+    with closing(Catalog(url)) as catalog:
+        return await catalog.deaf()
 
 
 def _unwritable(url: str, file: Path | None) -> str:

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0005"
-down_revision = "0002"
+down_revision = "0003"
 
 WORDS = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 

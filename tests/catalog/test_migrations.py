@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sqlalchemy.engine import make_url
 from meshfed.catalog import viewing
 from meshfed.catalog.database import Database
 from meshfed.catalog.reader import query
-from meshfed.catalog.schema import Newer, _alembic, metadata, migrate, pending
+from meshfed.catalog.schema import Newer, _alembic, metadata, migrate, number, pending
 from meshfed.catalog.views import VIEWS
 
 
@@ -100,6 +101,16 @@ def test_a_newer_schema_is_refused_with_what_to_do(empty: str) -> None:
     for asked in (pending, migrate):
         with pytest.raises(Newer, match=r"9999.*upgrade meshfed"):
             asked(empty)
+
+
+@pytest.mark.parametrize(("ahead", "runs"), [(0, True), (1, True), (2, False)])
+def test_a_release_runs_on_the_schema_of_the_next_one(empty: str, ahead: int, runs: bool) -> None:
+    newest = migrate(empty)[-1]
+    name = f"{number(newest) + ahead:04}b"
+    on(empty, lambda c: c.execute(text(f"update alembic_version set version_num = '{name}'")))
+    for asked in (pending, migrate):
+        with nullcontext() if runs else pytest.raises(Newer, match=f"{name}.*upgrade meshfed"):
+            assert asked(empty) == []
 
 
 def test_a_migration_that_fails_leaves_nothing(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def test_replicas_that_live_and_one_that_does_not() -> None:
     both = list(control_plane(facts(replica(), replica("r2", silent_for=60))))
     assert [step.state for step in both] == [State.OK, State.WARNING]
     assert failed(control_plane(facts(replica(silent_for=60))))
-    assert failed(control_plane(facts())) == ["serve: none has ever run here"]
+    assert failed(control_plane(facts())) == ["serve: none is running"]
 
 
 def test_no_proxy_is_needed_for_all_to_be_well() -> None:

@@ -1,0 +1,83 @@
+"""Which replica leads, in terms that are numbered: what is left of an earlier term is refused.
+
+A lease in the database, by the database's clock, and no session lock: the lock of a process that is
+stopped, or whose machine hangs, stays with it for as long as its kernel answers for it.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select, text, update
+
+from meshfed.catalog.replicas import forget
+from meshfed.catalog.schema import leadership
+
+LEASE = 3.0  # seconds without a word from the leader until another may take over
+
+# In seconds, now and not when the transaction began: it may have waited long for its turn.
+NOW = {
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
+    "postgresql": "cast(extract(epoch from clock_timestamp()) as double precision)",
+}
+
+
+class Deposed(Exception):
+    """Another term began: what would be written is of one that is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """Who leads, or led last."""
+
+    epoch: int = 0
+    replica: str = ""
+    held: bool = False  # the lease is good
+
+
+NOBODY = Leader()
+
+
+def leader(connection: Connection) -> Leader:
+    held = text(f"until > {_now(connection)} as held")
+    row = connection.execute(select(leadership.c.epoch, leadership.c.replica, held)).first()
+    return NOBODY if row is None else Leader(row.epoch, row.replica, bool(row.held))
+
+
+def take(connection: Connection, replica: str, *, at_once: bool = False) -> int | None:
+    """Begin a term, unless another replica's lease is good; its epoch.
+
+    It is done in the writers' turn: no write of the term before is under way meanwhile, and none
+    can come after. `at_once`: whoever leads is over, whatever its lease says.
+    """
+    before = leader(connection)
+    if before.held and not at_once:
+        return None
+    until = text(f"{_now(connection)} + {LEASE}")
+    term = {"epoch": before.epoch + 1, "replica": replica, "until": until}
+    written = update(leadership).values(term) if before.epoch else insert(leadership).values(term)
+    connection.execute(written)
+    if before.replica:  # it is gone, or it writes all of this again
+        forget(connection, [before.replica])
+    return before.epoch + 1
+
+
+def renew(connection: Connection, epoch: int) -> None:
+    """Keep leading. Raises Deposed."""
+    fence(connection, epoch)
+    connection.execute(update(leadership).values(until=text(f"{_now(connection)} + {LEASE}")))
+
+
+def leave(connection: Connection, replica: str) -> None:
+    """A replica ends: another may lead at once, if it did."""
+    connection.execute(update(leadership).where(leadership.c.replica == replica).values(until=0))
+    forget(connection, [replica])
+
+
+def fence(connection: Connection, epoch: int) -> None:
+    """Of a term that is over nothing may be written. Raises Deposed."""
+    now = leader(connection)
+    if now.epoch != epoch:
+        raise Deposed(f"{now.replica} leads, since epoch {now.epoch}")
+
+
+def _now(connection: Connection) -> str:
+    return NOW[connection.dialect.name]
