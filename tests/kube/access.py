@@ -1,0 +1,128 @@
+"""Who is asking, and whether RBAC lets them: bearer tokens, client certificates, roles."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from secrets import token_urlsafe
+from typing import Any
+
+from kube.asked import Target
+from kube.kinds import RBAC
+from kube.objects import Object, Refusal
+from kube.store import Store
+
+MASTERS = "system:masters"
+AUTHENTICATED = "system:authenticated"
+OPEN = ("/healthz", "/livez", "/readyz", "/version")
+TOLD_TO_ALL = ("/api", "/apis", "/openapi")
+
+
+@dataclass(frozen=True)
+class User:
+    name: str
+    groups: frozenset[str] = frozenset()
+
+
+ANONYMOUS = User("system:anonymous", frozenset({"system:unauthenticated"}))
+ADMIN = User("tests", frozenset({MASTERS, AUTHENTICATED}))
+
+
+def subject(certificate: Mapping[str, Any]) -> User:
+    """Whom a client certificate names: CN is the user, each O a group."""
+    said = [pair for rdn in certificate["subject"] for pair in rdn]
+    groups = {value for name, value in said if name == "organizationName"}
+    names = [value for name, value in said if name == "commonName"]
+    return User(names[0], frozenset(groups | {AUTHENTICATED}))
+
+
+def account(namespace: str, name: str) -> User:
+    groups = {"system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED}
+    return User(f"system:serviceaccount:{namespace}:{name}", frozenset(groups))
+
+
+class Tokens:
+    def __init__(self) -> None:
+        self.users: dict[str, User] = {}
+
+    def issue(self, user: User) -> str:
+        token = token_urlsafe(24)
+        self.users[token] = user
+        return token
+
+    def withdraw(self, token: str) -> None:
+        del self.users[token]
+
+    def user(self, header: str, certificate: Mapping[str, Any] | None) -> User:
+        """Raises Refusal."""
+        if certificate and not header:
+            return subject(certificate)
+        if not header:
+            return ANONYMOUS
+        if (user := self.users.get(header.removeprefix("Bearer "))) is None:
+            raise Refusal(401, "Unauthorized", "Unauthorized")
+        return user
+
+
+def permit(store: Store, user: User, verb: str, of: Target) -> None:
+    """Raises Refusal."""
+    if MASTERS in user.groups:
+        return
+    if any(_allows(rule, verb, of) for rule in _rules(store, user, of.namespace)):
+        return
+    where = f'in the namespace "{of.namespace}"' if of.namespace else "at the cluster scope"
+    resource = f"{of.plural}.{of.group}" if of.group else of.plural
+    named = f' "{of.name}"' if of.name else ""
+    message = (
+        f'{resource}{named} is forbidden: User "{user.name}" cannot {verb} resource '
+        f'"{of.resource}" in API group "{of.group}" {where}'
+    )
+    details = {"group": of.group, "kind": of.plural, "name": of.name}
+    raise Refusal(403, "Forbidden", message, details=details)
+
+
+def permit_path(user: User, path: str) -> None:
+    """What is no resource: health for everyone, discovery for whoever is known."""
+    allowed = path.startswith(OPEN)
+    if AUTHENTICATED in user.groups:
+        allowed |= path.startswith(TOLD_TO_ALL) or MASTERS in user.groups
+    if not allowed:
+        message = f'forbidden: User "{user.name}" cannot get path "{path}"'
+        raise Refusal(403, "Forbidden", message)
+
+
+def _rules(store: Store, user: User, namespace: str) -> Iterator[Object]:
+    for binding in _all(store, "clusterrolebindings"):
+        if _names(binding, user):
+            yield from _role(store, binding, "")
+    for binding in _all(store, "rolebindings") if namespace else ():
+        if binding["metadata"]["namespace"] == namespace and _names(binding, user):
+            yield from _role(store, binding, namespace)
+
+
+def _all(store: Store, plural: str) -> Iterable[Object]:
+    return [each.object for each in store.objects[RBAC, plural].values()]
+
+
+def _role(store: Store, binding: Object, namespace: str) -> Sequence[Object]:
+    reference = binding["roleRef"]
+    plural = f"{reference['kind'].lower()}s"
+    home = namespace if reference["kind"] == "Role" else ""
+    role = store.objects[RBAC, plural].get((home, reference["name"]))
+    return (role.object.get("rules") or []) if role else []
+
+
+def _names(binding: Object, user: User) -> bool:
+    for each in binding.get("subjects") or ():
+        name = each["name"]
+        if each["kind"] == "ServiceAccount":
+            name = account(each["namespace"], name).name
+        if name == user.name or (each["kind"] == "Group" and name in user.groups):
+            return True
+    return False
+
+
+def _allows(rule: Object, verb: str, of: Target) -> bool:
+    wanted = (("verbs", verb), ("apiGroups", of.group), ("resources", of.resource))
+    names = rule.get("resourceNames") or [of.name]
+    return of.name in names and all(
+        value in (listed := rule.get(field) or ()) or "*" in listed for field, value in wanted
+    )

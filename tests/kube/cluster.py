@@ -1,0 +1,187 @@
+"""A cluster as tests see it: an address, papers, kubectl, and objects in and out."""
+
+import base64
+import json
+import ssl
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from kube.kinds import BUILT_IN
+from kube.objects import Object
+from kube.papers import Authority, Paper
+from kube.server import Server
+
+PATIENCE = 10.0  # seconds for an answer
+
+
+class Answered(Exception):
+    """A Status that says no."""
+
+    def __init__(self, code: int, status: Object) -> None:
+        super().__init__(f"{code}: {status.get('message', status)}")
+        self.code = code
+        self.status = status
+
+
+@dataclass
+class Cluster:
+    """Either the tests' own server or a real one; `server` is there for what only ours can do."""
+
+    name: str
+    host: str
+    token: str
+    authority: Path
+    certificate: Paper
+    kubeconfig: Path
+    own: Server | None = None
+    plurals: dict[tuple[str, str], tuple[str, bool]] = field(default_factory=dict)
+
+    @property
+    def server(self) -> Server:
+        import pytest
+
+        if self.own is None:
+            pytest.skip("only the tests' own API server can be broken at will")
+        return self.own
+
+    def request(
+        self, method: str, path: str, body: object = None, content: str = "application/json"
+    ) -> Object:
+        """Raises Answered."""
+        answer = self.client.request(
+            method,
+            path,
+            content=None if body is None else json.dumps(body),
+            headers={"Content-Type": content, "Authorization": f"Bearer {self.token}"},
+        )
+        said = answer.json()
+        if answer.is_error:
+            raise Answered(answer.status_code, said)
+        return said
+
+    @cached_property
+    def client(self) -> httpx.Client:
+        trust = ssl.create_default_context(cafile=str(self.authority))
+        return httpx.Client(base_url=self.host, verify=trust, timeout=PATIENCE)
+
+    def path(self, thing: Object, *, named: bool = True) -> str:
+        """Where an object is, or where its like are created."""
+        version, kind = thing["apiVersion"], thing["kind"]
+        plural, namespaced = self._plural(version, kind)
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        home = f"/namespaces/{thing['metadata']['namespace']}" if namespaced else ""
+        return f"{root}{home}/{plural}" + (f"/{thing['metadata']['name']}" if named else "")
+
+    def _plural(self, version: str, kind: str) -> tuple[str, bool]:
+        if not self.plurals:
+            for each in BUILT_IN:
+                self.plurals[each.api_version, each.name] = each.plural, each.namespaced
+        if (version, kind) not in self.plurals:
+            for one in self.request("GET", f"/apis/{version}")["resources"]:
+                if "/" not in one["name"]:
+                    self.plurals[version, one["kind"]] = one["name"], one["namespaced"]
+        return self.plurals[version, kind]
+
+    def create(self, thing: Object) -> Object:
+        return self.request("POST", self.path(thing, named=False), thing)
+
+    def get(self, thing: Object) -> Object:
+        return self.request("GET", self.path(thing))
+
+    def put(self, thing: Object) -> Object:
+        """Creates it or makes it so, its status too."""
+        try:
+            known = self.get(thing)
+            metadata = {"resourceVersion": known["metadata"]["resourceVersion"]}
+            written = self.request(
+                "PUT", self.path(thing), {**thing, "metadata": thing["metadata"] | metadata}
+            )
+        except Answered as answer:
+            if answer.code != 404:
+                raise
+            written = self.create(thing)
+        if "status" in thing and written.get("status") != thing["status"]:
+            patch = {"status": thing["status"]}
+            path = f"{self.path(thing)}/status"
+            return self.request("PATCH", path, patch, "application/merge-patch+json")
+        return written
+
+    def patch(self, thing: Object, patch: Mapping[str, Any]) -> Object:
+        return self.request("PATCH", self.path(thing), patch, "application/merge-patch+json")
+
+    def delete(self, thing: Object) -> Object:
+        """At once, as if whoever ends pods and empties namespaces had been there."""
+        gone = self.request("DELETE", self.path(thing), {"gracePeriodSeconds": 0})
+        if thing["kind"] == "Namespace":
+            empty = {"metadata": {"name": thing["metadata"]["name"]}, "spec": {"finalizers": []}}
+            return self.request("PUT", f"{self.path(thing)}/finalize", empty)
+        return gone
+
+    def kubectl(self, *arguments: str, given: object = None) -> str:
+        """What kubectl prints; `given` is its standard input. Raises CalledProcessError."""
+        cache = self.kubeconfig.parent / "discovered"
+        said = subprocess.run(
+            ["kubectl", "--kubeconfig", self.kubeconfig, "--cache-dir", cache, *arguments],
+            input=given if isinstance(given, str | None) else json.dumps(given),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        if said.returncode:
+            raise subprocess.CalledProcessError(
+                said.returncode, said.args, said.stdout, said.stderr
+            )
+        return said.stdout
+
+
+def kubeconfig(cluster: Cluster) -> Object:
+    """One that needs no other file; `<name>` has a token, `<name>-certificate` a certificate."""
+
+    def data(file: Path) -> str:
+        return base64.b64encode(file.read_bytes()).decode()
+
+    papers = {
+        "client-certificate-data": data(cluster.certificate.certificate),
+        "client-key-data": data(cluster.certificate.key),
+    }
+    users = {cluster.name: {"token": cluster.token}, f"{cluster.name}-certificate": papers}
+    server = {"server": cluster.host, "certificate-authority-data": data(cluster.authority)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": cluster.name, "cluster": server}],
+        "users": [{"name": name, "user": user} for name, user in users.items()],
+        "contexts": [
+            {"name": name, "context": {"cluster": cluster.name, "user": name}} for name in users
+        ],
+        "current-context": cluster.name,
+    }
+
+
+@contextmanager
+def running(folder: Path, name: str = "tests", *, bookmarks: float = 60.0) -> Iterator[Cluster]:
+    """A cluster on the tests' own API server; any number of them at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    authority = Authority.make(folder)
+    server = Server(authority, bookmarks=bookmarks)
+    server.start()
+    paper = authority.client("tests", "system:masters")
+    config = folder / "kubeconfig.yaml"
+    cluster = Cluster(name, server.host, server.token, authority.file, paper, config, server)
+    config.write_text(yaml.safe_dump(kubeconfig(cluster)))
+    try:
+        yield cluster
+    finally:
+        cluster.client.close()
+        server.close()
+    if server.api.bugs:
+        raise ExceptionGroup("the API server failed", server.api.bugs)

@@ -1,0 +1,142 @@
+"""An API server that runs in a thread of the test's process."""
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Callable, Coroutine
+from copy import deepcopy
+from typing import TypeVar
+
+from aiohttp import web
+
+from kube import writing
+from kube.access import ADMIN, Tokens
+from kube.asked import Asked, Target
+from kube.faults import Faults
+from kube.http import Api
+from kube.kinds import NAMESPACE
+from kube.objects import Object
+from kube.papers import LOOPBACK, Authority
+from kube.store import Store
+
+T = TypeVar("T")
+BOOKMARKS = 60.0  # seconds; a real one sends about one a minute
+GRACE = 0.05  # seconds for requests under way when it stops
+FIRST = ("default", "kube-node-lease", "kube-public", "kube-system")
+
+
+def begun(store: Store) -> Store:
+    """What every cluster has: its namespaces, and the service that its API server is."""
+    for name in FIRST:
+        thing = {"metadata": {"name": name}}
+        writing.create(store, NAMESPACE, Target("", "v1", "namespaces"), Asked(), thing)
+    port = {"name": "https", "port": 443, "targetPort": 6443}
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    service = {
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "spec": {"ports": [port]},
+    }
+    named = {"kubernetes.io/service-name": "kubernetes"}
+    slice_ = {
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": named},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [LOOPBACK], "conditions": {"ready": True}}],
+        "ports": [{"name": "https", "port": 6443}],
+    }
+    for group, plural, thing in (
+        ("", "services", service),
+        ("discovery.k8s.io", "endpointslices", slice_),
+    ):
+        kind = store.kind(group, "v1", plural)
+        writing.create(store, kind, Target(group, "v1", plural, "default"), Asked(), thing)
+    return store
+
+
+class Server:
+    def __init__(self, authority: Authority, *, bookmarks: float = BOOKMARKS) -> None:
+        self.store = begun(Store())
+        self.tokens = Tokens()
+        self.token = self.tokens.issue(ADMIN)
+        self.faults = Faults(self.store, self.call)
+        self.api = Api(self.store, self.tokens, self.faults, bookmarks)
+        paper = authority.serves()
+        self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.file))
+        self.tls.load_cert_chain(paper.certificate, paper.key)
+        self.tls.verify_mode = ssl.CERT_OPTIONAL
+        self.port = 0
+        self.runner: web.AppRunner | None = None
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+
+    @property
+    def host(self) -> str:
+        return f"https://{LOOPBACK}:{self.port}"
+
+    def start(self) -> None:
+        self._run(self._start())
+
+    def stop(self) -> None:
+        """Its connections end, and new ones are refused; what it stored is there afterwards."""
+        self._run(self._stop())
+
+    def restart(self) -> None:
+        """As after an upgrade: the same port and objects, and a watch cache without a past."""
+        self.stop()
+        self.call(self.store.compact)
+        self.start()
+
+    def rotate(self) -> str:
+        """Another token is good from now on; the old one is refused."""
+        old, self.token = self.token, self.tokens.issue(ADMIN)
+        self.tokens.withdraw(old)
+        return self.token
+
+    def plant(self, *things: Object) -> None:
+        """Stores objects that nobody checked, as an API server that validates less would."""
+        self.call(lambda: [self._plant(deepcopy(thing)) for thing in things])
+
+    def _plant(self, thing: Object) -> None:
+        kinds = self.store.kinds.values()
+        written = thing["apiVersion"], thing["kind"]
+        kind = next(each for each in kinds if (each.api_version, each.name) == written)
+        at = thing["metadata"].get("namespace", ""), thing["metadata"]["name"]
+        before = self.store.get(kind, at)
+        uid = before.object["metadata"]["uid"] if before else f"planted-{self.store.revision}"
+        thing["metadata"].setdefault("uid", uid)
+        self.store.write(kind, "MODIFIED" if before else "ADDED", thing, before)
+
+    def close(self) -> None:
+        self.stop()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+    def call(self, act: Callable[[], T]) -> T:
+        """Runs in the server's loop, where the store lives."""
+
+        async def run() -> T:
+            return act()
+
+        return self._run(run())
+
+    def _run(self, act: Coroutine[object, object, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(act, self.loop).result(timeout=30)
+
+    async def _start(self) -> None:
+        self.runner = web.AppRunner(
+            self.api.application(),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=GRACE,
+        )
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, LOOPBACK, self.port, ssl_context=self.tls)
+        await site.start()
+        self.port = self.runner.addresses[0][1]
+
+    async def _stop(self) -> None:
+        if self.runner is None:
+            return
+        await self.runner.cleanup()
+        self.runner = None
