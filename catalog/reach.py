@@ -31,6 +31,10 @@ class Near:
     locality: Locality = ANYWHERE
     cluster: str = ""
 
+    def __str__(self) -> str:
+        cluster = f"cluster {self.cluster}" if self.cluster else ""
+        return ", ".join(filter(None, (str(self.locality), cluster)))
+
     def asked(self, terms: Collection[str]) -> "Near":
         """No more of it than these terms need: callers who are alike in that share the bytes."""
         locality = ANYWHERE

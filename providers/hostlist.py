@@ -201,6 +201,7 @@ class HostEntry(Entry):
         "127.0.0.1", description="where the sidecar finds the application"
     )
     network: Network = Field("", description="hosts of one network reach each other directly")
+    cluster: Network = Field("", description="which of several installations it is part of")
     platform: Literal["host", "vm"] = "host"
 
 

@@ -35,6 +35,7 @@ ONE = (
     "bind",
     "application",
     "network",
+    "cluster",
     "platform",
 )
 
@@ -367,6 +368,7 @@ def _workload(host: HostEntry, addresses: tuple[str, ...], provider: str, scope:
         host.network,
         host.locality,
         tuple(sorted(host.labels.items())),
+        cluster=host.cluster,
     )
 
 
@@ -386,5 +388,6 @@ def _endpoints(placed: Placed, here: Workload) -> Iterable[Endpoint]:
                 here.interception,
                 here.locality,
                 placed.host.weight,
+                cluster=here.cluster,
                 network=here.network,
             )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.internal.containers import MessageMap
@@ -68,9 +69,9 @@ def transparent_routes(
 ) -> RouteConfiguration:
     """Where the address alone says which service is meant, any authority will do."""
     if len(outbounds) == 1:
-        alone = host(host_name(outbounds[0]), ["*"], plain(outbounds[0]))
+        alone = preferring(host(host_name(outbounds[0]), ["*"], plain(outbounds[0])), outbounds[0])
         return RouteConfiguration(name=name, virtual_hosts=[alone])
-    hosts = [host(host_name(o), cluster_domains(o), plain(o)) for o in outbounds]
+    hosts = [preferring(host(host_name(o), cluster_domains(o), plain(o)), o) for o in outbounds]
     return RouteConfiguration(name=name, virtual_hosts=[*hosts, unknown(identity)])
 
 
@@ -99,7 +100,7 @@ def service_hosts(outbounds: Sequence[Outbound]) -> list[VirtualHost]:
             domains.insert(0, str(service))
         inside = plain(outbound) if outbound.port.protocol.is_http else [opaque(outbound)]
         routes = [connect(outbound), *inside]
-        hosts.append(host(host_name(outbound), domains, routes))
+        hosts.append(preferring(host(host_name(outbound), domains, routes), outbound))
     ports = ", ".join(f"{o.port.number} ({o.port.protocol})" for o in outbounds)
     why = f"{service} can be called on port {ports}: name one of them"
     others = [f"{service}:*"] if meant else [str(service), f"{service}:*"]
@@ -187,6 +188,16 @@ def host(name: str, domains: Iterable[str], routes: Iterable[Route]) -> VirtualH
     answer.retry_policy.num_retries.value = 2
     answer.retry_policy.host_selection_retry_max_attempts = 3
     answer.retry_policy.retry_host_predicate.append(another)
+    return answer
+
+
+def preferring(answer: VirtualHost, outbound: Outbound) -> VirtualHost:
+    """What was not heard twice is tried at the next priority: the first may have but one host."""
+    targets = (share.target for choice in outbound.choices for share in choice.shares)
+    if any(target.assignment.preference.prefer for target in targets):
+        another = previous_priorities_config_pb2.PreviousPrioritiesConfig(update_frequency=2)
+        answer.retry_policy.retry_priority.name = "envoy.retry_priorities.previous_priorities"
+        answer.retry_policy.retry_priority.typed_config.CopyFrom(packed(another))
     return answer
 
 

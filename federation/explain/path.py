@@ -18,6 +18,7 @@ from meshfed.federation.explain.judge import (
     Refused,
     Verdict,
 )
+from meshfed.federation.explain.preferred import preferred
 from meshfed.federation.explain.step import Step, failing, note, ok, some, warning
 from meshfed.xds.endpoints import reached_at
 from meshfed.xds.listeners import OUTBOUND_PORT, loopback
@@ -128,6 +129,8 @@ def _chosen(judged: Judged, choice: Choice, hops: tuple[Hop, ...], known: Known)
         yield from _nowhere(judged, choice)
         return
     yield from _policies(judged, hops, known)
+    for share in choice.shares:
+        yield from preferred(judged.mesh, share.target)
     for hop in hops:
         yield _endpoint(hop, known)
     if hops and not any(hop.used for hop in hops):

@@ -11,6 +11,7 @@ from meshfed.federation.explain.denials import remedy_for, unfit
 from meshfed.federation.explain.facts import Facts
 from meshfed.federation.explain.judge import told_endpoints
 from meshfed.federation.explain.lag import lagging
+from meshfed.federation.explain.preferred import ranked
 from meshfed.federation.explain.seen import Listed, Provided, Seen
 from meshfed.federation.explain.step import (
     State,
@@ -97,14 +98,16 @@ def provided(scope: Provided) -> Step:
 # One endpoint
 
 
-def admitted(subject: Subject) -> Step:
+def admitted(facts: Facts, subject: Subject) -> Step:
     about = subject.name
     if subject.listed.conflict:
-        why = f"{subject.listed.provider} owns it, and {subject.listed.conflict}"
+        ruled = facts.mesh.preferences.of(subject.endpoint.service).owners
+        by = " by federation.owners" if ruled else ""
+        why = f"{subject.listed.provider} owns it{by}, and {subject.listed.conflict}"
         remedy = "take it out of one of the two"
         # Two who agree are one mistake; two who do not agree on who it is are a danger.
-        step = failing if " as " in subject.listed.conflict else warning
-        return step("admitted", about, why, remedy)
+        step = failing if " as " in subject.listed.conflict else note if ruled else warning
+        return step("admitted", about, why, "" if step is note else remedy)
     if subject.listed.stale:
         why = f"kept though {subject.listed.scope} does not show it: {subject.listed.doubt}"
         remedy = f"`meshfed provider accept {subject.listed.scope}` if it is gone indeed"
@@ -162,7 +165,7 @@ def endpoint_steps(facts: Facts, seen: Seen, subject: Subject) -> tuple[Step, ..
 
 def _own_steps(facts: Facts, seen: Seen, subject: Subject) -> tuple[Step, ...]:
     return (
-        admitted(subject),
+        admitted(facts, subject),
         health(subject),
         callable_(facts, subject),
         *tried(subject, seen),
@@ -181,16 +184,18 @@ def sent(facts: Facts, among: tuple[Subject, ...]) -> tuple[Step, ...]:
     told = list(_told(facts, good))
     if not told:
         return (_nobody(facts, good, about),)
-    who = some(sorted({str(kind.identity) for kind, _ in told}))
-    workloads = {workload.id for _, there in told for workload in there}
+    who = some(sorted({str(kind.identity) for kind, *_ in told}))
+    workloads = {workload.id for _, there, _ in told for workload in there}
     proxies = [each for each in facts.bearings.proxies if each.proxy in workloads]
     revision = max(subject.listed.revision for subject in good)
-    return (ok("sent", about, f"to {who}"), _acknowledged(facts, about, proxies, revision))
+    ruled = any(facts.mesh.preferences.of(s.endpoint.service).prefer for s in good)
+    at = ranked(about, ((kind, ranks) for kind, _, ranks in told)) if ruled else ()
+    return (ok("sent", about, f"to {who}"), *at, _acknowledged(facts, about, proxies, revision))
 
 
 def _told(
     facts: Facts, subjects: list[Subject]
-) -> Iterator[tuple[ProxyClass, tuple[Workload, ...]]]:
+) -> Iterator[tuple[ProxyClass, tuple[Workload, ...], frozenset[int]]]:
     wanted = {(s.endpoint.service, s.endpoint.port): s for s in subjects}
     addresses = {reached_at(s.endpoint) for s in subjects}
     sources = _sources(facts, subjects)
@@ -202,12 +207,14 @@ def _told(
     for kind, there in classes[:MOST_CLASSES]:
         targets = targets_by_name(view(facts.mesh, kind, facts.resolved)).values()
         ours = [t for t in targets if (t.assignment.service, t.assignment.port) in wanted]
-        if any(
-            reached_at(endpoint) in addresses
+        ranks = frozenset(
+            priority
             for target in ours
-            for endpoint, _, _ in told_endpoints(facts.mesh, target)
-        ):
-            yield kind, there
+            for endpoint, _, priority in told_endpoints(facts.mesh, target)
+            if reached_at(endpoint) in addresses
+        )
+        if ranks:
+            yield kind, there, ranks
 
 
 def _sources(facts: Facts, subjects: list[Subject]) -> frozenset[object] | None:
