@@ -353,11 +353,10 @@ def _migrate(connection: Connection) -> list[str]:
     from alembic import command
 
     steps = _pending(connection)
-    if steps:
-        with _alembic(connection) as (config, _):
-            viewing.drop(connection)
-            command.upgrade(config, "head")
-            viewing.create(connection)
+    if steps or not viewing.complete(connection):
+        with _alembic(connection) as (config, _), viewing.without(connection):
+            if steps:
+                command.upgrade(config, "head")
     return steps
 
 

@@ -59,6 +59,7 @@ def backup(
     from meshfed.federation.certificates.keys import Unsealable
     from meshfed.federation.cli.source import catalog_url, configured, existing, reachable
 
+    _check_new(file)
     url = existing(catalog_url(catalog, config))
     seal = configured(config).certificates.seal
     phrase = _passphrase(passphrase_file, twice=True)
@@ -79,7 +80,8 @@ def restore(
 ) -> None:
     """Fill a new catalog from a backup, and put the key back; what is in use is never overwritten.
 
-    The backup may come from SQLite and go to Postgres, and the other way round.
+    The backup may come from SQLite and go to Postgres, and the other way round; one of an older
+    version is brought up to this one.
 
     Example: meshfed restore mesh-monday.backup --catalog sqlite:///meshfed.db
     """
@@ -147,16 +149,23 @@ def _first_line(file: Path) -> str:
         raise Finding(f"{file}: its first line is no passphrase") from error
 
 
-def _write_whole(file: Path, data: bytes) -> None:
-    """All of it or nothing, for the owner only: last week's backup outlives a full disk."""
+def _check_new(file: Path) -> None:
+    """Another backup may be the only one that is good: it is not overwritten."""
     if not file.name or file.is_dir():
         raise Finding(f"{file}: a folder: name the file to write")
+    if os.path.lexists(file):
+        raise Finding(f"{file}: there already: name a new file, or move this one away")
+
+
+def _write_whole(file: Path, data: bytes) -> None:
+    """All of it or nothing, for the owner only."""
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             out.write(data)
             out.flush()
             os.fsync(out.fileno())
+        _check_new(file)
         draft.replace(file)
     except OSError as error:
         raise Finding(f"{file}: {error.strerror}") from error

@@ -34,7 +34,7 @@ def configured(config: Path | None) -> "Settings":
         raise Finding(*refused.rejected) from refused
 
 
-def catalog_url(catalog: str | None, config: Path | None) -> str:
+def catalog_url(catalog: str | None, config: Path | None, option: str = "--catalog") -> str:
     """The catalog that an option names, else the configuration's."""
     if catalog is None:
         return configured(config).catalog
@@ -43,7 +43,7 @@ def catalog_url(catalog: str | None, config: Path | None) -> str:
     try:
         return parsed(catalog).under(Path.cwd())
     except ValueError as why:
-        raise Finding(f"--catalog: {why}") from why
+        raise Finding(f"{option}: {why}") from why
 
 
 def existing(url: str) -> str:

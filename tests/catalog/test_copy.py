@@ -1,17 +1,24 @@
 """A catalog copied out of one database and put back into another."""
 
+import asyncio
 import gzip
 import json
+import subprocess
+import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from meshfed.catalog.copy import Uncopied, copied, put_back
+from meshfed.catalog.copy import Uncopied, copied, held, moved, put_back
+from meshfed.catalog.migrating import carried_out
 from meshfed.catalog.model import Endpoint, Identity, Known, Port, Service, ServiceName, Workload
-from meshfed.catalog.store import Catalog
+from meshfed.catalog.reader import query
+from meshfed.catalog.store import Catalog, migrate, pending
 from meshfed.federation.cli.reading import LISTINGS, Kind, flagged
 from meshfed.federation.cli.source import rows
 
+OLDER = Path(__file__).parent / "copy-of-0002.jsonl"  # as the first release wrote it
 BOOKSTORE = ServiceName("bookstore", "shop")
 STORE = Identity("bookstore", "shop")
 
@@ -89,9 +96,85 @@ async def test_nothing_is_put_back_when_the_key_cannot_be(
     assert everything(url) == new
 
 
-async def test_a_copy_of_another_schema_says_what_to_do(sqlite_url: str) -> None:
+def packed(lines: list[str]) -> bytes:
+    return gzip.compress("\n".join(lines).encode())
+
+
+async def test_a_copy_of_an_unknown_schema_says_what_to_do(sqlite_url: str) -> None:
     header, *rest = everything(sqlite_url)
     ours = json.loads(header)["schema"]
-    other = gzip.compress("\n".join([header.replace(ours, "0000"), *rest]).encode())
-    with pytest.raises(Uncopied, match=f"schema is 0000 and this meshfed's {ours}"):
-        put_back(sqlite_url, other, also=lambda: None)
+    for other in ("9999", "0000"):
+        copy = packed([header.replace(ours, other), *rest])
+        with pytest.raises(Uncopied, match=f"schema is {other}, .* with the version that made it"):
+            put_back(sqlite_url, copy, also=lambda: None)
+
+
+def test_a_copy_of_an_older_version_is_put_back_and_brought_up(url: str) -> None:
+    counts = put_back(url, gzip.compress(OLDER.read_bytes()), also=lambda: None)
+    assert counts["endpoints"] == 2
+    assert pending(url) == []
+    assert query(url, "select address, valid_to_revision from mesh_endpoint_history").rows == (
+        ("10.0.0.2", 3),
+        ("10.0.0.1", None),
+    )
+    asked = "select state, last_good from mesh_providers"
+    assert query(url, asked).rows == (("good", "2026-11-24T02:38:38.074Z"),)
+
+
+async def test_older_tables_are_copied_as_they_are(
+    url: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    await fill(url)
+    carried_out(url, "0001")
+    try:
+        older = everything(url)
+        assert json.loads(older[0])["schema"] == "0001"
+        there = f"sqlite:///{tmp_path}/there.db"
+        put_back(there, packed(older), also=lambda: None)
+        assert query(there, "select address from mesh_endpoints").rows == (("10.0.0.1",),)
+    finally:
+        migrate(url)
+
+
+# Moved
+
+
+async def test_a_catalog_moves_to_another_database_without_a_file(
+    sqlite_url: str, postgres_url: str, tmp_path: Path
+) -> None:
+    await fill(sqlite_url)
+    counts = moved(sqlite_url, postgres_url)
+    assert counts["endpoints"] == 2
+    assert sum(counts.values()) == sum(line.startswith("[") for line in everything(sqlite_url))
+    assert everything(postgres_url) == everything(sqlite_url)
+    back = f"sqlite:///{tmp_path}/back.db"
+    moved(postgres_url, back)
+    assert everything(back) == everything(sqlite_url)
+    for target in (postgres_url, back):
+        with pytest.raises(Uncopied, match="not empty"):
+            moved(sqlite_url, target)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_catalog_that_is_open_elsewhere_is_not_moved(
+    request: pytest.FixtureRequest, kind: str, tmp_path: Path
+) -> None:
+    url: str = request.getfixturevalue(f"{kind}_url")
+    asyncio.run(fill(url))
+    assert held(url) == ""
+    program = (
+        "import sys\nfrom meshfed.catalog.database import Database\n"
+        "database = Database(sys.argv[1])\n"
+        "database.read(lambda connection: connection.exec_driver_sql('select 1'))\n"
+        "print(flush=True)\nsys.stdin.read()"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program, url], stdin=pipe, stdout=pipe) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        who = f"process {other.pid}" if kind == "sqlite" else "a meshfed at this machine"
+        with pytest.raises(Uncopied, match=f"{who} has this catalog open: stop `meshfed serve`"):
+            moved(url, f"sqlite:///{tmp_path}/new.db")
+        other.communicate()
+    assert not (tmp_path / "new.db").exists()
+    assert held(url) == ""

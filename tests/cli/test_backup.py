@@ -99,6 +99,27 @@ def test_what_is_in_use_is_not_overwritten(
     assert not (tmp_path / "other.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("monday", "monday: there already: name a new file, or move this one away"),
+        ("dangling", "dangling: there already: name a new file, or move this one away"),
+        (".", ".: a folder: name the file to write"),
+        ("", ".: a folder: name the file to write"),
+        ("nowhere/monday", "nowhere/monday: No such file or directory"),
+    ],
+)
+def test_a_backup_overwrites_nothing(
+    meshfed: Run, shop: str, tmp_path: Path, passphrase: str, name: str, said: str
+) -> None:
+    (tmp_path / "monday").write_text("the only good one")
+    (tmp_path / "dangling").symlink_to("elsewhere")
+    ended = meshfed("backup", name)
+    assert (ended.code, ended.lines) == (1, [said])
+    assert (tmp_path / "monday").read_text() == "the only good one"
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_file_that_is_no_backup_is_one_line(
     meshfed: Run, tmp_path: Path, passphrase: str
 ) -> None:
