@@ -2,8 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, closing
 from pathlib import Path
 from secrets import token_hex
 
@@ -54,13 +54,14 @@ class Bell:
             self._waiting.discard(waiting)
 
 
-async def follow(url: URL, bell: Bell) -> AsyncIterator[int]:
+async def follow(url: URL, bell: Bell) -> AsyncGenerator[int]:
     """The revision now, then each newer one; once more after the database was away."""
     watch = _sqlite if url.get_backend_name() == "sqlite" else _postgres
     while True:
         try:
-            async for revision in watch(url, bell):
-                yield revision
+            async with aclosing(watch(url, bell)) as revisions:  # its connection, with the follower
+                async for revision in revisions:
+                    yield revision
         except (sqlite3.Error, psycopg.Error, OSError, TimeoutError):
             await asyncio.sleep(AWAY)
 
@@ -71,7 +72,7 @@ def _watcher(url: URL) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)
 
 
-async def _sqlite(url: URL, bell: Bell) -> AsyncIterator[int]:
+async def _sqlite(url: URL, bell: Bell) -> AsyncGenerator[int]:
     with closing(_watcher(url)) as connection:
         version, told = -1, -1
         while True:
@@ -86,7 +87,7 @@ async def _sqlite(url: URL, bell: Bell) -> AsyncIterator[int]:
             await bell.heard(TICK)
 
 
-async def _postgres(url: URL, bell: Bell) -> AsyncIterator[int]:
+async def _postgres(url: URL, bell: Bell) -> AsyncGenerator[int]:
     async with await _connected(url) as connection:
         await connection.execute(f"listen {CHANNEL}")
         told = -1

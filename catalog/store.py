@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from copy import copy
 from typing import Self, TypeVar
 
@@ -98,7 +98,7 @@ class Catalog:
         """The newest mesh and what moved since this one; only what moved is read again."""
         return await self._ask(lambda connection: reading.advance(connection, mesh))
 
-    def follow(self) -> AsyncIterator[int]:
+    def follow(self) -> AsyncGenerator[int]:
         """The revision now and whenever it moves, whoever moved it; also after it was away."""
         return follow(self._database.url, self._bell)
 

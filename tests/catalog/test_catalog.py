@@ -336,7 +336,7 @@ async def test_a_catalog_that_was_put_back_is_read_whole(catalog: Catalog) -> No
 async def test_followers_hear_of_every_process_and_only_the_latest(
     catalog: Catalog, url: str
 ) -> None:
-    async with aclosing(following(catalog)) as revisions:
+    async with aclosing(catalog.follow()) as revisions:
         assert await anext(revisions) == 0
         await believe(catalog, known(endpoint()))
         assert await anext(revisions) == 1
@@ -348,11 +348,6 @@ async def test_followers_hear_of_every_process_and_only_the_latest(
         assert await newest(revisions, 4) == 4
 
 
-async def following(catalog: Catalog) -> AsyncIterator[int]:
-    async for revision in catalog.follow():
-        yield revision
-
-
 async def newest(revisions: AsyncIterator[int], wanted: int) -> int:
     async with asyncio.timeout(10):
         async for revision in revisions:
@@ -362,7 +357,7 @@ async def newest(revisions: AsyncIterator[int], wanted: int) -> int:
 
 
 async def test_what_moves_no_revision_wakes_no_follower(catalog: Catalog) -> None:
-    async with aclosing(following(catalog)) as revisions:
+    async with aclosing(catalog.follow()) as revisions:
         assert await anext(revisions) == 0
         await catalog.seen("rack", "hosts", "rack/a", fault="gone")
         await believe(catalog, known(endpoint()))
@@ -371,7 +366,7 @@ async def test_what_moves_no_revision_wakes_no_follower(catalog: Catalog) -> Non
 
 async def test_followers_outlive_their_connection(postgres_url: str) -> None:
     with closing(Catalog(postgres_url)) as catalog:
-        async with aclosing(following(catalog)) as revisions:
+        async with aclosing(catalog.follow()) as revisions:
             assert await anext(revisions) == 0
             kill_connections(postgres_url)
             assert await anext(revisions) == 0
