@@ -17,7 +17,7 @@ demo: install  ## OSM's bookstore on this machine; make demo ARGS="--seconds 60 
 	@$(BIN)/meshfed demo $(ARGS)
 
 test: install  ## everything that proves it; what is skipped says why
-	$(BIN)/pytest -m 'not soak' $(ARGS)
+	$(BIN)/pytest -m 'not soak' --numprocesses 2 $(ARGS)
 
 check: install build/stubs/.made  ## lint, types, direction of imports
 	$(BIN)/ruff check .

@@ -1,14 +1,28 @@
 """What every test may ask for."""
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
-pytest_plugins = ["kube.fixtures"]
+LIVING_TOGETHER = ("tests/explain/",)  # folders whose files use one mesh
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite tests/golden; read the diff"
     )
+
+
+class Apart(LoadFileScheduling):
+    """Two workers share one machine: who shares addresses or a running mesh stays on one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return next((folder for folder in LIVING_TOGETHER if file.startswith(folder)), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Apart:
+    return Apart(config, log)
 
 
 @pytest.fixture
