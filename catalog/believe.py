@@ -176,15 +176,33 @@ def _workloads(writing: Writing, believed: Known, stored: Stored) -> None:
         return
     ids = {key: number for key, (number, _) in stored.workloads.items()}
     _replace(writing, workloads, ids, moved, rows.workload_row)
-    for _, workload in moved.joined:
-        writing.tell("workload", workload.name, "joined", believed.provider)
+    known = _elsewhere(writing.connection, believed, (*moved.joined, *moved.left))
     for _, _, workload in moved.altered:
         writing.tell("workload", workload.name, "changed", believed.provider)
-    for _, workload in moved.left:
-        writing.tell("workload", workload.name, "left", believed.provider)
-    if moved.left:
-        pushes.forget(writing, (key for key, _ in moved.left))
+    for key, workload in moved.joined:
+        if key not in known:
+            writing.tell("workload", workload.name, "joined", believed.provider)
+    gone = [key for key, _ in moved.left if key not in known]
+    for key, workload in moved.left:
+        if key not in known:
+            writing.tell("workload", workload.name, "left", believed.provider)
+    if gone:
+        pushes.forget(writing, gone)
     writing.shape_moved()
+
+
+def _elsewhere(
+    connection: Connection, believed: Known, some: Iterable[tuple[str, Workload]]
+) -> set[str]:
+    """Which of these are told by other scopes too, as only platforms' own ids can be."""
+    keys = [key for key, workload in some if workload.resource_id]
+    column = workloads.c.workload
+    there = select(column).where(CURRENT, workloads.c.scope != believed.scope)
+    return {
+        key
+        for portion in _portions(keys)
+        for key in connection.execute(there.where(column.in_(portion))).scalars()
+    }
 
 
 # Endpoints

@@ -171,13 +171,13 @@ class Workload:
     network: str = ""
     locality: Locality = Locality()
     labels: tuple[tuple[str, str], ...] = ()
-    resource_id: str = ""
+    resource_id: str = ""  # the platform's own, if it has one: the same in each scope that tells it
     cluster: str = ""
 
     @property
     def id(self) -> str:
         """The catalog's key, and the DNS name in the certificate used for xDS."""
-        return workload_id(self.provider, self.scope, self.name)
+        return workload_id(self.provider, self.resource_id or self.scope, self.name)
 
 
 def workload_id(provider: str, scope: str, name: str) -> str:

@@ -130,7 +130,8 @@ def _current(
     names: list[str] | None = None,
 ) -> list[rows.Row]:
     """The rows in force, of all or of these."""
-    there = select(table).where(CURRENT)
+    # Of a workload that several scopes tell, every reader takes the version that came last.
+    there = select(table).where(CURRENT).order_by(table.c.id)
     if key is None or names is None:
         return list(connection.execute(there).mappings().all())
     found: list[rows.Row] = []

@@ -143,7 +143,7 @@ ports = Table(  # the ports of the current services, one row each, for joins
 
 workloads = _versioned(
     "workloads",
-    ("workload",),
+    ("provider", "scope", "workload"),
     *_words("workload", "name", "provider", "scope", "platform", "identity", "addresses"),
     *_words("interception", "bind", "application", "network", "region", "zone"),
     *_words("labels", "resource_id", "cluster"),

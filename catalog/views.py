@@ -115,7 +115,7 @@ VIEWS = (
         "mesh_endpoints",
         "Endpoints: every address and port that answers for a service now",
         "endpoints e left join workloads w on w.workload = e.workload"
-        " and w.valid_to_revision is null"
+        " and w.scope = e.scope and w.valid_to_revision is null"
         " left join scopes s on s.provider = e.provider and s.scope = e.scope"
         " where e.valid_to_revision is null and not e.outranked",
         *ENDPOINT,
@@ -139,7 +139,10 @@ VIEWS = (
         "mesh_workloads",
         "Workloads: pods, VMs and hosts, with the proxy of each",
         "workloads w left join proxies p on p.proxy = w.workload"
-        " left join replicas r on r.replica = p.replica where w.valid_to_revision is null",
+        " left join replicas r on r.replica = p.replica where w.valid_to_revision is null"
+        # A pod of several services is told in the scope of each.
+        " and w.id = (select max(v.id) from workloads v"
+        " where v.workload = w.workload and v.valid_to_revision is null)",
         ("name", "w.name", "Its name on its platform"),
         ("platform", "w.platform", "kubernetes, azure, vm or host"),
         ("resource_id", "w.resource_id", "Its id on its platform"),
