@@ -245,11 +245,17 @@ def demo(mark: str, folder: Path, *arguments: str) -> Iterator[subprocess.Popen[
         stderr=subprocess.PIPE,
         env=os.environ | {MARK: mark, "TMPDIR": str(folder)},
         text=True,
+        preexec_fn=heed_ctrl_c,
     ) as process:
         try:
             yield process
         finally:
             process.kill()
+
+
+def heed_ctrl_c() -> None:
+    """What nohup, or a script's `&`, starts is deaf to it, and so are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def heard(process: subprocess.Popen[str], text: str) -> None:

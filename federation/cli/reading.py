@@ -38,9 +38,21 @@ class Kind(StrEnum):
     POLICIES = "policies"
     PROVIDERS = "providers"
     CERTIFICATES = "certificates"
+    SPLITS = "splits"
+    ACCESS = "access"
+    CLUSTERS = "clusters"
+    CHANGES = "changes"
 
 
-KEPT = (Kind.SERVICES, Kind.ENDPOINTS, Kind.WORKLOADS, Kind.POLICIES, Kind.PROVIDERS)
+KEPT = (
+    Kind.SERVICES,
+    Kind.ENDPOINTS,
+    Kind.WORKLOADS,
+    Kind.POLICIES,
+    Kind.PROVIDERS,
+    Kind.SPLITS,
+    Kind.ACCESS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,26 @@ LISTINGS = {
         ("identity", "service", "issuer", "state", "not_after"),
         "a service with an identity",
     ),
+    Kind.SPLITS: Listing(
+        "service, policy, backend",
+        ("service", "backend", "weight", "share", "matches", "policy"),
+        "a TrafficSplit",
+    ),
+    Kind.ACCESS: Listing(
+        "destination_service, port, source_identity, destination_identity, policy, path, methods",
+        ("source_identity", "destination_service", "port", "methods", "path", "policy"),
+        "a TrafficTarget, for a destination that has an endpoint",
+    ),
+    Kind.CLUSTERS: Listing(
+        "proxy, cluster, priority",
+        ("proxy", "cluster", "service", "priority", "endpoints"),
+        "an Envoy that connects: `meshfed proxy bootstrap NAME`",
+    ),
+    Kind.CHANGES: Listing(
+        "revision, what, object, change",
+        ("at", "object", "change", "who"),
+        "a provider that sees something",
+    ),
 }
 
 
@@ -139,7 +171,7 @@ def get(
     catalog: CatalogUrl = None,
     config: Config = None,
 ) -> None:
-    """List what is known: services, endpoints, workloads, proxies, identities, policies, …
+    """List what is known: services, endpoints, workloads, proxies, policies, who may call whom, …
 
     Example: meshfed get endpoints -o json | jq -r '.[].address'
     """

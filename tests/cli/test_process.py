@@ -78,13 +78,19 @@ def test_a_full_disk_is_one_line(shop: str, tmp_path: Path) -> None:
 
 def start(*arguments: object, folder: Path, **options: Any) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "meshfed.federation.cli.main", *map(str, arguments)],
+        [sys.executable, "-m", "meshfed.federation.cli", *map(str, arguments)],
         cwd=folder,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=heed_ctrl_c,
         **options,
     )
+
+
+def heed_ctrl_c() -> None:
+    """What nohup, or a script's `&`, starts is deaf to it, and so are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_help_and_version_load_nothing_heavy(tmp_path: Path) -> None:
@@ -97,6 +103,20 @@ def test_help_and_version_load_nothing_heavy(tmp_path: Path) -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_ctrl_c_while_it_is_still_loading_is_quiet() -> None:
+    program = (
+        "import sys\n"
+        "from meshfed.federation.cli.__main__ import main\n"
+        "class Pressed:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Pressed())\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (130, "")
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(shop: str, tmp_path: Path) -> None:
