@@ -258,7 +258,7 @@ def contested(connection: Connection) -> dict[EndpointKey, list[rows.Row]]:
     """The endpoints that several claim."""
     found: dict[EndpointKey, list[rows.Row]] = {}
     claims = select(endpoints).where(CURRENT, endpoints.c.conflict != "")
-    for row in connection.execute(claims).mappings():
+    for row in connection.execute(claims.order_by(endpoints.c.id)).mappings():
         found.setdefault(_key(row), []).append(row)
     return found
 

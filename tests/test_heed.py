@@ -1,4 +1,4 @@
-"""The configuration while the control plane runs: `mesh.permissive` is heeded."""
+"""The configuration while the control plane runs: some of it is heeded, the rest is named."""
 
 import asyncio
 import os
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
+from meshfed.catalog.preferences import NO_PREFERENCES, Preference, Preferences
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.heed import heed
@@ -31,10 +33,11 @@ class Heeded:
         draft.write_text(text)
         draft.replace(self.file)
 
-    async def until(self, permissive: bool) -> None:
+    async def until(self, **settings: object) -> None:
         async with asyncio.timeout(10), aclosing(self.catalog.follow()) as revisions:
             async for _ in revisions:
-                if (await self.catalog.read()).permissive is permissive:
+                mesh = await self.catalog.read()
+                if all(getattr(mesh, name) == value for name, value in settings.items()):
                     return
 
 
@@ -61,6 +64,22 @@ async def test_permissive_is_turned_on_and_off(heeded: Heeded) -> None:
     await heeded.until(permissive=True)
     heeded.replace(STRICT)
     await heeded.until(permissive=False)
+
+
+async def test_the_rules_of_the_federation_are_heeded(heeded: Heeded) -> None:
+    heeded.replace(STRICT + "federation: {prefer: [azure, vm], services: {a.b: {prefer: []}}}\n")
+    rules = Preferences(Preference(prefer=("azure", "vm")), {"a.b": Preference()})
+    await heeded.until(preferences=rules)
+    heeded.replace(STRICT)
+    await heeded.until(preferences=NO_PREFERENCES)
+
+
+async def test_other_keys_are_named_as_needing_a_restart(heeded: Heeded) -> None:
+    with capture_logs() as told:
+        heeded.replace(OPEN.replace("shop", "other") + "xds: {listen: '127.0.0.1:1'}\n")
+        await heeded.until(permissive=True, trust_domain="shop.example")
+    named = [line["keys"] for line in told if line["event"] == "restart needed"]
+    assert named == ["mesh.trust_domain, xds.listen"]
 
 
 async def test_a_broken_configuration_changes_nothing(heeded: Heeded) -> None:
