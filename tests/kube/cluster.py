@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import httpx
@@ -29,6 +30,10 @@ class Answered(Exception):
         super().__init__(f"{code}: {status.get('message', status)}")
         self.code = code
         self.status = status
+
+
+class Refused(Exception):
+    """What kubectl says when it ends with an error."""
 
 
 @dataclass
@@ -125,8 +130,20 @@ class Cluster:
             return self.request("PUT", f"{self.path(thing)}/finalize", empty)
         return gone
 
+    def established(self, crd: Object) -> None:
+        """Waits until a CRD's kinds are served."""
+        end = monotonic() + PATIENCE
+        while monotonic() < end:
+            conditions = self.get(crd).get("status", {}).get("conditions", [])
+            if {"Established": "True"}.items() <= {
+                c["type"]: c["status"] for c in conditions
+            }.items():
+                return
+            sleep(0.05)
+        raise TimeoutError(f"{crd['metadata']['name']} is not established")
+
     def kubectl(self, *arguments: str, given: object = None) -> str:
-        """What kubectl prints; `given` is its standard input. Raises CalledProcessError."""
+        """What kubectl prints; `given` is its standard input. Raises Refused."""
         cache = self.kubeconfig.parent / "discovered"
         said = subprocess.run(
             ["kubectl", "--kubeconfig", self.kubeconfig, "--cache-dir", cache, *arguments],
@@ -137,9 +154,7 @@ class Cluster:
             timeout=30,
         )
         if said.returncode:
-            raise subprocess.CalledProcessError(
-                said.returncode, said.args, said.stdout, said.stderr
-            )
+            raise Refused(said.stderr)
         return said.stdout
 
 

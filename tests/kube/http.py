@@ -204,9 +204,17 @@ async def _body(request: web.Request, does: str) -> Object:
     if "protobuf" in request.content_type or "cbor" in request.content_type:
         raise unsupported(["application/json", "application/yaml"])
     try:
-        return yaml.safe_load(raw) if "yaml" in request.content_type else json.loads(raw)
+        if "yaml" in request.content_type:
+            return yaml.safe_load(raw)
+        return json.loads(raw, parse_float=_number)
     except (ValueError, yaml.YAMLError) as error:
         raise bad_request(f"the body cannot be read: {error}") from error
+
+
+def _number(text: str) -> float | int:
+    """Go writes 1.0 as 1, so that is what comes back."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _json(body: bytes, code: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from kube.kinds import Kind
-from kube.objects import Object
+from kube.objects import Object, encode
 from kube.selectors import at
 
 NAME = {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0}
@@ -53,6 +53,8 @@ def _cell(thing: Object, column: Mapping[str, str]) -> object:
     value = next((each for each in values if each is not None), None)
     if column["type"] == "date" and isinstance(value, str):
         return _age(datetime.now(UTC) - datetime.fromisoformat(value))
+    if isinstance(value, list | dict):
+        return encode(value).decode()
     return "" if value is None else value
 
 
