@@ -2,136 +2,182 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TypeVar
 
-from sqlalchemy import Connection, Table, and_, delete, insert, select, tuple_, update
+from sqlalchemy import Connection
 
-from meshfed.catalog import preferences, pushes, rows
-from meshfed.catalog.differences import (
-    Claim,
-    Difference,
-    EndpointKey,
-    Standing,
-    by_key,
-    change,
-    difference,
-    disputed,
-    placed,
-    standings,
-    union,
-)
+from meshfed.catalog import claims, pushes, rows
+from meshfed.catalog.differences import Claim, Difference, EndpointKey, by_key, difference, union
 from meshfed.catalog.model import Known, Service, Workload
-from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
-from meshfed.catalog.schema import (
-    CURRENT,
-    acceptances,
-    endpoints,
-    ports,
-    scopes,
-    services,
-    state,
-    statements,
-    workloads,
-)
+from meshfed.catalog.plain import Into, Plain
 from meshfed.catalog.standing import condition, stood
+from meshfed.catalog.versions import ENDPOINTS, SERVICES, STATEMENTS, WORKLOADS
 from meshfed.catalog.writing import Writing
 
-AT_ONCE = 400  # keys in one question: 4 values each, far below SQLite's 32,766
+V = TypeVar("V")
+
+MINE = "provider = :provider and scope = :scope"
+SCOPE = Plain(
+    "select revision, type, state, doubt, fault, left_out, rejected,"
+    " (select count(*) from acceptances a where a.provider = :provider and a.scope = :scope)"
+    f" from scopes where {MINE}"
+)
+NEW = Plain("insert into scopes (provider, scope) values (:provider, :scope)")
+SAID = Plain(
+    "update scopes set type = :type, state = :state, doubt = :doubt, left_out = :left_out,"
+    " rejected = :rejected, last_good = coalesce(:last_good, last_good),"
+    f" revision = :revision where {MINE}"
+)
+ACCEPTED = Plain(f"delete from acceptances where {MINE}")
+MY_STATEMENTS, MY_WORKLOADS, MY_ENDPOINTS = (
+    each.current(MINE) for each in (STATEMENTS, WORKLOADS, ENDPOINTS)
+)
+ELSEWHERE = Plain(
+    "select workload from workloads where workload $among(keys) and scope <> :scope"
+    " and valid_to_revision is null"
+)
+NAMED, STATED = (each.current("service $among(names)") for each in (SERVICES, STATEMENTS))
+CLOSED = Plain("delete from ports where service $among(names)")
+OPENED = Into("ports", ("service", "number", "name", "protocol"))
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A scope as the database has it, with the ids of its rows."""
+class Scope:
+    """The row of a scope."""
 
-    scope: rows.Row | None
-    services: Mapping[str, tuple[int, Service]]
-    workloads: Mapping[str, tuple[int, Workload]]
-    claims: Mapping[EndpointKey, tuple[int, Claim]]
+    revision: int | None  # null: never believed
+    type: str
+    state: str
+    doubt: str
+    fault: str
+    left_out: str
+    rejected: str
+    accepted: int  # an operator's word that waits to be used
 
 
-def known(connection: Connection, provider: str, scope: str) -> Known | None:
-    stored = _stored(connection, provider, scope)
-    if stored.scope is None or stored.scope["revision"] is None:
+UNHEARD = Scope(None, "", "", "", "", "", "", 0)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is believed of a scope, and the revision of its row at which that was so."""
+
+    known: Known
+    revision: int | None = None
+    fault: str = ""
+
+    @cached_property
+    def services(self) -> Mapping[str, Service]:
+        return by_key(self.known.services, lambda service: str(service.name))
+
+    @cached_property
+    def workloads(self) -> Mapping[str, Workload]:
+        return by_key(self.known.workloads, lambda workload: workload.id)
+
+    @cached_property
+    def claims(self) -> Mapping[EndpointKey, Claim]:
+        stale, seen = self.known.stale, by_key(self.known.endpoints, lambda e: e.key)
+        return {key: Claim(endpoint, key in stale) for key, endpoint in seen.items()}
+
+
+def held(
+    connection: Connection, provider: str, scope: str, before: Held | None = None
+) -> Held | None:
+    """What is believed of a scope, of which `before` was true once; None when nothing ever was."""
+    row = _scope(connection, provider, scope)
+    if row is None or row.revision is None:
         return None
-    return Known(
-        provider=provider,
-        scope=scope,
-        services=frozenset(service for _, service in stored.services.values()),
-        workloads=frozenset(workload for _, workload in stored.workloads.values()),
-        endpoints=frozenset(claim.endpoint for _, claim in stored.claims.values()),
-        doubt=stored.scope["doubt"],
-        stale=frozenset(key for key, (_, claim) in stored.claims.items() if claim.stale),
-        rejected=rows.rejected(stored.scope["rejected"]),
-    )
+    return before if before and _stands(before, row) else _read(connection, provider, scope, row)
 
 
-def believe(writing: Writing, believed: Known, kind: str) -> None:
-    """Write what is different, if anything is."""
-    stored = _stored(writing.connection, believed.provider, believed.scope)
-    _services(writing, believed, stored)
-    _workloads(writing, believed, stored)
-    _endpoints(writing, believed, stored)
-    _scope(writing, believed, kind, stored.scope)
+def unchanged(connection: Connection, before: Held, now: Known, kind: str) -> bool:
+    """Whether all that is to be believed is what the database has."""
+    if now != before.known:
+        return False
+    row = _scope(connection, now.provider, now.scope)
+    used = row is not None and (not row.accepted or bool(now.doubt))
+    return row is not None and used and _stands(before, row) and row == _said(row, now, kind)
+
+
+def believe(writing: Writing, believed: Known, kind: str, before: Held | None = None) -> Held:
+    """Write what is different, if anything is. `before` was true once: its row tells if it is."""
+    row = _scope(writing.connection, believed.provider, believed.scope)
+    if row is None or row.revision is None:  # nothing was ever written of it
+        before = Held(Known(believed.provider, believed.scope))
+    elif before is None or not _stands(before, row):
+        before = _read(writing.connection, believed.provider, believed.scope, row)
+    now = Held(believed)
+    if not same(believed.services, before.known.services):
+        _services(writing, believed, before.services, now.services)
+    if not same(believed.workloads, before.known.workloads):
+        _workloads(writing, believed, before.workloads, now.workloads)
+    if believed.stale != before.known.stale or not same(believed.endpoints, before.known.endpoints):
+        claims.write(writing, believed, before.claims, now.claims)
+    revision = _write(writing, believed, kind, row)
     if writing.untold:  # other words for services whose union is what it was
         writing.tell("provider", believed.scope, "restated", believed.provider)
+    return Held(believed, revision, row.fault if row else "")
 
 
-def _stored(connection: Connection, provider: str, scope: str) -> Stored:
-    def current(table: Table) -> Iterable[rows.Row]:
-        mine = and_(table.c.provider == provider, table.c.scope == scope, CURRENT)
-        return connection.execute(select(table).where(mine)).mappings().all()
+def same(some: frozenset[V], others: frozenset[V]) -> bool:
+    return some is others or some == others
 
-    one = and_(scopes.c.provider == provider, scopes.c.scope == scope)
-    return Stored(
-        scope=connection.execute(select(scopes).where(one)).mappings().one_or_none(),
-        services={row["service"]: (row["id"], rows.service(row)) for row in current(statements)},
-        workloads={row["workload"]: (row["id"], rows.workload(row)) for row in current(workloads)},
-        claims={
-            _key(row): (row["id"], Claim(rows.endpoint(row), bool(row["stale"])))
-            for row in current(endpoints)
-        },
+
+def _stands(before: Held, row: Scope) -> bool:
+    """Whatever is written of a scope moves the revision of its row, apart from what it left out."""
+    rejected = rows.rejections(before.known.rejected)
+    return (before.revision, rejected) == (row.revision, row.rejected)
+
+
+def _read(connection: Connection, provider: str, scope: str, row: Scope) -> Held:
+    mine = {"provider": provider, "scope": scope}
+    stated = (rows.service(said) for _, _, *said in MY_STATEMENTS.rows(connection, **mine))
+    running = map(rows.workload, MY_WORKLOADS.rows(connection, **mine))
+    found = {claims.key(one): claims.claim(one) for one in MY_ENDPOINTS.rows(connection, **mine)}
+    known = Known(
+        provider,
+        scope,
+        services=frozenset(stated),
+        workloads=frozenset(running),
+        endpoints=frozenset(claim.endpoint for claim in found.values()),
+        doubt=row.doubt,
+        stale=frozenset(key for key, claim in found.items() if claim.stale),
+        rejected=rows.rejected(row.rejected),
     )
-
-
-def _key(row: rows.Row) -> EndpointKey:
-    return (row["service"], row["port"], row["address"], row["target"])
-
-
-def _values(stored: Mapping[Any, tuple[int, Any]]) -> dict[Any, Any]:
-    return {key: value for key, (_, value) in stored.items()}
+    return Held(known, row.revision, row.fault)
 
 
 # Services
 
 
-def _services(writing: Writing, believed: Known, stored: Stored) -> None:
-    said = by_key(believed.services, lambda service: str(service.name))
-    moved = difference(_values(stored.services), said)
-    if not moved:
-        return
-    source = {"provider": believed.provider, "scope": believed.scope}
-    ids = {key: number for key, (number, _) in stored.services.items()}
-    _replace(writing, statements, ids, moved, lambda s: {**source, **rows.service_row(s)})
-    names = {name for name, *_ in (*moved.joined, *moved.altered, *moved.left)}
-    _unions(writing, sorted(names), believed.provider)
+def _services(
+    writing: Writing, believed: Known, before: Mapping[str, Service], after: Mapping[str, Service]
+) -> None:
+    moved = difference(before, after)
+    mine = (believed.provider, believed.scope)
+    writing.end(STATEMENTS, ((*mine, name) for name, _ in moved.left), "left")
+    writing.end(STATEMENTS, ((*mine, name) for name, *_ in moved.altered))
+    for word, services in _begun(moved):
+        writing.begin(STATEMENTS, [(*mine, *rows.service_row(each)) for each in services], word)
+    _unions(writing, sorted(moved.keys), believed.provider)
 
 
 def _unions(writing: Writing, names: list[str], provider: str) -> None:
     """The mesh's services, after what providers say of them has changed."""
-    before: dict[str, tuple[int, Service]] = {}
+    there = map(rows.service, NAMED.rows(writing.connection, names=names))
+    before = {str(service.name): service for service in there}
     said: dict[str, list[tuple[str, str, Service]]] = {name: [] for name in names}
-    for some in _portions(names):
-        for row in _among(writing.connection, services, some):
-            before[row["service"]] = (row["id"], rows.service(row))
-        for row in _among(writing.connection, statements, some):
-            said[row["service"]].append((row["provider"], row["scope"], rows.service(row)))
+    for who, scope, *row in STATED.rows(writing.connection, names=names):
+        said[row[0]].append((who, scope, rows.service(row)))
     unions = ((name, union(rows.service_name(name), told)) for name, told in said.items())
-    after = {name: service for name, service in unions if service is not None}
-    moved = difference(_values(before), after)
+    moved = difference(before, {name: service for name, service in unions if service is not None})
     if not moved:
         return
-    ids = {name: number for name, (number, _) in before.items()}
-    _replace(writing, services, ids, moved, rows.service_row)
+    writing.end(SERVICES, ((name,) for name, _ in moved.left), "left")
+    writing.end(SERVICES, ((name,) for name, *_ in moved.altered))
+    for word, services in _begun(moved):
+        writing.begin(SERVICES, list(map(rows.service_row, services)), word)
     _ports(writing.connection, moved)
     for name, _ in moved.joined:
         writing.tell("service", name, "joined", provider)
@@ -143,40 +189,33 @@ def _unions(writing: Writing, names: list[str], provider: str) -> None:
 
 
 def _ports(connection: Connection, moved: Difference[str, Service]) -> None:
-    gone = [name for name, *_ in (*moved.altered, *moved.left)]
-    for some in _portions(gone):
-        connection.execute(delete(ports).where(ports.c.service.in_(some)))
-    there = [service for _, service in moved.joined]
-    there += [service for _, _, service in moved.altered]
-    new = [
-        {
-            "service": str(service.name),
-            "number": port.number,
-            "name": port.name,
-            "protocol": port.protocol.value,
-        }
-        for service in there
+    if gone := [name for name, *_ in (*moved.altered, *moved.left)]:
+        CLOSED.run(connection, names=gone)
+    opened = [
+        (str(service.name), port.number, port.name, port.protocol.value)
+        for _, services in _begun(moved)
+        for service in services
         for port in service.ports
     ]
-    if new:
-        connection.execute(insert(ports), new)
-
-
-def _among(connection: Connection, table: Table, names: list[str]) -> Iterable[rows.Row]:
-    return connection.execute(select(table).where(table.c.service.in_(names), CURRENT)).mappings()
+    if opened:
+        OPENED.pour(connection, opened)
 
 
 # Workloads
 
 
-def _workloads(writing: Writing, believed: Known, stored: Stored) -> None:
-    seen = by_key(believed.workloads, lambda workload: workload.id)
-    moved = difference(_values(stored.workloads), seen)
+def _workloads(
+    writing: Writing, believed: Known, before: Mapping[str, Workload], after: Mapping[str, Workload]
+) -> None:
+    moved = difference(before, after)
     if not moved:
         return
-    ids = {key: number for key, (number, _) in stored.workloads.items()}
-    _replace(writing, workloads, ids, moved, rows.workload_row)
+    mine = (believed.provider, believed.scope)
     known = _elsewhere(writing.connection, believed, (*moved.joined, *moved.left))
+    writing.end(WORKLOADS, ((*mine, key) for key, _ in moved.left), "left")
+    writing.end(WORKLOADS, ((*mine, key) for key, *_ in moved.altered))
+    for word, workloads in _begun(moved):
+        writing.begin(WORKLOADS, list(map(rows.workload_row, workloads)), word)
     for _, _, workload in moved.altered:
         writing.tell("workload", workload.name, "changed", believed.provider)
     for key, workload in moved.joined:
@@ -196,162 +235,69 @@ def _elsewhere(
 ) -> set[str]:
     """Which of these are told by other scopes too, as only platforms' own ids can be."""
     keys = [key for key, workload in some if workload.resource_id]
-    column = workloads.c.workload
-    there = select(column).where(CURRENT, workloads.c.scope != believed.scope)
-    return {
-        key
-        for portion in _portions(keys)
-        for key in connection.execute(there.where(column.in_(portion))).scalars()
-    }
+    if not keys:
+        return set()
+    return {key for (key,) in ELSEWHERE.rows(connection, keys=keys, scope=believed.scope)}
 
 
-# Endpoints
-
-
-def _endpoints(writing: Writing, believed: Known, stored: Stored) -> None:
-    seen = {
-        key: Claim(endpoint, key in believed.stale)
-        for key, endpoint in by_key(believed.endpoints, lambda e: e.key).items()
-    }
-    moved = difference(_values(stored.claims), seen)
-    if not moved:
-        return
-    touched = [key for key, *_ in (*moved.joined, *moved.altered, *moved.left)]
-    others = _others(writing.connection, believed, touched)
-    federation = _federation(writing.connection) if others else NO_PREFERENCES
-    writing.end(endpoints, (stored.claims[key][0] for key, _ in moved.left), "left")
-    writing.end(endpoints, (stored.claims[key][0] for key, *_ in moved.altered))
-    started = [("joined", key, claim) for key, claim in moved.joined]
-    started += [(change(old, new), key, new) for key, old, new in moved.altered]
-    versions = []
-    for word, key, claim in started:
-        claims = [claim.endpoint, *(rows.endpoint(row) for row in others.get(key, ()))]
-        doubt = believed.doubt if claim.stale else ""
-        versions.append(_version(claim, standings(claims, federation)[0], doubt) | {"change": word})
-        writing.tell("endpoint", placed(key), word, believed.provider)
-    for key, _ in moved.left:
-        writing.tell("endpoint", placed(key), "left", believed.provider)
-    writing.begin(endpoints, versions)
-    if others:
-        reconsider(writing, others, seen, federation)
-
-
-def _others(
-    connection: Connection, believed: Known, keys: list[EndpointKey]
-) -> dict[EndpointKey, list[rows.Row]]:
-    """What other scopes claim of the same endpoints."""
-    found: dict[EndpointKey, list[rows.Row]] = {}
-    columns = (endpoints.c.service, endpoints.c.port, endpoints.c.address, endpoints.c.target)
-    mine = and_(endpoints.c.provider == believed.provider, endpoints.c.scope == believed.scope)
-    for some in _portions(keys):
-        claims = select(endpoints).where(tuple_(*columns).in_(some), CURRENT, ~mine)
-        for row in connection.execute(claims).mappings():
-            found.setdefault(_key(row), []).append(row)
-    return found
-
-
-def _federation(connection: Connection) -> Preferences:
-    return preferences.read(connection.execute(select(state.c.federation)).scalar_one())
-
-
-def contested(connection: Connection) -> dict[EndpointKey, list[rows.Row]]:
-    """The endpoints that several claim."""
-    found: dict[EndpointKey, list[rows.Row]] = {}
-    claims = select(endpoints).where(CURRENT, endpoints.c.conflict != "")
-    for row in connection.execute(claims.order_by(endpoints.c.id)).mappings():
-        found.setdefault(_key(row), []).append(row)
-    return found
-
-
-def reconsider(
-    writing: Writing,
-    others: Mapping[EndpointKey, list[rows.Row]],
-    seen: Mapping[EndpointKey, Claim],
-    federation: Preferences,
-) -> None:
-    """Let claims stand or fall, now that this scope's, or the rules, have changed."""
-    for key, claimed in others.items():
-        theirs = [rows.endpoint(row) for row in claimed]
-        mine = [seen[key].endpoint] if key in seen else []
-        for row, standing in zip(claimed, standings([*theirs, *mine], federation), strict=False):
-            before = Standing(bool(row["outranked"]), row["conflict"])
-            if standing == before:
-                continue
-            claim = Claim(rows.endpoint(row), bool(row["stale"]))
-            word = disputed(before, standing)
-            writing.end(endpoints, [row["id"]])
-            writing.begin(endpoints, [_version(claim, standing, row["doubt"])], word)
-            writing.tell("endpoint", placed(key), word, row["provider"])
-
-
-def _version(claim: Claim, standing: Standing, doubt: str) -> dict[str, Any]:
-    return {
-        **rows.endpoint_row(claim.endpoint),
-        "stale": claim.stale,
-        "doubt": doubt,
-        "outranked": standing.outranked,
-        "conflict": standing.conflict,
-    }
+def _begun(moved: Difference[str, V]) -> Iterable[tuple[str, list[V]]]:
+    yield "joined", [value for _, value in moved.joined]
+    yield "changed", [value for _, _, value in moved.altered]
 
 
 # The scope itself
 
 
-def _scope(writing: Writing, believed: Known, kind: str, before: rows.Row | None) -> None:
-    mine = and_(scopes.c.provider == believed.provider, scopes.c.scope == believed.scope)
-    said: dict[str, Any] = {
-        "type": kind,
-        "state": condition(before["fault"] if before else "", believed.doubt),
-        "doubt": believed.doubt,
-        "left_out": "; ".join(map(str, believed.rejected)),
-        "rejected": rows.rejections(believed.rejected),
-    }
-    if before is None:
-        writing.connection.execute(
-            insert(scopes).values(provider=believed.provider, scope=believed.scope)
-        )
-    if before is None or before["revision"] is None:
+def _scope(connection: Connection, provider: str, scope: str) -> Scope | None:
+    found = SCOPE.row(connection, provider=provider, scope=scope)
+    return None if found is None else Scope(*found)
+
+
+def _said(before: Scope, believed: Known, kind: str) -> Scope:
+    """The row once this is believed."""
+    return Scope(
+        before.revision,
+        kind,
+        condition(before.fault, believed.doubt),
+        believed.doubt,
+        before.fault,
+        "; ".join(map(str, believed.rejected)),
+        rows.rejections(believed.rejected),
+        before.accepted,
+    )
+
+
+def _write(writing: Writing, believed: Known, kind: str, row: Scope | None) -> int | None:
+    """The scope's row, and the revision that it then is of."""
+    mine = {"provider": believed.provider, "scope": believed.scope}
+    before = row or UNHEARD
+    said = _said(before, believed, kind)
+    if row is None:
+        NEW.run(writing.connection, **mine)
+    if before.revision is None:
         writing.tell("provider", believed.scope, "first seen", believed.provider)
         writing.allocate()  # a first belief is news even where it is empty
-    if believed.doubt != (before["doubt"] if before else ""):
+    if believed.doubt != before.doubt:
         word = f"doubted: {believed.doubt}" if believed.doubt else "believed again"
         writing.tell("provider", believed.scope, word, believed.provider)
         writing.allocate()
-    if not believed.doubt:
-        said["last_good"] = writing.now
-        _consume(writing.connection, believed)
-    moved = before is None or any(
-        said[name] != before[name] for name in said if name != "last_good"
-    )
+    if before.accepted and not believed.doubt:
+        # What an operator accepted has been believed; the next doubt needs a word of its own.
+        ACCEPTED.run(writing.connection, **mine)
+    moved = row is None or said != before
+    revision = writing.allocate() if writing.begun else before.revision
     if moved or writing.begun:
-        if writing.begun:
-            said["revision"] = writing.allocate()
-        writing.connection.execute(update(scopes).where(mine).values(said))
+        SAID.run(
+            writing.connection,
+            type=said.type,
+            state=said.state,
+            doubt=said.doubt,
+            left_out=said.left_out,
+            rejected=said.rejected,
+            last_good=None if said.doubt else writing.now,
+            revision=revision,
+            **mine,
+        )
     if moved:
         stood(writing, believed.provider, believed.scope)
-
-
-def _consume(connection: Connection, believed: Known) -> None:
-    """What an operator accepted has been believed; the next doubt needs a word of its own."""
-    accepted = and_(
-        acceptances.c.provider == believed.provider, acceptances.c.scope == believed.scope
-    )
-    if connection.execute(select(acceptances.c.scope).where(accepted)).first():
-        connection.execute(delete(acceptances).where(accepted))
-
-
-def _replace(
-    writing: Writing,
-    table: Table,
-    ids: Mapping[str, int],
-    moved: Difference[str, Any],
-    row: Any,
-) -> None:
-    writing.end(table, (ids[key] for key, _ in moved.left), "left")
-    writing.end(table, (ids[key] for key, *_ in moved.altered))
-    writing.begin(table, [row(value) for _, value in moved.joined], "joined")
-    writing.begin(table, [row(value) for _, _, value in moved.altered], "changed")
-
-
-def _portions(keys: list[Any]) -> Iterable[list[Any]]:
-    return (keys[start : start + AT_ONCE] for start in range(0, len(keys), AT_ONCE))
+    return revision

@@ -2,7 +2,7 @@
 
 from sqlalchemy import delete, insert, select, update
 
-from meshfed.catalog import believe, preferences
+from meshfed.catalog import claims, preferences
 from meshfed.catalog.preferences import Preferences
 from meshfed.catalog.schema import preferences as preferred
 from meshfed.catalog.schema import state
@@ -29,4 +29,4 @@ def configure(
     if "federation" in moved:
         writing.connection.execute(delete(preferred))
         writing.connection.execute(insert(preferred), preferences.rows(federation))
-        believe.reconsider(writing, believe.contested(writing.connection), {}, federation)
+        claims.reconsider(writing, claims.contested(writing.connection), {}, federation)

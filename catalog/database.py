@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
@@ -46,7 +47,12 @@ SQLITE = (
 
 # What the database says of our statements. Whatever else it says is of itself: locked, full,
 # damaged, restarting, or a standby that is not promoted yet, to Postgres an internal error.
-OURS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
+OURS = (
+    DataError, IntegrityError, NotSupportedError, ProgrammingError,
+    *(getattr(driver, f"{kind}Error") for driver in (sqlite3, psycopg)
+      for kind in ("Data", "Integrity", "NotSupported", "Programming")),
+)  # fmt: skip
+DRIVERS = (sqlite3.Error, psycopg.Error)  # where a statement goes to them as it is
 
 
 class Away(Exception):
@@ -131,7 +137,7 @@ class Database:
             yield
         except OURS:
             raise
-        except (DatabaseError, InterfaceError, PoolTimeout) as error:
+        except (DatabaseError, InterfaceError, PoolTimeout, *DRIVERS) as error:
             if self.is_sqlite:
                 # What was opened read-only stays so, and a disk that is mounted again is another.
                 self._engine.dispose()

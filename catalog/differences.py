@@ -22,6 +22,15 @@ class Difference(Generic[K, V]):
     def __bool__(self) -> bool:
         return bool(self.joined or self.altered or self.left)
 
+    @property
+    def keys(self) -> list[K]:
+        """Of all that is different."""
+        return [
+            *(k for k, _ in self.joined),
+            *(k for k, *_ in self.altered),
+            *(k for k, _ in self.left),
+        ]
+
 
 def difference(before: Mapping[K, V], after: Mapping[K, V]) -> Difference[K, V]:
     return Difference(

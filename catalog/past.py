@@ -152,7 +152,7 @@ def _orders(moment: Moment) -> Select[Any]:
 
 def _ports(connection: Connection) -> Rows:
     for row in connection.execute(select(services)).mappings():
-        for port in rows.service(row).ports:
+        for port in rows.ports(row["ports"]):
             yield {
                 "service": row["service"],
                 "number": port.number,

@@ -1,94 +1,141 @@
 """The mesh out of the tables: whole, or only what moved since a revision."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Connection, select, union
+from sqlalchemy import Connection
 
 from meshfed.catalog import preferences, rows
 from meshfed.catalog.model import Changed, Endpoint, Mesh, ServiceName
-from meshfed.catalog.schema import CURRENT, endpoints, services, state, workloads
+from meshfed.catalog.plain import Plain, Row
+from meshfed.catalog.preferences import Preferences
 from meshfed.catalog.specify import in_force
+from meshfed.catalog.versions import ENDPOINTS, SERVICES, WORKLOADS, Versions
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-AT_ONCE = 400  # names in one question
+STATE = Plain(
+    "select revision, shape_revision, trust_domain, permissive, federation from state where id = 1"
+)
+# What had a row that began or ended after a revision.
+MOVED = (
+    "select {key} from {table} where valid_from_revision > :since"
+    " union select {key} from {table} where valid_to_revision > :since"
+)
+STANDING = "not outranked"  # the claims of one provider where several claim an endpoint
+SOME = "{key} $among(names)"
+
+in_order = attrgetter("port", "address", "target")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The row that says where the catalog is."""
+
+    revision: int
+    shape_revision: int
+    trust_domain: str
+    permissive: bool
+    preferences: Preferences
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a mesh has of one table, and how it is read."""
+
+    all: Plain
+    some: Plain
+    moved: Plain
+
+    @classmethod
+    def of(cls, versions: Versions, key: str, only: str = "1 = 1", order: str = "") -> "Part":
+        return cls(
+            versions.current(only, order),
+            versions.current(f"{only} and {SOME.format(key=key)}", order),
+            Plain(MOVED.format(key=key, table=versions.table)),
+        )
+
+
+ITS_ENDPOINTS = Part.of(ENDPOINTS, "service", STANDING)
+ITS_SERVICES = Part.of(SERVICES, "service")
+# Of a workload that several scopes tell, every reader takes the version that came last.
+ITS_WORKLOADS = Part.of(WORKLOADS, "workload", order="id")
 
 
 def read(connection: Connection) -> Mesh:
     """Everything, at the newest revision."""
-    now = connection.execute(select(state)).mappings().one()
-    found = _current(connection, services)
-    running = _current(connection, workloads)
+    now = _state(connection)
+    services = map(rows.service, ITS_SERVICES.all.rows(connection))
     return Mesh(
-        trust_domain=now["trust_domain"],
-        permissive=bool(now["permissive"]),
-        preferences=preferences.read(now["federation"]),
-        revision=now["revision"],
-        services=MappingProxyType(
-            {rows.service_name(row["service"]): rows.service(row) for row in found}
+        trust_domain=now.trust_domain,
+        permissive=now.permissive,
+        preferences=now.preferences,
+        revision=now.revision,
+        services=MappingProxyType({service.name: service for service in services}),
+        endpoints=MappingProxyType(_by_service(ITS_ENDPOINTS.all.rows(connection))),
+        workloads=MappingProxyType(
+            {row[0]: rows.workload(row) for row in ITS_WORKLOADS.all.rows(connection)}
         ),
-        endpoints=MappingProxyType(_by_service(_current(connection, endpoints))),
-        workloads=MappingProxyType({row["workload"]: rows.workload(row) for row in running}),
         policies=tuple(in_force(connection)),
     )
 
 
 def advance(connection: Connection, mesh: Mesh) -> tuple[Mesh, Changed]:
     """The newest mesh from an older one, and what moved between them."""
-    now = connection.execute(select(state)).mappings().one()
-    if now["revision"] == mesh.revision:
+    now = _state(connection)
+    if now.revision == mesh.revision:
         return mesh, Changed()
-    if now["revision"] < mesh.revision:
+    if now.revision < mesh.revision:
         # The catalog was restored from a backup: nothing that is held can be trusted.
         fresh = read(connection)
         return fresh, Changed(frozenset(fresh.endpoints) | frozenset(mesh.endpoints), shape=True)
-    names = _moved(connection, endpoints.c.service, mesh.revision)
+    names = _moved(connection, ITS_ENDPOINTS, mesh.revision)
     newer = replace(
-        mesh, revision=now["revision"], endpoints=_endpoints(connection, names, mesh.endpoints)
+        mesh, revision=now.revision, endpoints=_endpoints(connection, names, mesh.endpoints)
     )
     touched = frozenset(map(rows.service_name, names))
-    shape = now["shape_revision"] > mesh.revision
+    shape = now.shape_revision > mesh.revision
     if shape:
         newer = _reshaped(connection, newer, mesh.revision, now)
     return newer, Changed(touched, shape or any(_differs(mesh, newer, name) for name in touched))
 
 
-def _reshaped(connection: Connection, mesh: Mesh, since: int, now: rows.Row) -> Mesh:
+def _reshaped(connection: Connection, mesh: Mesh, since: int, now: State) -> Mesh:
     return replace(
         mesh,
-        trust_domain=now["trust_domain"],
-        permissive=bool(now["permissive"]),
-        preferences=preferences.read(now["federation"]),
+        trust_domain=now.trust_domain,
+        permissive=now.permissive,
+        preferences=now.preferences,
         services=_newer(
-            connection, services.c.service, since, mesh.services, rows.service_name, rows.service
+            connection, ITS_SERVICES, since, mesh.services, rows.service_name, rows.service
         ),
-        workloads=_newer(
-            connection, workloads.c.workload, since, mesh.workloads, str, rows.workload
-        ),
+        workloads=_newer(connection, ITS_WORKLOADS, since, mesh.workloads, str, rows.workload),
         policies=tuple(in_force(connection)),
     )
 
 
 def _newer(
     connection: Connection,
-    key: Column[str],
+    part: Part,
     since: int,
     held: Mapping[K, V],
     named: Callable[[str], K],
-    parse: Callable[[rows.Row], V],
+    parse: Callable[[Row], V],
 ) -> Mapping[K, V]:
-    moved = _moved(connection, key, since)
+    """`held` with what moved; the key is the first value of a row."""
+    moved = _moved(connection, part, since)
     if not moved:
         return held
     newer = dict(held)
     for name in moved:
         newer.pop(named(name), None)
-    for row in _current(connection, key.table, key, moved):
-        newer[named(row[key.name])] = parse(row)
+    for row in part.some.rows(connection, names=moved):
+        newer[named(row[0])] = parse(row)
     return MappingProxyType(newer)
 
 
@@ -99,8 +146,8 @@ def _endpoints(
         return held
     gone = set(map(rows.service_name, names))
     kept = {name: there for name, there in held.items() if name not in gone}
-    found = _by_service(_current(connection, endpoints, endpoints.c.service, names))
-    return MappingProxyType({**kept, **found})
+    found = _by_service(ITS_ENDPOINTS.some.rows(connection, names=names))
+    return MappingProxyType(kept | found)
 
 
 def _differs(old: Mesh, new: Mesh, service: ServiceName) -> bool:
@@ -115,37 +162,19 @@ def _outline(there: Iterable[Endpoint]) -> set[tuple[Any, ...]]:
     return {(e.workload, e.port, e.target, e.identity, e.interception, e.network) for e in there}
 
 
-def _moved(connection: Connection, key: Column[str], since: int) -> list[str]:
-    """What had a row that began or ended after a revision."""
-    table = key.table
-    began = select(key).where(table.c.valid_from_revision > since)
-    ended = select(key).where(table.c.valid_to_revision > since)
-    return sorted(connection.execute(union(began, ended)).scalars())
+def _state(connection: Connection) -> State:
+    revision, shape, trust_domain, permissive, federation = STATE.rows(connection)[0]
+    federated = preferences.read(federation)
+    return State(revision, shape, trust_domain, bool(permissive), federated)
 
 
-def _current(
-    connection: Connection,
-    table: Any,
-    key: Column[str] | None = None,
-    names: list[str] | None = None,
-) -> list[rows.Row]:
-    """The rows in force, of all or of these."""
-    # Of a workload that several scopes tell, every reader takes the version that came last.
-    there = select(table).where(CURRENT).order_by(table.c.id)
-    if key is None or names is None:
-        return list(connection.execute(there).mappings().all())
-    found: list[rows.Row] = []
-    for start in range(0, len(names), AT_ONCE):
-        some = there.where(key.in_(names[start : start + AT_ONCE]))
-        found.extend(connection.execute(some).mappings().all())
-    return found
+def _moved(connection: Connection, part: Part, since: int) -> list[str]:
+    return sorted(name for (name,) in part.moved.rows(connection, since=since))
 
 
-def _by_service(found: Iterable[rows.Row]) -> dict[ServiceName, tuple[Endpoint, ...]]:
-    """Endpoints in the order of their keys; claims that another provider outranks left out."""
-    sorted_out: dict[ServiceName, list[Endpoint]] = {}
-    for row in found:
-        if not row["outranked"]:
-            endpoint = rows.endpoint(row)
-            sorted_out.setdefault(endpoint.service, []).append(endpoint)
-    return {name: tuple(sorted(there, key=lambda e: e.key)) for name, there in sorted_out.items()}
+def _by_service(found: Iterable[Row]) -> dict[ServiceName, tuple[Endpoint, ...]]:
+    """Endpoints in the order of their keys."""
+    sorted_out: defaultdict[ServiceName, list[Endpoint]] = defaultdict(list)
+    for endpoint in map(rows.endpoint, found):
+        sorted_out[endpoint.service].append(endpoint)
+    return {name: tuple(sorted(there, key=in_order)) for name, there in sorted_out.items()}

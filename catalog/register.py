@@ -5,20 +5,16 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select, update
 
 from meshfed.catalog import rows
-from meshfed.catalog.believe import believe
-from meshfed.catalog.believe import known as stored
+from meshfed.catalog.believe import believe, held
 from meshfed.catalog.model import Endpoint, Known, Service, ServiceName, Workload
-from meshfed.catalog.schema import (
-    CURRENT,
-    endpoints,
-    scope_states,
-    scopes,
-    services,
-    workloads,
-)
+from meshfed.catalog.schema import CURRENT, scope_states, scopes, workloads
+from meshfed.catalog.versions import ENDPOINTS, SERVICES, WORKLOADS
 from meshfed.catalog.writing import Writing
 
 PROVIDER = "registered"
+
+THEIRS, RUNNING = (each.current("provider = :provider") for each in (ENDPOINTS, WORKLOADS))
+NAMED = SERVICES.current("service $among(names)")
 
 
 class Taken(ValueError):
@@ -43,7 +39,7 @@ def register(writing: Writing, name: str, known: Known) -> None:
 def deregister(writing: Writing, name: str) -> None:
     """Take it away, with all that is kept of it for the present. Raises Unregistered."""
     nothing = Known(PROVIDER, scope(name))
-    if stored(writing.connection, PROVIDER, nothing.scope) is None:
+    if held(writing.connection, PROVIDER, nothing.scope) is None:
         raise Unregistered(_unregistered(writing.connection, name))
     believe(writing, nothing, PROVIDER)
     ended = {"valid_to_revision": writing.allocate(), "valid_to": writing.at, "ended": "left"}
@@ -54,22 +50,17 @@ def deregister(writing: Writing, name: str) -> None:
 
 def registered(connection: Connection) -> tuple[tuple[Workload, frozenset[Endpoint]], ...]:
     """All that are registered and what they serve, by name."""
-
-    def current(table: Table) -> Iterable[rows.Row]:
-        mine = and_(table.c.provider == PROVIDER, CURRENT)
-        return connection.execute(select(table).where(mine)).mappings()
-
     serves: dict[str, set[Endpoint]] = {}
-    for row in current(endpoints):
-        serves.setdefault(row["workload"], set()).add(rows.endpoint(row))
-    there = sorted(map(rows.workload, current(workloads)), key=lambda workload: workload.name)
+    for endpoint in map(rows.endpoint, THEIRS.rows(connection, provider=PROVIDER)):
+        serves.setdefault(endpoint.workload, set()).add(endpoint)
+    running = map(rows.workload, RUNNING.rows(connection, provider=PROVIDER))
+    there = sorted(running, key=lambda workload: workload.name)
     return tuple((each, frozenset(serves.get(each.id, ()))) for each in there)
 
 
 def declared(connection: Connection, names: Iterable[ServiceName]) -> Mapping[ServiceName, Service]:
     """Those of these services that the mesh has."""
-    asked = select(services).where(services.c.service.in_(map(str, names)), CURRENT)
-    found = (rows.service(row) for row in connection.execute(asked).mappings())
+    found = map(rows.service, NAMED.rows(connection, names=list(map(str, names))))
     return {service.name: service for service in found}
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from sys import intern
 
 from sqlalchemy import RowMapping
 
@@ -30,8 +30,9 @@ from meshfed.catalog.model import (
     TrafficTarget,
     Workload,
 )
+from meshfed.catalog.plain import Row
 
-Row = RowMapping
+Named = RowMapping
 
 # Names repeat in thousands of rows; parsing each once makes a cold start several times faster.
 service_name = lru_cache(65_536)(ServiceName.parse)
@@ -47,108 +48,123 @@ def locality(region: str, zone: str) -> Locality:
     return Locality(region, zone)
 
 
-def endpoint_row(endpoint: Endpoint) -> dict[str, Any]:
-    return {
-        "provider": endpoint.provider,
-        "scope": endpoint.scope,
-        "service": str(endpoint.service),
-        "port": endpoint.port,
-        "address": endpoint.address,
-        "target": endpoint.target,
-        "workload": endpoint.workload,
-        "platform": endpoint.platform.value,
-        "identity": str(endpoint.identity or ""),
-        "interception": endpoint.interception.value,
-        "region": endpoint.locality.region,
-        "zone": endpoint.locality.zone,
-        "weight": endpoint.weight,
-        "health": endpoint.health.value,
-        "health_reason": endpoint.health_reason,
-        "cluster": endpoint.cluster,
-        "network": endpoint.network,
-    }
+ENDPOINT = (
+    "provider", "scope", "service", "port", "address", "target", "workload", "platform", "identity",
+    "interception", "region", "zone", "weight", "health", "health_reason", "cluster", "network",
+)  # fmt: skip
+WORKLOAD = (
+    "workload", "name", "provider", "scope", "platform", "identity", "addresses", "interception",
+    "bind", "application", "network", "region", "zone", "labels", "resource_id", "cluster",
+)  # fmt: skip
+SERVICE = ("service", "ports", "vip", "plaintext")
+
+# An enum's own look-up by value takes as long as all the rest of a row.
+PLATFORM = {each.value: each for each in Platform}
+INTERCEPTION = {each.value: each for each in Interception}
+HEALTH = {each.value: each for each in Health}
+
+
+def endpoint_row(e: Endpoint) -> Row:
+    """The values of ENDPOINT."""
+    return (
+        e.provider,
+        e.scope,
+        str(e.service),
+        e.port,
+        e.address,
+        e.target,
+        e.workload,
+        e.platform.value,
+        str(e.identity or ""),
+        e.interception.value,
+        e.locality.region,
+        e.locality.zone,
+        e.weight,
+        e.health.value,
+        e.health_reason,
+        e.cluster,
+        e.network,
+    )
 
 
 def endpoint(row: Row) -> Endpoint:
+    """From the values of ENDPOINT, which more may follow."""
+    (provider, scope, service, port, address, target, workload, platform, who, interception,
+     region, zone, weight, health, health_reason, cluster, network, *_) = row  # fmt: skip
     return Endpoint(
-        service=service_name(row["service"]),
-        port=row["port"],
-        address=row["address"],
-        target=row["target"],
-        workload=row["workload"],
-        provider=row["provider"],
-        scope=row["scope"],
-        platform=Platform(row["platform"]),
-        identity=identity(row["identity"]),
-        interception=Interception(row["interception"]),
-        locality=locality(row["region"], row["zone"]),
-        weight=row["weight"],
-        health=Health(row["health"]),
-        health_reason=row["health_reason"],
-        cluster=row["cluster"],
-        network=row["network"],
+        service_name(service),
+        port,
+        address,
+        target,
+        workload,
+        intern(provider),
+        intern(scope),
+        PLATFORM[platform],
+        identity(who),
+        INTERCEPTION[interception],
+        locality(region, zone),
+        weight,
+        HEALTH[health],
+        health_reason,
+        cluster,
+        network,
     )
 
 
-def workload_row(workload: Workload) -> dict[str, Any]:
-    return {
-        "workload": workload.id,
-        "name": workload.name,
-        "provider": workload.provider,
-        "scope": workload.scope,
-        "platform": workload.platform.value,
-        "identity": str(workload.identity or ""),
-        "addresses": ", ".join(workload.addresses),
-        "interception": workload.interception.value,
-        "bind": workload.bind,
-        "application": workload.application,
-        "network": workload.network,
-        "region": workload.locality.region,
-        "zone": workload.locality.zone,
-        "labels": json.dumps(workload.labels) if workload.labels else "",
-        "resource_id": workload.resource_id,
-        "cluster": workload.cluster,
-    }
+def workload_row(w: Workload) -> Row:
+    """The values of WORKLOAD."""
+    return (
+        w.id,
+        w.name,
+        w.provider,
+        w.scope,
+        w.platform.value,
+        str(w.identity or ""),
+        ", ".join(w.addresses),
+        w.interception.value,
+        w.bind,
+        w.application,
+        w.network,
+        w.locality.region,
+        w.locality.zone,
+        json.dumps(w.labels) if w.labels else "",
+        w.resource_id,
+        w.cluster,
+    )
 
 
 def workload(row: Row) -> Workload:
-    labels: list[list[str]] = json.loads(row["labels"]) if row["labels"] else []
+    """From the values of WORKLOAD."""
+    (_, name, provider, scope, platform, who, addresses, interception, bind, application, network,
+     region, zone, labels, resource_id, cluster) = row  # fmt: skip
     return Workload(
-        name=row["name"],
-        provider=row["provider"],
-        scope=row["scope"],
-        platform=Platform(row["platform"]),
-        identity=identity(row["identity"]),
-        addresses=tuple(filter(None, row["addresses"].split(", "))),
-        interception=Interception(row["interception"]),
-        bind=row["bind"],
-        application=row["application"],
-        network=row["network"],
-        locality=locality(row["region"], row["zone"]),
-        labels=tuple((key, value) for key, value in labels),
-        resource_id=row["resource_id"],
-        cluster=row["cluster"],
+        name,
+        intern(provider),
+        intern(scope),
+        PLATFORM[platform],
+        identity(who),
+        tuple(addresses.split(", ")) if addresses else (),
+        INTERCEPTION[interception],
+        intern(bind),
+        intern(application),
+        network,
+        locality(region, zone),
+        tuple((key, value) for key, value in json.loads(labels)) if labels else (),
+        resource_id,
+        cluster,
     )
 
 
-def service_row(service: Service) -> dict[str, Any]:
-    return {
-        "service": str(service.name),
-        "ports": json.dumps(
-            [[p.number, p.name, p.protocol.value, p.target, p.local] for p in service.ports]
-        ),
-        "vip": service.vip,
-        "plaintext": service.plaintext,
-    }
+def service_row(service: Service) -> Row:
+    """The values of SERVICE."""
+    said = [[p.number, p.name, p.protocol.value, p.target, p.local] for p in service.ports]
+    return (str(service.name), json.dumps(said), service.vip, service.plaintext)
 
 
 def service(row: Row) -> Service:
-    return Service(
-        name=service_name(row["service"]),
-        ports=ports(row["ports"]),
-        vip=row["vip"],
-        plaintext=bool(row["plaintext"]),
-    )
+    """From the values of SERVICE."""
+    name, listed, vip, plaintext = row
+    return Service(service_name(name), ports(listed), vip, bool(plaintext))
 
 
 def ports(text: str) -> tuple[Port, ...]:
@@ -190,7 +206,7 @@ def document(policy: Policy) -> str:
     return json.dumps(data)
 
 
-def policy(row: Row) -> Policy:
+def policy(row: Named) -> Policy:
     name = ObjectName(row["namespace"], row["name"])
     data = json.loads(row["document"])
     match row["kind"]:

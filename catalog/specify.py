@@ -9,9 +9,11 @@ from sqlalchemy import Connection, Table, and_, delete, insert, select, update
 from meshfed.catalog import rows
 from meshfed.catalog.differences import difference
 from meshfed.catalog.model import ObjectName, Policy, Specified
+from meshfed.catalog.plain import Row
 from meshfed.catalog.schema import CURRENT, grants, policies, scopes, shares
 from meshfed.catalog.spread import grant_rows, share_rows
 from meshfed.catalog.standing import stood
+from meshfed.catalog.versions import Versions
 from meshfed.catalog.writing import Writing
 
 ACCEPTED, REJECTED, SHADOWED = "accepted", "rejected", "shadowed"
@@ -30,6 +32,10 @@ class Entry:
     file: str = ""
     field: str = ""
     reason: str = ""
+
+
+NAMED = ("source", "kind", "namespace", "name", "slot")
+POLICIES = Versions("policies", (*NAMED, *Entry.__slots__), NAMED)
 
 
 def entries(specified: Specified, before: Mapping[Key, Entry]) -> dict[Key, Entry]:
@@ -125,20 +131,18 @@ def in_force(connection: Connection) -> list[Policy]:
 
 
 def _policies(writing: Writing, specified: Specified) -> None:
-    ids: dict[Key, int] = {}
     before: dict[Key, Entry] = {}
     for row in writing.connection.execute(select(policies).where(CURRENT)).mappings():
         key = (row["source"], row["kind"], row["namespace"], row["name"], row["slot"])
-        ids[key] = row["id"]
         before[key] = Entry(*(row[name] for name in Entry.__slots__))
     after = entries(specified, before)
     moved = difference(before, after)
     if not moved:
         return
-    writing.end(policies, (ids[key] for key, _ in moved.left), "left")
-    writing.end(policies, (ids[key] for key, *_ in moved.altered))
-    writing.begin(policies, [_row(key, entry) for key, entry in moved.joined], "joined")
-    writing.begin(policies, [_row(key, entry) for key, _, entry in moved.altered], "changed")
+    writing.end(POLICIES, (key for key, _ in moved.left), "left")
+    writing.end(POLICIES, (key for key, *_ in moved.altered))
+    writing.begin(POLICIES, [_row(key, entry) for key, entry in moved.joined], "joined")
+    writing.begin(POLICIES, [_row(key, entry) for key, _, entry in moved.altered], "changed")
     for key, entry in moved.joined:
         writing.tell("policy", _told(key), _word(entry, "joined"), key[0])
     for key, _, entry in moved.altered:
@@ -155,9 +159,8 @@ def _applied(all_of_them: Mapping[Key, Entry]) -> set[tuple[Any, ...]]:
     return {(k[1:4], e.document) for k, e in all_of_them.items() if e.state == ACCEPTED}
 
 
-def _row(key: Key, entry: Entry) -> dict[str, Any]:
-    named = dict(zip(("source", "kind", "namespace", "name", "slot"), key, strict=True))
-    return named | {name: getattr(entry, name) for name in Entry.__slots__}
+def _row(key: Key, entry: Entry) -> Row:
+    return (*key, *(getattr(entry, name) for name in Entry.__slots__))
 
 
 def _told(key: Key) -> str:

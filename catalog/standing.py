@@ -1,13 +1,30 @@
 """How each scope stood, version by version: what `get providers` says of any moment."""
 
-from typing import Any
+from sqlalchemy import Connection, or_, select
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
-
-from meshfed.catalog.schema import CURRENT, orders, scope_states, scopes
+from meshfed.catalog.plain import Into, Plain
+from meshfed.catalog.schema import scopes
 from meshfed.catalog.writing import Writing
 
 COUNTS = ("type", "state", "doubt", "fault", "left_out", "paused")
+
+MINE = "provider = :provider and scope = :scope"
+NOW = Plain(
+    "select s.type, s.state, s.doubt, s.fault, s.left_out, coalesce(o.paused, false), s.last_good"
+    " from scopes s left join orders o on o.provider = s.provider"
+    " where s.provider = :provider and s.scope = :scope"
+)
+BEFORE = Plain(
+    f"select {', '.join(COUNTS)} from scope_states where {MINE} and valid_to_revision is null"
+)
+OVER = Plain(
+    "update scope_states set valid_to_revision = :revision, valid_to = :at"
+    f" where {MINE} and valid_to_revision is null"
+)
+BEGAN = Into(
+    "scope_states",
+    ("provider", "scope", *COUNTS, "last_good", "valid_from_revision", "valid_from", "cause"),
+)
 
 
 def observed(connection: Connection) -> frozenset[str]:
@@ -23,17 +40,16 @@ def condition(fault: str, doubt: str) -> str:
 
 def stood(writing: Writing, provider: str, scope: str) -> None:
     """Begin a version of how a scope stands, if that became different; no revision is made."""
-    now = _now(writing, provider, scope)
-    mine = and_(scope_states.c.provider == provider, scope_states.c.scope == scope, CURRENT)
-    before = writing.connection.execute(select(scope_states).where(mine)).mappings().one_or_none()
-    if before and all(before[name] == now[name] for name in COUNTS):
+    mine = {"provider": provider, "scope": scope}
+    now = NOW.rows(writing.connection, **mine)[0]
+    before = BEFORE.row(writing.connection, **mine)
+    if before and tuple(before) == tuple(now[: len(COUNTS)]):
         return
     revision, at = writing.present()
     if before:
-        ended = update(scope_states).where(scope_states.c.id == before["id"])
-        writing.connection.execute(ended.values(valid_to_revision=revision, valid_to=at))
-    began = {"valid_from_revision": revision, "valid_from": at, "cause": writing.cause}
-    writing.connection.execute(insert(scope_states).values(**now, **began))
+        OVER.run(writing.connection, revision=revision, at=at, **mine)
+    began = (provider, scope, *now, revision, at, writing.cause)
+    BEGAN.pour(writing.connection, [began])
 
 
 def all_stood(writing: Writing, provider: str) -> None:
@@ -41,13 +57,3 @@ def all_stood(writing: Writing, provider: str) -> None:
     theirs = select(scopes.c.scope).where(scopes.c.provider == provider)
     for scope in writing.connection.execute(theirs).scalars().all():
         stood(writing, provider, scope)
-
-
-def _now(writing: Writing, provider: str, scope: str) -> dict[str, Any]:
-    mine = and_(scopes.c.provider == provider, scopes.c.scope == scope)
-    row = writing.connection.execute(select(scopes).where(mine)).mappings().one()
-    paused = select(orders.c.paused).where(orders.c.provider == provider)
-    names = ("provider", "scope", "type", "state", "doubt", "fault", "left_out", "last_good")
-    return {name: row[name] for name in names} | {
-        "paused": bool(writing.connection.execute(paused).scalar())
-    }

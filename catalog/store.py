@@ -21,6 +21,7 @@ from meshfed.catalog import (
     states,
 )
 from meshfed.catalog.bearings import Bearings, bearings
+from meshfed.catalog.believe import Held, unchanged
 from meshfed.catalog.database import Away, Database, stamp
 from meshfed.catalog.follow import Bell, deaf, follow
 from meshfed.catalog.leadership import Leader
@@ -72,6 +73,7 @@ class Catalog:
         self._bell = Bell()
         self._turn = asyncio.Lock()  # writers of this process queue here, not in threads
         self._heard: dict[tuple[str, str], tuple[str, str, float]] = {}
+        self._held: dict[tuple[str, str], Held] = {}  # by provider and scope
         self._committed: dict[int, float] = {}  # the last ones of this process, ascending
         self._epoch: int | None = None  # the term in which alone this handle may write
 
@@ -118,15 +120,30 @@ class Catalog:
 
     async def known(self, provider: str, scope: str) -> Known | None:
         """What is believed of a scope; None when nothing ever was."""
-        return await self._ask(lambda connection: believe.known(connection, provider, scope))
+        at = (provider, scope)
+        held = await self._ask(lambda c: believe.held(c, provider, scope, self._held.get(at)))
+        if held is None:
+            return None
+        self._held[at] = held
+        return held.known
 
     async def believe(self, known: Known, *, kind: str, cause: str, who: str = "") -> int | None:
         """Make this what is known of its scope; None, and nothing written, when it was already.
 
         An operator's acceptance of the scope is used up by it, unless it is still in doubt.
         """
-        self._heard.pop((known.provider, known.scope), None)
-        return await self._change(lambda w: believe.believe(w, known, kind), cause, who)
+        at = (known.provider, known.scope)
+        before = self._held.get(at)
+        if before is not None and await self._ask(lambda c: unchanged(c, before, known, kind)):
+            return None
+        after: list[Held] = []
+        revision = await self._change(
+            lambda w: after.append(believe.believe(w, known, kind, before)), cause, who
+        )
+        self._held[at] = after[0]
+        if revision is not None:
+            self._heard[at] = (kind, after[0].fault, time.monotonic())
+        return revision
 
     async def seen(self, provider: str, kind: str, scope: str, *, fault: str = "") -> None:
         """A provider answered, or failed to; written when that is news or was long ago."""

@@ -1,16 +1,14 @@
 """One write transaction: its revision, its versions of rows, and what it leaves in `changes`."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, Table, bindparam, insert, text, update
+from sqlalchemy import Connection
 
 from meshfed.catalog.database import stamp
-from meshfed.catalog.schema import changes, state
+from meshfed.catalog.plain import Into, Plain, Row
+from meshfed.catalog.versions import Versions
 
 CHANNEL = "meshfed"  # what Postgres notifies followers on
-
-Row = Mapping[str, Any]
 
 
 class Writing:
@@ -23,12 +21,12 @@ class Writing:
         self._who = who
         self._revision: int | None = None
         self._at = ""
-        self._changes: list[dict[str, Any]] = []
+        self._changes: list[tuple[str, str, str, str]] = []
 
     def allocate(self) -> int:
         """This transaction's revision; the row stays locked until it ends, so there are no gaps."""
         if self._revision is None:
-            self._revision, self._at = self.connection.execute(ALLOCATE, {"now": self.now}).one()
+            self._revision, self._at = ALLOCATE.rows(self.connection, now=self.now)[0]
         return self._revision
 
     @property
@@ -54,37 +52,27 @@ class Writing:
         """
         if self._revision is not None:
             return self._revision, self._at
-        revision, at = self.connection.execute(TOUCH, {"now": self.now}).one()
+        revision, at = TOUCH.rows(self.connection, now=self.now)[0]
         return revision, at
 
     def shape_moved(self) -> None:
-        moved = update(state).values(shape_revision=self.allocate())
-        self.connection.execute(moved)
+        SHAPE.run(self.connection, revision=self.allocate())
 
-    def begin(self, table: Table, rows: Sequence[Row], change: str = "") -> None:
+    def begin(self, versions: Versions, rows: Sequence[Row], change: str) -> None:
         """New versions of rows, in force from this revision on."""
-        if not rows:
-            return
-        since = {"valid_from_revision": self.allocate(), "valid_from": self.at}
-        versions = [{"change": change, "cause": self.cause, **row, **since} for row in rows]
-        self.connection.execute(insert(table), versions)
-
-    def end(self, table: Table, ids: Iterable[int], ended: str = "") -> None:
-        """These versions are in force no longer."""
-        ending = (
-            update(table)
-            .where(table.c.id == bindparam("row"))
-            .values(valid_to_revision=self.allocate(), valid_to=self.at, ended=ended)
-        )
-        rows = [{"row": one} for one in ids]
         if rows:
-            self.connection.execute(ending, rows)
+            began = (change, self.cause, self.allocate(), self._at)
+            versions.began.pour(self.connection, [(*row, *began) for row in rows])
+
+    def end(self, versions: Versions, keys: Iterable[Row], ended: str = "") -> None:
+        """What is in force under these keys is so no longer."""
+        if there := tuple(keys):
+            over = (self.allocate(), self._at, ended)
+            versions.ended.on(self.connection, [(*over, *key) for key in there])
 
     def tell(self, what: str, thing: str, change: str, provider: str = "") -> None:
         """One line of `mesh_changes`."""
-        self._changes.append(
-            {"what": what, "object": thing, "change": change, "provider": provider}
-        )
+        self._changes.append((what, thing, change, provider))
 
     def finish(self) -> int | None:
         """The revision that followers are told of, if there is one."""
@@ -92,20 +80,24 @@ class Writing:
             return None
         if self._changes:
             revision, at = self.present()
-            told = {"revision": revision, "at": at, "cause": self.cause, "who": self._who}
-            self.connection.execute(insert(changes), [{**one, **told} for one in self._changes])
+            told = (revision, at, self.cause, self._who)
+            CHANGES.pour(self.connection, [(*line, *told) for line in self._changes])
         if self._revision is not None and self.connection.dialect.name == "postgresql":
-            self.connection.execute(NOTIFY, {"channel": CHANNEL, "revision": str(revision)})
+            NOTIFY.rows(self.connection, channel=CHANNEL, revision=str(self._revision))
         return self._revision
 
 
-ALLOCATE = text(
+ALLOCATE = Plain(
     "update state set revision = revision + 1, at = case when at < :now then :now else at end"
     " where id = 1 returning revision, at"
 )
 # What is told next must not be of an earlier time, whatever the clock says by then.
-TOUCH = text(
+TOUCH = Plain(
     "update state set at = case when at < :now then :now else at end"
     " where id = 1 returning revision, at"
 )
-NOTIFY = text("select pg_notify(:channel, :revision)")
+SHAPE = Plain("update state set shape_revision = :revision where id = 1")
+CHANGES = Into(
+    "changes", ("what", "object", "change", "provider", "revision", "at", "cause", "who")
+)
+NOTIFY = Plain("select pg_notify(:channel, :revision)")
