@@ -83,7 +83,7 @@ class Patient(Protocol):
         ...
 
     def examine(self, now: float) -> Ailment | None: ...
-    def end(self, why: str) -> None: ...
+    def begin_again(self, why: str) -> None: ...
 
 
 class Care:
@@ -120,7 +120,7 @@ class Care:
             log.warning(
                 "proxy begun again", workload=patient.name, state=found.state, reason=found.reason
             )
-            patient.end(f"begin again: {found.state}: {found.reason}")
+            patient.begin_again(f"begin again: {found.state}: {found.reason}")
 
 
 def first(found: Ailment, now: float) -> Visit:

@@ -27,7 +27,7 @@ class Standing:
 
     endpoints: int = 0
     doubts: int = 0
-    last_good: float = 0.0  # seconds since the epoch
+    last_good: float | None = None  # seconds since the epoch; None: never
     reason: str = ""
 
 
@@ -187,7 +187,8 @@ def tell(before: Known, after: Known, revision: int | None) -> None:
             log.warning("entry left out", **fields, reason=str(rejected))
     if after.doubt and after.doubt != before.doubt:
         log.warning("observation doubted", **fields, reason=after.doubt, kept=len(after.stale))
-    elif before.doubt and not after.doubt:
+        return
+    if before.doubt and not after.doubt:
         log.info("doubt settled", **fields, endpoints=len(after.endpoints))
     if revision is not None:
         log.info("believed", **fields, revision=revision, endpoints=len(after.endpoints))

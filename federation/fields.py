@@ -47,9 +47,14 @@ class CatalogUrl(str):
 
     __slots__ = ()
 
-    def __repr__(self) -> str:
+    @property
+    def shown(self) -> str:
+        """Without its password."""
         shown = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", self)
-        return repr(re.sub(r"(password=)[^&]*", r"\1***", shown))
+        return re.sub(r"(password=)[^&]*", r"\1***", shown)
+
+    def __repr__(self) -> str:
+        return repr(self.shown)
 
     def under(self, base: Path) -> "CatalogUrl":
         """The same database, found from anywhere: SQLite's files are named by absolute path."""

@@ -96,7 +96,7 @@ async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in STOPPING:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    log.info("starting", catalog=repr(settings.catalog), trust_domain=settings.mesh.trust_domain)
+    log.info("starting", catalog=settings.catalog.shown, trust_domain=settings.mesh.trust_domain)
     # Ports before anything is written: a second control plane by accident leaves no trace.
     door = admin.bound(settings.admin.listen)
     with closing(door):

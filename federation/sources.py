@@ -134,4 +134,9 @@ class Sources:
             metrics.certificates(
                 Certificates.CONTROL_PLANE, issued=own.issued_at, expires=own.not_after
             )
+            metrics.certificates(
+                Certificates.ROOT,
+                issued=min(root.not_valid_before_utc.timestamp() for root in control.roots),
+                expires=min(root.not_valid_after_utc.timestamp() for root in control.roots),
+            )
             await asyncio.sleep(METERED)

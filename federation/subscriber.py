@@ -64,6 +64,7 @@ class Subscriber:
         self.kind = kind
         self.world = world
         self.ended = ""
+        self.welcome = False  # … to begin again, once it has ended
         self.closed = False
         self.unwritten = True  # the catalog does not have this state yet
         self.reached: Reach | None = None  # what it can reach, as the catalog has it
@@ -87,9 +88,12 @@ class Subscriber:
         self._account.owe(world.revision)
         self._moved.set()
 
-    def end(self, why: str) -> None:
-        self.ended = why
+    def end(self, why: str, *, welcome: bool = False) -> None:
+        self.ended, self.welcome = why, welcome
         self._moved.set()
+
+    def begin_again(self, why: str) -> None:
+        self.end(why, welcome=True)
 
     def written(self, reach: Reach) -> ProxyState:
         """What is news about it; marked as written, for what moves while it is being written."""

@@ -80,6 +80,7 @@ class Feed:
     def __init__(self, world: World) -> None:
         self.world = world
         self.ended = ""
+        self.welcome = False
         self.receipts: list[Receipt] = []
         self.settlements: list[int] = []
         self._heard = asyncio.Event()
@@ -94,8 +95,8 @@ class Feed:
         self.world = world
         self._moved.set()
 
-    def finish(self, why: str) -> None:
-        self.ended = why
+    def finish(self, why: str, *, welcome: bool = False) -> None:
+        self.ended, self.welcome = why, welcome
         self._moved.set()
 
     def receipt(self, *receipt) -> None:

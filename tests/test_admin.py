@@ -232,6 +232,14 @@ def test_a_silent_provider_grows_older_between_scrapes() -> None:
     assert registry.get_sample_value("meshfed_provider_age_seconds", {"provider": "rack"}) == 5
 
 
+def test_a_provider_that_never_answered_has_no_age() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry).provider("rack", last_good=None, doubts=1, endpoints=0)
+    sample = registry.get_sample_value
+    assert sample("meshfed_provider_age_seconds", {"provider": "rack"}) is None
+    assert sample("meshfed_provider_doubts", {"provider": "rack"}) == 1
+
+
 def test_no_metric_has_a_label_that_grows_with_the_mesh() -> None:
     registry = CollectorRegistry()
     Metrics(registry)

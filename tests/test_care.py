@@ -61,7 +61,7 @@ class Patient:
         del now
         return self.ill
 
-    def end(self, why: str) -> None:
+    def begin_again(self, why: str) -> None:
         self.ended.append(why)
 
 

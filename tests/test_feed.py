@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from meshfed.catalog.model import (
     Endpoint,
@@ -142,6 +143,27 @@ async def test_a_fault_is_doubt_until_an_operator_accepts_it(fed: Fed) -> None:
     await fed.until(1, 2, doubt="the file has vanished")
     await fed.catalog.accept(SCOPE, who="ops")
     await fed.until(doubt="")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "events"),
+    [
+        pytest.param("", "2 of 3 vanished", ["observation doubted"], id="doubted, so not believed"),
+        pytest.param("2 of 3 vanished", "", ["doubt settled", "believed"], id="settled"),
+        pytest.param("gone", "gone", ["believed"], id="something else, beside a known doubt"),
+        pytest.param("", "", ["believed"], id="nothing doubtful"),
+    ],
+)
+def test_a_decision_is_logged_as_what_it_is(before: str, after: str, events: list[str]) -> None:
+    with capture_logs() as logged:
+        feed.tell(Known("rack", SCOPE, doubt=before), Known("rack", SCOPE, doubt=after), 7)
+    assert [line["event"] for line in logged] == events
+
+
+async def test_what_was_never_whole_has_no_age(fed: Fed) -> None:
+    fed.provider.see(evidence=Evidence.FAULT, fault="no such file")
+    await fed.until(doubt="no such file")
+    assert fed.feed.standing.last_good is None
 
 
 async def test_a_paused_provider_is_believed_when_it_is_resumed(fed: Fed) -> None:

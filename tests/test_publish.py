@@ -224,6 +224,7 @@ async def test_a_workload_that_leaves_ends_its_proxys_stream(
         replace(KNOWN, workloads=frozenset({SELLING})), kind="test", cause=""
     )
     await offered(leaving)
+    assert not leaving.welcome
     assert leaving.ended.startswith("no provider knows the workload")
 
 
@@ -368,6 +369,7 @@ async def test_a_proxy_that_owes_for_long_is_named_and_begun_again(
         await subscriber.changed()
         tending.cancel()
     assert subscriber.ended.startswith("begin again: behind: has not acknowledged revision")
+    assert subscriber.welcome
     assert subscriber.state().state == "behind"
 
 

@@ -248,6 +248,18 @@ async def test_the_stream_ends_when_its_feed_does(authority, control_plane, prox
         await source.feeds[0].closed.wait()
 
 
+async def test_who_is_to_begin_again_is_not_told_that_it_may_not(authority, control_plane, proxy):
+    source = Source(world(1, "a"))
+    async with (
+        serving(source, control_plane) as server,
+        streaming(server, proxy, authority.root) as call,
+    ):
+        await call.write(clusters())
+        await call.read()
+        source.feeds[0].finish("begin again: behind", welcome=True)
+        assert await ending(call) == (grpc.StatusCode.UNAVAILABLE, "begin again: behind")
+
+
 async def test_the_stream_ends_when_the_certificate_expires(authority, control_plane):
     source = Source(world(1, "a"))
     # Certificates count whole seconds.

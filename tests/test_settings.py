@@ -256,6 +256,7 @@ def test_a_password_is_not_shown(file: Path, url: str):
     settings = read(file, f"catalog: {url}\n", MESHFED_KEY="geheim")
     assert "heim" not in repr(settings) + str(settings)
     assert "heim" not in repr(CatalogUrl(url))
+    assert CatalogUrl(url).shown == repr(CatalogUrl(url))[1:-1]
     assert settings.certificates.seal.variable == "geheim"
 
 

@@ -77,6 +77,11 @@ class Feed(Protocol):
         """Why the stream must end; empty while it may go on."""
         ...
 
+    @property
+    def welcome(self) -> bool:
+        """Whether the peer may begin another stream at once, when this one has ended."""
+        ...
+
     async def changed(self) -> None:
         """Returns when `world` or `ended` moved since it was called."""
         ...
@@ -211,7 +216,10 @@ class Conversation:
             self._stream.offer(self._feed.world)
             self._wake.set()
             await self._feed.changed()
-        self.end(Ending(grpc.StatusCode.PERMISSION_DENIED, self._feed.ended))
+        code = (
+            grpc.StatusCode.UNAVAILABLE if self._feed.welcome else grpc.StatusCode.PERMISSION_DENIED
+        )
+        self.end(Ending(code, self._feed.ended))
 
     async def _speak(self) -> Ending:
         while True:

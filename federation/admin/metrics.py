@@ -25,6 +25,7 @@ class Certificates(StrEnum):
     """Whose certificates."""
 
     CONTROL_PLANE = "control-plane"
+    ROOT = "root"
     WORKLOAD = "workload"
 
 
@@ -154,10 +155,11 @@ class Metrics:
     def away(self, *, away: bool) -> None:
         self._away.set(away)
 
-    def provider(self, name: str, *, last_good: float, doubts: int, endpoints: int) -> None:
-        """A provider's state; `last_good` in seconds since the epoch."""
-        # Computed at each scrape: a provider that has gone silent must still grow older.
-        self._provider_age.labels(name).set_function(partial(self._since, last_good))
+    def provider(self, name: str, *, last_good: float | None, doubts: int, endpoints: int) -> None:
+        """A provider's state; `last_good` in seconds since the epoch, if it ever was."""
+        if last_good is not None:
+            # Computed at each scrape: a provider that has gone silent must still grow older.
+            self._provider_age.labels(name).set_function(partial(self._since, last_good))
         self._provider_doubts.labels(name).set(doubts)
         self._provider_endpoints.labels(name).set(endpoints)
 

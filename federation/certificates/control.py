@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Self
 
 import structlog
+from cryptography.x509 import Certificate
 
 from meshfed.federation.certificates.issuer import Issuer, Names, Unissuable
 from meshfed.federation.certificates.keypair import Failure, Keypair, glance, issue, pem
@@ -25,7 +26,7 @@ class ControlPlane:
         lifetime: timedelta,
         clock: Callable[[], float],
         current: Keypair,
-        roots_pem: str,
+        roots: tuple[Certificate, ...],
     ) -> None:
         self._issuer = issuer
         self._names = names
@@ -33,7 +34,7 @@ class ControlPlane:
         self._clock = clock
         self._failure: Failure | None = None
         self.current = current
-        self.roots_pem = roots_pem  # what clients' certificates are verified with
+        self.roots = roots  # what clients' certificates are verified with
 
     @classmethod
     async def open(
@@ -46,7 +47,11 @@ class ControlPlane:
         """Raises Unissuable: without a first certificate there is nothing to serve with."""
         names = Names(control_plane_uri(trust_domain))
         current = await issue(issuer, names, lifetime, clock)
-        return cls(issuer, names, lifetime, clock, current, pem(await issuer.roots()))
+        return cls(issuer, names, lifetime, clock, current, await issuer.roots())
+
+    @property
+    def roots_pem(self) -> str:
+        return pem(self.roots)
 
     async def run(self) -> None:
         """Renew when it is due, for ever."""
@@ -57,7 +62,7 @@ class ControlPlane:
     async def check(self) -> None:
         """Renew if it is due; the last good pair stays when that fails."""
         try:
-            self.roots_pem = pem(await self._issuer.roots())
+            self.roots = await self._issuer.roots()
             if self.current.due(self._clock()):
                 self.current = await issue(self._issuer, self._names, self._lifetime, self._clock)
             self._failure = None

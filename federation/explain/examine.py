@@ -101,7 +101,7 @@ def _denied(file: Path | None) -> str:
 
 def shown(url: str) -> str:
     """A database's URL without its password."""
-    return repr(CatalogUrl(url)).strip("'\"")
+    return CatalogUrl(url).shown
 
 
 def sqlite_file(url: str) -> Path | None:
