@@ -1,7 +1,7 @@
 """What is wrong in a set of files, and what in them would have no effect, before they are used."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
@@ -22,8 +22,12 @@ from meshfed.catalog.model import (
 )
 from meshfed.catalog.rows import KINDS
 from meshfed.catalog.view import resolve
+from meshfed.federation.certificates import issuer as issuers
+from meshfed.federation.certificates.issuer import UnknownIssuer
+from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.findings import nearest
 from meshfed.federation.settings import (
+    Certificates,
     ProviderEntry,
     Refused,
     Settings,
@@ -36,6 +40,7 @@ from meshfed.providers import hosts
 from meshfed.providers.provider import load
 
 STDIN = Path("-")
+EMPTY = "empty: there is nothing in it to check"
 
 
 class Kind(StrEnum):
@@ -192,12 +197,25 @@ def named(written: Document, base: Path, environ: Mapping[str, str]) -> Input:
         settings = Settings.of(written, base, environ)
     except Refused as refused:
         return Input(rejected=refused.rejected, partial=True)
-    found = Input()
+    found = Input(rejected=tuple(_certificates(written, settings.certificates)))
     for n, entry in enumerate(settings.providers):
         found += _observed(written, n, entry, settings.base)
     for n, source in enumerate(settings.specification):
         found += _specified(written, n, source, settings.base)
     return found
+
+
+def _certificates(written: Document, entry: Certificates) -> Iterator[Rejected]:
+    """Whether there is such an issuer, and a key that stands is one; it may be made later."""
+    try:
+        issuers.load(entry.issuer)
+    except UnknownIssuer as error:
+        yield written.reject(("certificates", "issuer"), str(error).removeprefix("issuer: "))
+    try:
+        entry.seal.key()
+    except Unsealable as error:
+        if not isinstance(error.__cause__, PermissionError):  # its owner alone may read it
+            yield written.reject(("certificates", "key_file"), str(error))
 
 
 def _observed(written: Document, n: int, entry: ProviderEntry, base: Path) -> Input:
@@ -249,7 +267,15 @@ def _texts(path: Path, stdin: TextIO) -> Iterator[Text]:
     seen = scan(path)
     if seen.fault:
         yield Text(str(path), fault=seen.fault)
-    yield from seen.texts
+    for text in seen.texts:
+        # In a folder it is nobody's mistake; by its name it was meant to be something.
+        yield (
+            text if path.is_dir() or text.fault or not _empty(text) else replace(text, fault=EMPTY)
+        )
+
+
+def _empty(text: Text) -> bool:
+    return all(not line.strip() or line.lstrip().startswith("#") for line in text.text.splitlines())
 
 
 def _piped(stdin: TextIO) -> Text:
@@ -258,7 +284,8 @@ def _piped(stdin: TextIO) -> Text:
         text.encode()  # a locale without UTF-8 reads any byte, and fails here
     except UnicodeError:
         return Text("stdin", fault="not UTF-8 text")
-    return Text("stdin", text)
+    piped = Text("stdin", text)
+    return replace(piped, fault=EMPTY) if _empty(piped) else piped
 
 
 def _folder(file: str) -> Path:

@@ -54,6 +54,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def append(folder: Path, text: str) -> None:
+    with (folder / "meshfed.yaml").open("a") as file:
+        file.write(text)
+
+
 def checked(*paths: str, stdin: str = "") -> Checked:
     return check([Path(path) for path in paths], io.StringIO(stdin), {})
 
@@ -173,6 +178,40 @@ def test_mistakes_in_all_files_are_found_at_once(folder: Path):
     (folder / "broken.yaml").write_text("a: {b")
     places = [each.where.rpartition(":")[0] for each in checked(".").rejected]
     assert sorted(places) == ["broken.yaml", "hosts.yaml", "policy/all.yaml"]
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "# to be written\n"])
+def test_an_empty_file_is_a_mistake_where_it_is_named(folder: Path, text: str):
+    (folder / "more.yaml").write_text(text)
+    assert [*map(str, checked("hosts.yaml", "more.yaml").rejected)] == [
+        "more.yaml: empty: there is nothing in it to check"
+    ]
+    assert [*map(str, checked("-", stdin=text).rejected)] == [
+        "stdin: empty: there is nothing in it to check"
+    ]
+    assert checked(".").rejected == ()
+
+
+def test_an_issuer_that_nobody_installed_is_a_mistake(folder: Path):
+    append(folder, "certificates:\n  issuer: vualt\n")
+    [why] = map(str, checked("meshfed.yaml").rejected)
+    assert why == "meshfed.yaml:6: certificates.issuer: 'vualt' is none of local"
+
+
+@pytest.mark.parametrize(
+    ("key", "mode", "why"),
+    [
+        pytest.param("not a key\n", 0o600, "not 32 bytes in base64", id="no key"),
+        pytest.param("A" * 43 + "=\n", 0o644, "others may read this key", id="open to others"),
+    ],
+)
+def test_a_key_that_could_not_be_used_is_a_mistake(folder: Path, key: str, mode: int, why: str):
+    append(folder, "certificates: {key_file: mesh.key}\n")
+    assert checked("meshfed.yaml").rejected == ()  # it is made when it is needed
+    (folder / "mesh.key").write_text(key)
+    (folder / "mesh.key").chmod(mode)
+    [said] = map(str, checked("meshfed.yaml").rejected)
+    assert said.startswith(f"meshfed.yaml:5: certificates.key_file: {folder}/mesh.key: {why}")
 
 
 def test_a_file_that_is_not_there_is_a_mistake(folder: Path):
