@@ -17,12 +17,14 @@ from sqlalchemy.exc import (
     DatabaseError,
     DataError,
     DBAPIError,
+    DisconnectionError,
     IntegrityError,
     InterfaceError,
     NotSupportedError,
     ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
 
 T = TypeVar("T")
 
@@ -85,6 +87,15 @@ def stamp(seconds: float) -> str:
 def seconds(stamp: str) -> float:
     """The moment of a `stamp`, in seconds since the epoch."""
     return datetime.fromisoformat(stamp).timestamp()
+
+
+def which(path: Path) -> tuple[int, int] | None:
+    """Tells a file from another one that takes its place; None while there is none."""
+    try:
+        there = path.stat()
+    except OSError:
+        return None
+    return there.st_dev, there.st_ino
 
 
 def readable(path: Path) -> str:
@@ -164,10 +175,25 @@ def _postgres(url: URL) -> Engine:
 def _sqlite(url: URL) -> Engine:
     path = Path(str(url.database))
     engine = create_engine(url)
+    found = False
 
     @event.listens_for(engine, "do_connect")
     def opening(*_: object) -> sqlite3.Connection:
-        return _opened(path)
+        nonlocal found
+        if found and which(path) is None:  # to make a new one here would hide that
+            raise Away(f"the catalog is away: {path} is gone")
+        connection = _opened(path)
+        found = True
+        return connection
+
+    @event.listens_for(engine, "connect")
+    def opened(_: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
+        record.info["file"] = which(path)
+
+    @event.listens_for(engine, "checkout")
+    def used(_: sqlite3.Connection, record: ConnectionPoolEntry, __: object) -> None:
+        if record.info["file"] != which(path):
+            raise DisconnectionError(f"{path} is another file now")
 
     _on_begin(engine, reading="begin", writing="begin immediate")
     return engine

@@ -9,11 +9,14 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from functools import partial
 from itertools import count
 from pathlib import Path
 
+import disks
 import grpc
 import pytest
+import yaml
 from live import Mesh, Process
 from strangers import Authority, connected
 
@@ -48,6 +51,12 @@ def hosts(step: int) -> str:
     )
 
 
+KNOWN = (
+    "select address, weight from mesh_endpoints where not stale"
+    " union all select backend, weight from mesh_splits"
+)
+
+
 @asynccontextmanager
 async def served(folder: Path) -> AsyncIterator[Mesh]:
     made = Mesh(folder, hosts(0), {"split.yaml": POLICY.format(weight=1)})
@@ -64,11 +73,7 @@ def url(mesh: Mesh) -> str:
 
 async def weights(mesh: Mesh) -> set[tuple[object, ...]]:
     """What the catalog says of the host list, and of the policy."""
-    sql = "select address, weight from mesh_endpoints where not stale union all"
-    answer = await asyncio.to_thread(
-        query, url(mesh), f"{sql} select backend, weight from mesh_splits"
-    )
-    return set(answer.rows)
+    return set((await asyncio.to_thread(query, url(mesh), KNOWN)).rows)
 
 
 def written(step: int) -> set[tuple[object, ...]]:
@@ -204,6 +209,91 @@ async def test_a_full_disk_costs_nothing_but_time(tmp_path: Path, log: bool) -> 
             await until("it to say no more", lambda: back(mesh))
             assert not before.call.done()
         sound(mesh)
+
+
+@asynccontextmanager
+async def on_a_disk_of_its_own(folder: Path, mounts: str) -> AsyncIterator[Mesh]:
+    """Its catalog alone, in the folder `disk`."""
+    made = Mesh(folder, hosts(0), {"split.yaml": POLICY.format(weight=1)})
+    replace(made.config, yaml.safe_dump({**made.written, "catalog": "sqlite:///disk/meshfed.db"}))
+    try:
+        serve = disks.mounted(mounts, command(Folder(folder, "", "")))
+        made.process = Process(serve, folder / "serve.log")
+        await until("the control plane's start", made.serving)
+        yield made
+    finally:
+        made.end()
+
+
+async def authority_on(disk: Path, mesh: Mesh) -> Authority:
+    """From a copy, which here is where the catalog is for the control plane."""
+    copy = mesh.folder / "copy.db"
+    file, pid = disk / "meshfed.db", mesh.process.popen.pid
+    await asyncio.to_thread(disks.asked, pid, file, f"vacuum into '{copy}'")
+    copy.rename(file)
+    return await Authority.of(mesh)
+
+
+async def on_disk(mesh: Mesh, step: int) -> bool:
+    """Whether the catalog on a disk of its own says what the files said at some step."""
+    mesh.process.running()
+    file = mesh.folder / "disk" / "meshfed.db"
+    found = await asyncio.to_thread(disks.asked, mesh.process.popen.pid, file, KNOWN)
+    return {tuple(row) for row in found} == written(step)
+
+
+async def test_a_disk_that_is_really_full_costs_nothing_but_time(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    async with on_a_disk_of_its_own(tmp_path, disks.small(disk, "16m")) as mesh:
+        world = partial(asyncio.to_thread, disks.beside, mesh.process.popen.pid)
+        edit(mesh, 1)
+        await until("the files to be believed", lambda: on_disk(mesh, 1))
+        papers = (await authority_on(disk, mesh)).papers("buyer")
+        async with connected(mesh, papers) as before:
+            told = await before.everything()
+            await world("sh", "-c", f"! cat /dev/zero > '{disk}/ballast'")
+            edit(mesh, 2)
+            await until("it to say so", lambda: away(mesh))
+            assert "database or disk is full" in mesh.process.log.read_text()
+            assert await on_disk(mesh, 1)
+            assert not before.call.done()
+            async with connected(mesh, papers) as after:
+                assert await after.everything() == told
+            await world("rm", disk / "ballast")
+            await until("the files to be believed", lambda: on_disk(mesh, 2))
+            await until("it to say no more", lambda: back(mesh))
+            assert not before.call.done()
+
+
+async def test_a_disk_that_breaks_and_is_repaired_costs_no_restart(tmp_path: Path) -> None:
+    """What the kernel does after an error: all is read-only, for ever. Repaired, it is another."""
+    disk, image = tmp_path / "disk", tmp_path / "image"
+    disk.mkdir()
+    mount = disks.breakable(disk, image)
+    async with on_a_disk_of_its_own(tmp_path, mount) as mesh:
+        world = partial(asyncio.to_thread, disks.beside, mesh.process.popen.pid)
+        edit(mesh, 1)
+        await until("the files to be believed", lambda: on_disk(mesh, 1))
+        papers = (await authority_on(disk, mesh)).papers("buyer")
+        async with connected(mesh, papers) as before:
+            told = await before.everything()
+            await world("sync")
+            await world("mount", "-o", "remount,abort", disk)
+            edit(mesh, 2)
+            await until("it to say so", lambda: away(mesh))
+            async with connected(mesh, papers) as after:
+                assert await after.everything() == told
+            await world("umount", "--lazy", disk)
+
+            async def released() -> bool:  # by `serve`; else it could not be repaired
+                return not await world("/sbin/losetup", "--associated", image)
+
+            await until("the disk to be let go", released)
+            await world("sh", "-c", f"/sbin/e2fsck -fp '{image}' || test $? -le 1; {mount}")
+            await until("the files to be believed", lambda: on_disk(mesh, 2))
+            await until("it to say no more", lambda: back(mesh))
+            assert not before.call.done()
 
 
 async def away(mesh: Mesh) -> bool:

@@ -1,12 +1,13 @@
 """How a database is opened: by several at once, and where nothing can be written."""
 
+import asyncio
 import json
 import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import aclosing, closing
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,42 @@ def test_what_was_not_merged_before_its_disk_became_read_only_is_said(closed: Pa
     assert said[0] == said[1]
     assert "meshfed.db-wal" in said[0]
     assert "copy both" in said[0]
+
+
+async def test_a_catalog_that_was_moved_away_is_away_and_nothing_takes_its_place(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "catalog.db"
+    with closing(Catalog(sqlite_url)) as catalog:
+        async with aclosing(catalog.follow()) as revisions:
+            assert await anext(revisions) == (await catalog.read()).revision == 0
+            for name in ("catalog.db", "catalog.db-wal", "catalog.db-shm"):
+                (tmp_path / name).rename(tmp_path / f"away-{name}")
+            with pytest.raises(Away, match=r"catalog\.db is gone"):
+                await catalog.configure("shop.example", permissive=True)
+            assert not file.exists()
+            for name in ("catalog.db", "catalog.db-wal", "catalog.db-shm"):
+                (tmp_path / f"away-{name}").rename(tmp_path / name)
+            assert await catalog.configure("shop.example", permissive=True) == 1
+            async with asyncio.timeout(5):
+                assert await anext(revisions) == 1
+
+
+async def test_another_file_in_its_place_is_what_is_read_and_followed(
+    sqlite_url: str, sqlite_template: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.db"
+    shutil.copy(sqlite_template, other)
+    with closing(Catalog(f"sqlite:///{other}")) as there:
+        for permissive in (True, False):
+            await there.configure("there.example", permissive=permissive)
+    with closing(Catalog(sqlite_url)) as catalog:
+        await catalog.configure("here.example", permissive=False)
+        async with aclosing(catalog.follow()) as revisions:
+            assert await anext(revisions) == 1
+            for end in ("-wal", "-shm"):
+                (tmp_path / f"catalog.db{end}").unlink()
+            other.rename(tmp_path / "catalog.db")
+            async with asyncio.timeout(5):
+                assert await anext(revisions) == 2
+            assert (await catalog.read()).trust_domain == "there.example"
