@@ -88,8 +88,10 @@ class Assignment:
     def level(self, endpoint: Endpoint) -> int:
         """The first thing preferred that it is, from 0; behind them all where it is none."""
         prefer = self.preference.prefer
-        holding = (n for n, term in enumerate(prefer) if self.near.holds(term, endpoint))
-        return next(holding, len(prefer))
+        for level, term in enumerate(prefer):
+            if self.near.holds(term, endpoint):
+                return level
+        return len(prefer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ class Resolved:
     answering: Mapping[Place, frozenset[Identity | None]]
     places: Mapping[Identity, tuple[Place, ...]]  # what an identity answers for
     serves: Mapping[str, tuple[Served, ...]]  # by workload
+    relations: frozenset[str]  # what preferences ask of where a caller is
 
     @property
     def unresolved(self) -> tuple[Unresolved, ...]:
@@ -106,6 +107,7 @@ def resolve(mesh: Mesh) -> Resolved:
         {place: frozenset(identities) for place, identities in answering.items()},
         {identity: tuple(sorted(found)) for identity, found in places.items()},
         {workload: tuple(sorted(served)) for workload, served in serves.items()},
+        mesh.preferences.relations,
     )
 
 
@@ -122,14 +124,15 @@ def proxy_class(mesh: Mesh, workload: Workload, resolved: Resolved | None = None
         raise Anonymous(f"{workload.name} has no identity: give it one in {workload.scope}")
     if workload.interception is Interception.NONE:
         raise Anonymous(f"{workload.name} has no sidecar: its interception is none")
+    resolved = resolved or resolve(mesh)
     return ProxyClass(
         workload.identity,
-        (resolved or resolve(mesh)).serves.get(workload.id, ()),
+        resolved.serves.get(workload.id, ()),
         workload.bind,
         workload.application,
         workload.network,
         workload.interception,
-        Near(workload.locality, workload.cluster).asked(mesh.preferences.relations),
+        Near(workload.locality, workload.cluster).asked(resolved.relations),
     )
 
 

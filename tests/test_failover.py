@@ -20,8 +20,8 @@ def host(name: str, at: str, service: str = "") -> str:
     who = "caller" if name == "caller" else "web"
     serves = f", service: {service}" if service else ""
     return (
-        f"  - {{name: {name}, identity: {who}.live, address: {at}, bind: {at}, application: {at}"
-        f"{serves}}}\n"
+        f"  - {{name: {name}, identity: {who}.live, address: {at}, bind: {at}, application: {at},"
+        f" locality: eu/{'b' if name == 'two' else 'a'}{serves}}}\n"
     )
 
 
@@ -111,17 +111,17 @@ async def test_the_next_takes_over_when_the_preferred_leaves_and_returns(world: 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_calls_spill_over_as_hosts_die_that_their_provider_still_lists(world: World) -> None:
     world.ruled(prefer=["azure", "rack"], minimum_healthy="50%")
-    world.listed("one", "two")
+    world.listed("two")
     async with live.traffic(world.mesh.sidecars["caller"], "web.live", "/") as traffic:
-        await settled(traffic, {"one", "two"})
+        await settled(traffic, {"two"})
         world.mesh.sidecars.pop("two").process.kill()
+        await settled(traffic, {"rack"})
+        world.listed("one", "two")
         await settled(traffic, {"one"})  # one of two is enough
         world.ruled(prefer=["azure", "rack"], minimum_healthy="100%")
         await settled(traffic, {"one", "rack"})
-        world.listed("two")
-        await settled(traffic, {"rack"})  # nobody that is preferred lives
         await world.mesh.start("two")
-        await settled(traffic, {"two"})
+        await settled(traffic, {"one", "two"})
     assert failed(traffic) == []
 
 
@@ -135,6 +135,8 @@ async def test_an_edited_rule_moves_the_calls_at_once_and_weights_share_them_out
         await settled(traffic, {"one", "two"})
         world.ruled(services={"web.live": {"prefer": ["rack", "azure"]}})
         await settled(traffic, {"rack"})
+        world.ruled(services={"web.live": {"prefer": ["same-zone"]}})
+        await settled(traffic, {"rack", "one"})  # a variant of its own, so another cluster
         world.ruled(weights={"azure": 20, "rack": 80})
         await settled(traffic, {"one", "two", "rack"})
         await traffic.more(200)
