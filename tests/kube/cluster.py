@@ -4,9 +4,9 @@ import base64
 import json
 import ssl
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from time import monotonic, sleep
@@ -57,6 +57,10 @@ class Cluster:
             pytest.skip("only the tests' own API server can be broken at will")
         return self.own
 
+    @property
+    def shown(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
     def request(
         self, method: str, path: str, body: object = None, content: str = "application/json"
     ) -> Object:
@@ -65,7 +69,7 @@ class Cluster:
             method,
             path,
             content=None if body is None else json.dumps(body),
-            headers={"Content-Type": content, "Authorization": f"Bearer {self.token}"},
+            headers={"Content-Type": content} | self.shown,
         )
         said = answer.json()
         if answer.is_error:
@@ -73,9 +77,40 @@ class Cluster:
         return said
 
     @cached_property
+    def tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.authority))
+
+    def tls_with(self, paper: Paper) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.authority))
+        context.load_cert_chain(paper.certificate, paper.key)
+        return context
+
+    @cached_property
     def client(self) -> httpx.Client:
-        trust = ssl.create_default_context(cafile=str(self.authority))
-        return httpx.Client(base_url=self.host, verify=trust, timeout=PATIENCE)
+        return httpx.Client(base_url=self.host, verify=self.tls, timeout=PATIENCE)
+
+    def seen_by(self, token: str) -> "Cluster":
+        """The same cluster for who shows another token, or none."""
+        other = replace(self, token=token)
+        other.client = self.client
+        return other
+
+    @contextmanager
+    def watch(
+        self, path: str, *, within: float = PATIENCE, **query: object
+    ) -> Iterator[Iterator[Object]]:
+        """What a watch is told, as it is told it. Raises Answered."""
+        asked = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": 20} | query
+        with self.client.stream(
+            "GET",
+            path,
+            params={name: str(value) for name, value in asked.items()},
+            headers=self.shown,
+            timeout=within,
+        ) as answer:
+            if answer.is_error:
+                raise Answered(answer.status_code, json.loads(answer.read()))
+            yield map(json.loads, answer.iter_lines())
 
     def path(self, thing: Object, *, named: bool = True) -> str:
         """Where an object is, or where its like are created."""
@@ -103,15 +138,11 @@ class Cluster:
 
     def put(self, thing: Object) -> Object:
         """Creates it or makes it so, its status too."""
-        try:
-            known = self.get(thing)
-            metadata = {"resourceVersion": known["metadata"]["resourceVersion"]}
-            written = self.request(
-                "PUT", self.path(thing), {**thing, "metadata": thing["metadata"] | metadata}
-            )
-        except Answered as answer:
-            if answer.code != 404:
-                raise
+        if self.has(thing):
+            current = {"resourceVersion": self.get(thing)["metadata"]["resourceVersion"]}
+            whole = {**thing, "metadata": thing["metadata"] | current}
+            written = self.request("PUT", self.path(thing), whole)
+        else:
             written = self.create(thing)
         if "status" in thing and written.get("status") != thing["status"]:
             patch = {"status": thing["status"]}
@@ -132,15 +163,35 @@ class Cluster:
 
     def established(self, crd: Object) -> None:
         """Waits until a CRD's kinds are served."""
-        end = monotonic() + PATIENCE
-        while monotonic() < end:
+
+        def served() -> bool:
             conditions = self.get(crd).get("status", {}).get("conditions", [])
-            if {"Established": "True"}.items() <= {
-                c["type"]: c["status"] for c in conditions
-            }.items():
-                return
-            sleep(0.05)
-        raise TimeoutError(f"{crd['metadata']['name']} is not established")
+            return any((c["type"], c["status"]) == ("Established", "True") for c in conditions)
+
+        until(served)
+
+    def gone(self, thing: Object) -> None:
+        """Waits until an object is not there, or not even its kind."""
+        until(lambda: not self.has(thing))
+
+    def until_allowed(self, path: str) -> Object:
+        """Waits until RBAC has heard of what was just bound."""
+
+        def allowed() -> bool:
+            answer = self.client.get(path, headers=self.shown)
+            return answer.status_code != 403
+
+        until(allowed)
+        return self.request("GET", path)
+
+    def has(self, thing: Object) -> bool:
+        try:
+            self.get(thing)
+        except Answered as answer:
+            if answer.code != 404:
+                raise
+            return False
+        return True
 
     def kubectl(self, *arguments: str, given: object = None) -> str:
         """What kubectl prints; `given` is its standard input. Raises Refused."""
@@ -156,6 +207,15 @@ class Cluster:
         if said.returncode:
             raise Refused(said.stderr)
         return said.stdout
+
+
+def until(so: Callable[[], bool]) -> None:
+    """For what a real API server does a moment later."""
+    end = monotonic() + PATIENCE
+    while not so():
+        if monotonic() > end:
+            raise TimeoutError
+        sleep(0.05)
 
 
 def kubeconfig(cluster: Cluster) -> Object:
@@ -187,7 +247,7 @@ def running(folder: Path, name: str = "tests", *, bookmarks: float = 60.0) -> It
     """A cluster on the tests' own API server; any number of them at once."""
     folder.mkdir(parents=True, exist_ok=True)
     authority = Authority.make(folder)
-    server = Server(authority, bookmarks=bookmarks)
+    server = Server(authority.file, authority.serves(), bookmarks=bookmarks)
     server.start()
     paper = authority.client("tests", "system:masters")
     config = folder / "kubeconfig.yaml"

@@ -2,15 +2,14 @@
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 from aiohttp import web
 
-from kube import access, writing
+from kube import access, protobuf, writing
 from kube.asked import Asked, Target, asked, target, verb
 from kube.discovery import discovered
 from kube.faults import Faults
@@ -22,6 +21,7 @@ from kube.tables import table
 
 LARGEST = 3 * 1024 * 1024  # a real one takes as much
 DISCOVERY = ("/version", "/api", "/apis", "/openapi")
+PROTOBUF = "application/vnd.kubernetes.protobuf"
 HEALTH = ("/healthz", "/livez", "/readyz")
 
 
@@ -45,10 +45,6 @@ class Api:
         self.every = every  # seconds between bookmarks
         self.calls: list[Call] = []
         self.bugs: list[Exception] = []  # of this server; they fail the test at its end
-
-    def counted(self) -> Counter[tuple[str, str]]:
-        """Requests by verb and resource."""
-        return Counter((call.verb, call.resource) for call in self.calls)
 
     def application(self) -> web.Application:
         application = web.Application(client_max_size=LARGEST, middlewares=[self.answered])
@@ -103,6 +99,9 @@ class Api:
     async def _resource(self, request: web.Request, user: access.User) -> web.StreamResponse:
         of = target(request.path)
         said = asked(request.query)
+        if not said.manager and request.content_type != writing.APPLY:
+            agent = request.headers.get("User-Agent", "unknown")
+            said = replace(said, manager=agent.partition("/")[0])
         does = verb(request.method, of, said)
         # Who may not do something with a namespace is asked about it by its own name.
         within = of.name if of.plural == "namespaces" else of.namespace
@@ -201,8 +200,10 @@ async def _body(request: web.Request, does: str) -> Object:
         if does in ("delete", "deletecollection"):
             return {}
         raise bad_request("a body is required")
-    if "protobuf" in request.content_type or "cbor" in request.content_type:
-        raise unsupported(["application/json", "application/yaml"])
+    if request.content_type == PROTOBUF:
+        return protobuf.decoded(raw)
+    if "yaml" not in request.content_type and "json" not in request.content_type:
+        raise unsupported(["application/json", "application/yaml", PROTOBUF])
     try:
         if "yaml" in request.content_type:
             return yaml.safe_load(raw)

@@ -3,16 +3,8 @@
 from copy import deepcopy
 from typing import Any
 
+from kube.lists import SET, Keyed, Names
 from kube.objects import Refusal
-
-# What lists of maps are merged by (the field's patchMergeKey); others are replaced.
-MERGE_KEYS = {
-    "containers": "name", "initContainers": "name", "ephemeralContainers": "name", "env": "name",
-    "volumes": "name", "volumeMounts": "mountPath", "imagePullSecrets": "name",
-    "hostAliases": "ip", "conditions": "type", "ownerReferences": "uid", "secrets": "name",
-    "webhooks": "name", "addresses": "type", "podIPs": "ip", "taints": "key",
-    "topologySpreadConstraints": "topologyKey",
-}  # fmt: skip
 
 
 def merged(thing: Any, patch: Any) -> Any:
@@ -27,17 +19,16 @@ def merged(thing: Any, patch: Any) -> Any:
     return result
 
 
-def strategic(thing: Any, patch: Any, field: str = "") -> Any:
+def strategic(thing: Any, patch: Any, by: Keyed, names: Names = ()) -> Any:
     if isinstance(patch, list):
-        return _listed(thing or [], patch, field)
+        return _listed(thing or [], patch, by, names)
     if not isinstance(patch, dict):
         return patch
     if patch.get("$patch") == "replace":
         return {name: value for name, value in patch.items() if name != "$patch"}
     result = dict(thing) if isinstance(thing, dict) else {}
-    for name in patch.get("$retainKeys", []) and [*result]:
-        if name not in patch["$retainKeys"]:
-            del result[name]
+    if "$retainKeys" in patch:
+        result = {name: each for name, each in result.items() if name in patch["$retainKeys"]}
     for name, value in patch.items():
         if name.startswith("$deleteFromPrimitiveList/"):
             name = name.partition("/")[2]
@@ -47,34 +38,27 @@ def strategic(thing: Any, patch: Any, field: str = "") -> Any:
         elif value is None:
             result.pop(name, None)
         else:
-            result[name] = strategic(result.get(name), value, name)
+            result[name] = strategic(result.get(name), value, by, (*names, name))
     return result
 
 
-def _listed(known: list[Any], patch: list[Any], field: str) -> list[Any]:
-    by = _key(field, patch)
-    if field == "finalizers":
+def _listed(known: list[Any], patch: list[Any], by: Keyed, names: Names) -> list[Any]:
+    keys = by(names)
+    if keys == SET:
         return [*known, *(each for each in patch if each not in known)]
-    if by is None or {"$patch": "replace"} in patch:
+    if not keys or {"$patch": "replace"} in patch:
         return [each for each in patch if each != {"$patch": "replace"}]
+    key = keys[0]
     result = list(known)
     for each in patch:
-        at = next((n for n, one in enumerate(result) if one.get(by) == each.get(by)), None)
+        at = next((n for n, one in enumerate(result) if one.get(key) == each.get(key)), None)
         if each.get("$patch") == "delete":
-            result = [one for one in result if one.get(by) != each.get(by)]
+            result = [one for one in result if one.get(key) != each.get(key)]
         elif at is None:
-            result.append(strategic({}, each))
+            result.append(strategic({}, each, by, names))
         else:
-            result[at] = strategic(result[at], each)
+            result[at] = strategic(result[at], each, by, names)
     return result
-
-
-def _key(field: str, patch: list[Any]) -> str | None:
-    if not all(isinstance(each, dict) for each in patch):
-        return None
-    if field == "ports":
-        return "containerPort" if any("containerPort" in each for each in patch) else "port"
-    return MERGE_KEYS.get(field)
 
 
 def operated(thing: Any, operations: Any) -> Any:

@@ -194,11 +194,10 @@ def _amounts(value: Any, schema: Schema, at: str) -> Mistakes:
             continue
         least = schema.get(f"min{noun}" if noun else "minimum")
         most = schema.get(f"max{noun}" if noun else "maximum")
-        of = f" {noun.lower()}" if noun else ""
         if least is not None and (size < least or (size == least and _strict(schema, "Min", noun))):
-            yield at, _should(value, at, f"should be at least {least}{of}")
+            yield at, _bound(value, at, "least", least, noun)
         if most is not None and (size > most or (size == most and _strict(schema, "Max", noun))):
-            yield at, _should(value, at, f"should be at most {most}{of}")
+            yield at, _bound(value, at, "most", most, noun)
 
 
 def _parts(value: Any, schema: Schema, at: str) -> Mistakes:
@@ -257,6 +256,13 @@ def _must_be(value: Any, at: str, wanted: str) -> str:
     names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer"}
     name = "null" if value is None else names.get(type(value), "number")
     return f'Invalid value: "{name}": {at} in body must be of type {wanted}: "{name}"'
+
+
+def _bound(value: Any, at: str, which: str, bound: float, noun: str) -> str:
+    if noun:
+        return _should(value, at, f"should have at {which} {bound} {noun.lower()}")
+    than = "greater" if which == "least" else "less"
+    return _should(value, at, f"should be {than} than or equal to {bound}")
 
 
 def _should(value: Any, at: str, what: str) -> str:

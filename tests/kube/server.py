@@ -3,8 +3,10 @@
 import asyncio
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from copy import deepcopy
+from pathlib import Path
 from typing import TypeVar
 
 from aiohttp import web
@@ -13,10 +15,10 @@ from kube import writing
 from kube.access import ADMIN, Tokens
 from kube.asked import Asked, Target
 from kube.faults import Faults
-from kube.http import Api
+from kube.http import Api, Call
 from kube.kinds import NAMESPACE
 from kube.objects import Object
-from kube.papers import LOOPBACK, Authority
+from kube.papers import LOOPBACK, Paper
 from kube.store import Store
 
 T = TypeVar("T")
@@ -53,17 +55,18 @@ def begun(store: Store) -> Store:
 
 
 class Server:
-    def __init__(self, authority: Authority, *, bookmarks: float = BOOKMARKS) -> None:
+    def __init__(
+        self, trust: Path, paper: Paper, *, port: int = 0, bookmarks: float = BOOKMARKS
+    ) -> None:
         self.store = begun(Store())
         self.tokens = Tokens()
         self.token = self.tokens.issue(ADMIN)
         self.faults = Faults(self.store, self.call)
         self.api = Api(self.store, self.tokens, self.faults, bookmarks)
-        paper = authority.serves()
-        self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.file))
+        self.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(trust))
         self.tls.load_cert_chain(paper.certificate, paper.key)
         self.tls.verify_mode = ssl.CERT_OPTIONAL
-        self.port = 0
+        self.port = port
         self.runner: web.AppRunner | None = None
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -85,6 +88,17 @@ class Server:
         self.stop()
         self.call(self.store.compact)
         self.start()
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        return tuple(self.api.calls)
+
+    def counted(self) -> Counter[tuple[str, str]]:
+        """Requests by verb and resource."""
+        return Counter((call.verb, call.resource) for call in self.calls)
+
+    def forget_calls(self) -> None:
+        self.api.calls.clear()
 
     def rotate(self) -> str:
         """Another token is good from now on; the old one is refused."""

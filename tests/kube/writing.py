@@ -7,6 +7,8 @@ from uuid import uuid4
 from kube.asked import Asked, Target
 from kube.builtin import METADATA, settled
 from kube.kinds import CRD, NAMESPACE, Kind, known
+from kube.lists import keyed
+from kube.managed import after_update, applied
 from kube.objects import Object, Refusal, bad_request, invalid, now, unsupported
 from kube.patches import merged, operated, strategic
 from kube.reading import selects
@@ -19,10 +21,14 @@ MERGE, JSON, STRATEGIC, APPLY = PATCHES = (
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 )
-CONDITIONAL = {"Lease", "CustomResourceDefinition", "MutatingWebhookConfiguration",
-               "ValidatingWebhookConfiguration"}  # fmt: skip
-KEPT = ("name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp",
-        "deletionGracePeriodSeconds", "resourceVersion", "generateName")  # fmt: skip
+CONDITIONAL = {
+    "Lease", "CustomResourceDefinition", "MutatingWebhookConfiguration",
+    "ValidatingWebhookConfiguration",
+}  # fmt: skip
+KEPT = (
+    "name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp",
+    "deletionGracePeriodSeconds", "resourceVersion", "generateName", "managedFields",
+)  # fmt: skip
 
 
 def not_found(kind: Kind, name: str) -> Refusal:
@@ -43,8 +49,15 @@ def found(store: Store, kind: Kind, of: Target) -> Stored:
     return stored
 
 
-def create(store: Store, kind: Kind, of: Target, asked: Asked, body: Object) -> Object:
-    """Raises Refusal."""
+def create(
+    store: Store,
+    kind: Kind,
+    of: Target,
+    asked: Asked,
+    body: Object,
+    fields: list[Object] | None = None,
+) -> Object:
+    """`fields` says who owns what, if that is not whoever asks. Raises Refusal."""
     thing = _typed(kind, body)
     metadata = thing["metadata"]
     if metadata.get("resourceVersion"):
@@ -62,7 +75,10 @@ def create(store: Store, kind: Kind, of: Target, asked: Asked, body: Object) -> 
     metadata |= {"uid": str(uuid4()), "creationTimestamp": now()}
     if kind.generation:
         metadata["generation"] = 1
+    metadata.pop("managedFields", None)
     thing = _admitted(store, kind, asked, thing, None)
+    metadata = thing["metadata"]
+    metadata["managedFields"] = fields or after_update(kind, None, thing, asked.manager, "")
     at = metadata.get("namespace", ""), metadata["name"]
     if store.get(kind, at):
         details = {"name": at[1], "group": kind.group, "kind": kind.plural}
@@ -144,7 +160,13 @@ def update(store: Store, kind: Kind, of: Target, asked: Asked, body: Object) -> 
 
 
 def replace(
-    store: Store, kind: Kind, of: Target, asked: Asked, stored: Stored, thing: Object
+    store: Store,
+    kind: Kind,
+    of: Target,
+    asked: Asked,
+    stored: Stored,
+    thing: Object,
+    fields: list[Object] | None = None,
 ) -> Object:
     """Writes another state of an object, if it is one. Raises Refusal."""
     before = stored.of(kind)
@@ -159,6 +181,9 @@ def replace(
     thing = _merged_with(kind, of, before, thing)
     thing = _admitted(store, kind, asked, thing, before)
     thing = _counted(kind, before, thing)
+    thing["metadata"]["managedFields"] = fields or after_update(
+        kind, before, thing, asked.manager, of.subresource
+    )
     if known_metadata.get("deletionTimestamp"):
         _no_new_finalizers(kind, known_metadata, thing["metadata"])
     if asked.dry_run or thing == before:
@@ -230,8 +255,10 @@ def patch(
         return apply(store, kind, of, asked, body)
     stored = found(store, kind, of)
     ways: dict[str, Callable[[Object, Object], Object]] = {
-        MERGE: merged, JSON: operated, STRATEGIC: strategic
-    }  # fmt: skip
+        MERGE: merged,
+        JSON: operated,
+        STRATEGIC: lambda thing, body: strategic(thing, body, keyed(kind)),
+    }
     thing = ways[content](deepcopy(stored.of(kind)), body)
     return replace(store, kind, of, asked, stored, _typed(kind, thing)), False
 
@@ -240,12 +267,16 @@ def apply(store: Store, kind: Kind, of: Target, asked: Asked, body: Object) -> t
     if not asked.manager:
         why = "fieldManager: Required value: is required for apply patch"
         raise invalid("meta.k8s.io", "PatchOptions", "", [("fieldManager", why)])
+    wanted = _typed(kind, body)
+    if "managedFields" in wanted["metadata"]:
+        raise bad_request("metadata.managedFields must be nil")
+    wanted["metadata"].setdefault("name", of.name)
     stored = store.get(kind, of.key)
+    before = deepcopy(stored.of(kind)) if stored else {}
+    thing, fields = applied(kind, before, wanted, asked.manager, of.subresource, force=asked.force)
     if stored is None:
-        body.setdefault("metadata", {}).setdefault("name", of.name)
-        return create(store, kind, of, asked, body), True
-    thing = strategic(deepcopy(stored.of(kind)), body)
-    return replace(store, kind, of, asked, stored, thing), False
+        return create(store, kind, of, asked, thing, fields), True
+    return replace(store, kind, of, asked, stored, thing, fields), False
 
 
 def delete(store: Store, kind: Kind, of: Target, asked: Asked, body: Object) -> Object:

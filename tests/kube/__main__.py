@@ -1,0 +1,41 @@
+"""The tests' API server as a process of its own: `python -m kube`, with kube-apiserver's flags.
+
+It is what a launcher of the real one can be tried with, and what is measured against: its work
+is not on the loop of the one that is measured. `--plant FILE` stores the objects of a file first,
+one as JSON in each line.
+"""
+
+import argparse
+import csv
+import json
+import signal
+from pathlib import Path
+
+from kube.access import AUTHENTICATED, User
+from kube.papers import Paper
+from kube.server import Server
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="kube", allow_abbrev=False)
+    parser.add_argument("--secure-port", type=int, required=True)
+    for name in ("client-ca-file", "tls-cert-file", "tls-private-key-file", "token-auth-file"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--plant", type=Path)
+    said, _ = parser.parse_known_args()
+    paper = Paper(said.tls_cert_file, said.tls_private_key_file)
+    server = Server(said.client_ca_file, paper, port=said.secure_port)
+    with said.token_auth_file.open(newline="") as lines:
+        for token, user, _uid, *groups in csv.reader(lines):
+            named = frozenset(",".join(groups).split(",")) | {AUTHENTICATED}
+            server.tokens.users[token] = User(user, named)
+    if said.plant:
+        with said.plant.open() as lines:
+            server.plant(*map(json.loads, lines))
+    server.start()
+    print(server.host, flush=True)
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    server.close()
+
+
+main()
