@@ -1,9 +1,11 @@
 """Revisions as they are committed, by this process or any other; only the latest matters."""
 
 import asyncio
+import os
+import socket
 import sqlite3
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, closing, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -90,7 +92,8 @@ async def _sqlite(url: URL, bell: Bell) -> AsyncGenerator[int]:
 
 async def _postgres(url: URL, bell: Bell) -> AsyncGenerator[int]:
     async with await _connected(url) as connection:
-        await connection.execute(f"listen {CHANNEL}")
+        with _answering(connection):
+            await connection.execute(f"listen {CHANNEL}")
         told = -1
         while True:
             revision = await _revision(connection)
@@ -125,8 +128,26 @@ async def _connected(url: URL) -> psycopg.AsyncConnection[tuple[object, ...]]:
     return await psycopg.AsyncConnection.connect(address, autocommit=True, **POSTGRES)
 
 
+@contextmanager
+def _answering(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> Iterator[None]:
+    """Hangs up on a server that says nothing, as on a half-open connection.
+
+    A timeout that cancels would have psycopg ask that same server to cancel, for 5 s.
+    """
+
+    def hang_up() -> None:
+        with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
+
+    timer = asyncio.get_running_loop().call_later(PATIENCE, hang_up)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 async def _revision(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> int:
-    async with asyncio.timeout(PATIENCE):
+    with _answering(connection):
         row = await (await connection.execute(REVISION)).fetchone()
     assert row is not None
     return int(str(row[0]))

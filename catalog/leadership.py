@@ -25,11 +25,21 @@ class Deposed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Term:
+    """Whose it is counts too: a standby that is promoted may not know the last epochs."""
+
+    epoch: int
+    replica: str
+
+
+NEVER = Term(0, "")
+
+
+@dataclass(frozen=True, slots=True)
 class Leader:
     """Who leads, or led last."""
 
-    epoch: int = 0
-    replica: str = ""
+    term: Term = NEVER
     held: bool = False  # the lease is good
 
 
@@ -37,13 +47,15 @@ NOBODY = Leader()
 
 
 def leader(connection: Connection) -> Leader:
-    held = text(f"until > {_now(connection)} as held")
+    now = _now(connection)
+    # One that would last for longer than any lease is of a clock that was set back since.
+    held = text(f"until > {now} and until <= {now} + {LEASE} as held")
     row = connection.execute(select(leadership.c.epoch, leadership.c.replica, held)).first()
-    return NOBODY if row is None else Leader(row.epoch, row.replica, bool(row.held))
+    return NOBODY if row is None else Leader(Term(row.epoch, row.replica), bool(row.held))
 
 
-def take(connection: Connection, replica: str, *, at_once: bool = False) -> int | None:
-    """Begin a term, unless another replica's lease is good; its epoch.
+def take(connection: Connection, replica: str, *, at_once: bool = False) -> Term | None:
+    """Begin a term, unless another replica's lease is good.
 
     It is done in the writers' turn: no write of the term before is under way meanwhile, and none
     can come after. `at_once`: whoever leads is over, whatever its lease says.
@@ -51,18 +63,18 @@ def take(connection: Connection, replica: str, *, at_once: bool = False) -> int 
     before = leader(connection)
     if before.held and not at_once:
         return None
+    term = Term(before.term.epoch + 1, replica)
     until = text(f"{_now(connection)} + {LEASE}")
-    term = {"epoch": before.epoch + 1, "replica": replica, "until": until}
-    written = update(leadership).values(term) if before.epoch else insert(leadership).values(term)
-    connection.execute(written)
-    if before.replica:  # it is gone, or it writes all of this again
-        forget(connection, [before.replica])
-    return before.epoch + 1
+    written = insert(leadership) if before is NOBODY else update(leadership)
+    connection.execute(written.values(epoch=term.epoch, replica=replica, until=until))
+    if before.term.replica:  # it is gone, or it writes all of this again
+        forget(connection, [before.term.replica])
+    return term
 
 
-def renew(connection: Connection, epoch: int) -> None:
+def renew(connection: Connection, term: Term) -> None:
     """Keep leading. Raises Deposed."""
-    fence(connection, epoch)
+    fence(connection, term)
     connection.execute(update(leadership).values(until=text(f"{_now(connection)} + {LEASE}")))
 
 
@@ -72,10 +84,10 @@ def leave(connection: Connection, replica: str) -> None:
     forget(connection, [replica])
 
 
-def fence(connection: Connection, epoch: int) -> None:
+def fence(connection: Connection, term: Term) -> None:
     """Of a term that is over nothing may be written. Raises Deposed."""
-    now = leader(connection)
-    if now.epoch != epoch:
+    now = leader(connection).term
+    if now != term:
         raise Deposed(f"{now.replica} leads, since epoch {now.epoch}")
 
 

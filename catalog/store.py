@@ -24,7 +24,7 @@ from meshfed.catalog.bearings import Bearings, bearings
 from meshfed.catalog.believe import Held, unchanged
 from meshfed.catalog.database import Away, Database, stamp
 from meshfed.catalog.follow import Bell, deaf, follow
-from meshfed.catalog.leadership import Leader
+from meshfed.catalog.leadership import Leader, Term
 from meshfed.catalog.model import (
     CertificateState,
     Changed,
@@ -75,7 +75,7 @@ class Catalog:
         self._heard: dict[tuple[str, str], tuple[str, str, float]] = {}
         self._held: dict[tuple[str, str], Held] = {}  # by provider and scope
         self._committed: dict[int, float] = {}  # the last ones of this process, ascending
-        self._epoch: int | None = None  # the term in which alone this handle may write
+        self._term: Term | None = None  # in which alone this handle may write
 
     def close(self) -> None:
         self._database.close()
@@ -207,20 +207,20 @@ class Catalog:
     async def leader(self) -> Leader:
         return await self._ask(leadership.leader)
 
-    async def take(self, replica: str, *, at_once: bool = False) -> int | None:
-        """Begin a term, unless another replica's lease is good; its epoch."""
+    async def take(self, replica: str, *, at_once: bool = False) -> Term | None:
+        """Begin a term, unless another replica's lease is good."""
         return await self._write(lambda c: leadership.take(c, replica, at_once=at_once))
 
-    def led(self, epoch: int) -> Self:
+    def led(self, term: Term) -> Self:
         """This catalog as one term may write it: when that is over, it raises Deposed instead."""
         led = copy(self)
-        led._epoch = epoch
+        led._term = term
         return led
 
-    async def renew(self, epoch: int) -> None:
+    async def renew(self, term: Term) -> None:
         """Keep leading. Raises Deposed."""
         # Past this process's queue: behind a write of some seconds the lease would end.
-        await asyncio.to_thread(self._database.write, lambda c: leadership.renew(c, epoch))
+        await asyncio.to_thread(self._database.write, lambda c: leadership.renew(c, term))
 
     async def leave(self, replica: str) -> None:
         """A replica ends; another may lead at once, if it did."""
@@ -306,8 +306,8 @@ class Catalog:
 
     async def _write(self, act: Callable[[Connection], T]) -> T:
         def write(connection: Connection) -> T:
-            if self._epoch is not None:
-                leadership.fence(connection, self._epoch)
+            if self._term is not None:
+                leadership.fence(connection, self._term)
             return act(connection)
 
         async with self._turn:

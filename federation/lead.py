@@ -8,7 +8,7 @@ from secrets import token_hex
 
 import structlog
 
-from meshfed.catalog.leadership import NOBODY, Deposed, Leader
+from meshfed.catalog.leadership import NOBODY, Deposed, Leader, Term
 from meshfed.catalog.store import Away, Catalog
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.presence import Presence
@@ -70,55 +70,55 @@ class Lead:
 
     async def run(self) -> None:
         while True:
-            epoch = await self._elected()
+            term = await self._elected()
             try:
-                await self._term(epoch)
+                await self._serve(term)
             except* Deposed as ended:
-                log.warning("deposed", epoch=epoch, reason=str(_first(ended)))
+                log.warning("deposed", epoch=term.epoch, reason=str(_first(ended)))
 
-    async def _elected(self) -> int:
+    async def _elected(self) -> Term:
         while True:
             try:
-                epoch = await self._look()
+                term = await self._look()
             except Away as away:
                 self._presence.lost("leadership", away)
             else:
                 self._presence.found("leadership")
-                if epoch is not None:
-                    return epoch
+                if term is not None:
+                    return term
             await asyncio.sleep(LOOK)
 
-    async def _look(self) -> int | None:
-        """Take over where nobody leads; the epoch."""
+    async def _look(self) -> Term | None:
+        """Take over where nobody leads."""
         seen = await self._catalog.leader()
         if seen.held and not self._at_once:
-            if seen.epoch != self.leader.epoch:
-                log.info("following", leader=seen.replica, epoch=seen.epoch)
+            if seen.term != self.leader.term:
+                log.info("following", leader=seen.term.replica, epoch=seen.term.epoch)
             self.leader = seen
             return None
-        epoch = await self._catalog.take(self.name, at_once=self._at_once)
+        term = await self._catalog.take(self.name, at_once=self._at_once)
         self._at_once = False
-        if epoch is not None:
-            self.leader = Leader(epoch, self.name, held=True)
-            log.info("leading", epoch=epoch, after=seen.replica)
-        return epoch
+        if term is not None:
+            self.leader = Leader(term, held=True)
+            log.info("leading", epoch=term.epoch, after=seen.term.replica)
+        return term
 
-    async def _term(self, epoch: int) -> None:
+    async def _serve(self, term: Term) -> None:
         """Until another term begins. Raises Deposed, in a group."""
-        led = self._catalog.led(epoch)
+        led = self._catalog.led(term)
         self._metrics.leads(leads=True)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for duty in (self._renew(epoch), self._bury(led), *self._duties(led)):
+                for duty in (self._renew(term), self._bury(led), *self._duties(led)):
                     tasks.create_task(duty)
         finally:
             self._metrics.leads(leads=False)
 
-    async def _renew(self, epoch: int) -> None:
+    async def _renew(self, term: Term) -> None:
         while True:
             await asyncio.sleep(BEAT)
             try:
-                await self._catalog.renew(epoch)
+                await self._catalog.renew(term)
             except Away as away:
                 self._presence.lost("leadership", away)
             else:

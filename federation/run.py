@@ -80,7 +80,7 @@ class Running:
         return self._lead.name
 
     def leader(self) -> str:
-        return self._lead.leader.replica
+        return self._lead.leader.term.replica
 
     def revision(self) -> int:
         return self._account.evaluated

@@ -1,8 +1,13 @@
 """What every test may ask for."""
 
+import os
+
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
+
+# Its handlers crash children that are started while other threads speak gRPC.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 LIVING_TOGETHER = ("tests/explain/",)  # folders whose files use one mesh
 

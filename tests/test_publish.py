@@ -35,6 +35,7 @@ from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.certificates.authority import LocalAuthority, root
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.certificates.keys import Seal
+from meshfed.federation.demo.control import until
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher, identities
 from meshfed.federation.settings import Certificates
@@ -226,6 +227,23 @@ async def test_a_workload_that_leaves_ends_its_proxys_stream(
     await offered(leaving)
     assert not leaving.welcome
     assert leaving.ended.startswith("no provider knows the workload")
+
+
+async def test_a_replica_that_was_taken_for_gone_says_everything_again(
+    published: Published, publisher: Publisher
+) -> None:
+    caller = await publisher.open(peer(BUYING))
+    caller.receipt("CDS", "v1", 1.0, 2.0, "")
+    rows = "select workload, acked_version from proxies join proxy_sync using (proxy)"
+
+    async def written() -> bool:
+        return published.rows(rows) == [("buyer-1", "v1")]
+
+    for _ in range(2):
+        await until("what is known of the proxy", written)
+        assert published.rows("select count(*) > 0 from proxy_clusters") == [(1,)]
+        await published.catalog.forget(["here"])
+        assert published.rows(rows) == []
 
 
 async def test_a_proxy_that_must_go_and_does_not_yet_holds_nothing_up(

@@ -54,12 +54,12 @@ def database(store: Store) -> Iterator[Step]:
 
 def control_plane(facts: Facts) -> Iterator[Step]:
     """Replicas that live, and those that fell silent."""
-    alive, leader = facts.alive, facts.bearings.leader
+    alive, term = facts.alive, facts.bearings.leader.term
     for replica in facts.bearings.replicas:
         if replica.name in alive:
             what = f"serves revision {replica.evaluated}"
-            if replica.name == leader.replica:
-                what += f", and leads since epoch {leader.epoch}"
+            if replica.name == term.replica:
+                what += f", and leads since epoch {term.epoch}"
             yield ok("control plane", replica.name, what)
         elif facts.now - replica.seen_at < 86400:
             since = _said(replica.seen_at)

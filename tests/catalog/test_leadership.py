@@ -1,48 +1,52 @@
 """Terms: one replica leads, its lease is by the database's clock, and late writes are refused."""
 
 import asyncio
+import os
+import signal
 import time
-from contextlib import closing
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, closing
 from dataclasses import replace
 
 import pytest
-from pooler import pooled
 from sqlalchemy import Connection, text
 
 from meshfed.catalog.database import LOCK, Database
-from meshfed.catalog.leadership import NOBODY, Deposed, Leader, take
+from meshfed.catalog.follow import REVISION
+from meshfed.catalog.leadership import NOBODY, Deposed, Leader, Term, take
 from meshfed.catalog.model import Identity, Known, ProxyState, Receipt, Specified
 from meshfed.catalog.store import Away, Catalog
 
 KNOWN = Known("rack", "rack/a")
+ONE, TWO = Term(1, "one"), Term(2, "two")
 PROXY = ProxyState("p1", Identity("store", "shop"), "store-1", 100.0, "synced", "", "1.40.0")
 
 
-def lapse(url: str) -> None:
-    """The lease ends, as after three seconds without a word."""
+def lapse(url: str, seconds: float = 3.1) -> None:
+    """The database's clock goes on; after three seconds without a word the lease ends."""
     database = Database(url)
-    database.write(lambda c: c.execute(text("update leadership set until = until - 3.1")))
+    database.write(lambda c: c.execute(text(f"update leadership set until = until - {seconds}")))
     database.close()
 
 
 async def test_one_leads_and_the_others_wait_for_their_turn(catalog: Catalog, url: str) -> None:
     assert await catalog.leader() == NOBODY
-    assert await catalog.take("one") == 1
-    assert await catalog.leader() == Leader(1, "one", held=True)
+    assert await catalog.take("one") == ONE
+    assert await catalog.leader() == Leader(ONE, held=True)
     assert await catalog.take("two") is None
-    await catalog.renew(1)
+    await catalog.renew(ONE)
     lapse(url)
-    assert await catalog.leader() == Leader(1, "one", held=False)
-    assert await catalog.take("two") == 2
-    assert await catalog.leader() == Leader(2, "two", held=True)
+    assert await catalog.leader() == Leader(ONE, held=False)
+    assert await catalog.take("two") == TWO
+    assert await catalog.leader() == Leader(TWO, held=True)
 
 
 async def test_of_all_who_try_at_once_one_leads(url: str) -> None:
     several = [Catalog(url) for _ in range(4)]
-    epochs = await asyncio.gather(*(each.take(f"r{n}") for n, each in enumerate(several)))
+    terms = await asyncio.gather(*(each.take(f"r{n}") for n, each in enumerate(several)))
     for each in several:
         each.close()
-    assert [epoch for epoch in epochs if epoch] == [1]
+    assert [term.epoch for term in terms if term] == [1]
 
 
 async def test_a_lease_that_ran_out_is_kept_where_nobody_wanted_it(
@@ -50,14 +54,28 @@ async def test_a_lease_that_ran_out_is_kept_where_nobody_wanted_it(
 ) -> None:
     await catalog.take("one")
     lapse(url)
-    await catalog.renew(1)
+    await catalog.renew(ONE)
     assert (await catalog.leader()).held
+
+
+async def test_a_clock_that_was_set_back_keeps_nobody_from_leading(
+    catalog: Catalog, url: str
+) -> None:
+    await catalog.take("one")
+    lapse(url, -3600)
+    assert await catalog.take("two") == TWO
+
+
+async def test_an_epoch_that_a_standby_did_not_know_is_no_excuse(catalog: Catalog) -> None:
+    await catalog.take("two")
+    with pytest.raises(Deposed, match="two leads, since epoch 1"):
+        await catalog.led(ONE).prune(0.0)
 
 
 @pytest.mark.parametrize("what", ["believe", "seen", "specify", "configure", "prune", "renew"])
 async def test_what_a_leader_writes_late_is_refused(catalog: Catalog, url: str, what: str) -> None:
     await catalog.take("one")
-    led = catalog.led(1)
+    led = catalog.led(ONE)
     await led.believe(KNOWN, kind="hosts", cause="")
     lapse(url)
     await catalog.take("two")
@@ -68,14 +86,14 @@ async def test_what_a_leader_writes_late_is_refused(catalog: Catalog, url: str, 
         "specify": lambda: led.specify(Specified("files:late")),
         "configure": lambda: led.configure("late.example", permissive=True),
         "prune": lambda: led.prune(2e9),
-        "renew": lambda: led.renew(1),
+        "renew": lambda: led.renew(ONE),
     }
     before = await catalog.bearings()
     with pytest.raises(Deposed, match="two leads, since epoch 2"):
         await acts[what]()
     assert (await catalog.bearings()).revision == before.revision
     assert await catalog.known("rack", "rack/a") == KNOWN
-    await catalog.led(2).believe(late, kind="hosts", cause="")
+    await catalog.led(TWO).believe(late, kind="hosts", cause="")
 
 
 async def test_its_write_that_waited_for_its_turn_meanwhile_is_refused(postgres_url: str) -> None:
@@ -84,9 +102,9 @@ async def test_its_write_that_waited_for_its_turn_meanwhile_is_refused(postgres_
         await catalog.take("one")
         database = Database(postgres_url)
         with database._writing.connect() as turn, turn.begin():
-            late = asyncio.create_task(catalog.led(1).believe(KNOWN, kind="hosts", cause=""))
+            late = asyncio.create_task(catalog.led(ONE).believe(KNOWN, kind="hosts", cause=""))
             await asyncio.to_thread(until_waiting, postgres_url)
-            assert take(turn, "two", at_once=True) == 2
+            assert take(turn, "two", at_once=True) == TWO
         database.close()
         with pytest.raises(Deposed):
             await late
@@ -158,7 +176,7 @@ async def test_a_leader_that_leaves_is_followed_at_once(catalog: Catalog, url: s
     await catalog.record("one", 1, [PROXY], [], [])
     await catalog.leave("one")
     assert rows(url, "select proxy from proxies") == []
-    assert await catalog.take("two") == 2
+    assert await catalog.take("two") == TWO
     await catalog.leave("one")
     assert (await catalog.leader()).held
 
@@ -183,13 +201,33 @@ async def test_what_was_ever_read_is_known_to_those_who_do_not_read(catalog: Cat
 # What stands between
 
 
-async def test_a_pooler_that_loses_what_is_listened_to_is_named(postgres_url: str) -> None:
-    async with pooled(postgres_url) as through:
-        with closing(Catalog(through)) as catalog:
-            assert (await catalog.bearings()).revision == 0  # nothing else is wrong with it
-            assert "pool_mode=session" in await catalog.deaf()
+async def test_a_notification_that_never_comes_is_made_up_for(postgres_url: str) -> None:
     with closing(Catalog(postgres_url)) as catalog:
-        assert await catalog.deaf() == ""
+        async with aclosing(following(catalog)) as revisions, asyncio.timeout(5):
+            assert await anext(revisions) == 0
+            rows(postgres_url, "update state set revision = 7 returning revision")
+            assert await anext(revisions) == 7
+
+
+@pytest.mark.soak
+async def test_a_half_open_connection_is_given_up_within_five_seconds(postgres_url: str) -> None:
+    with closing(Catalog(postgres_url)) as catalog:
+        async with aclosing(following(catalog)) as revisions, asyncio.timeout(5):
+            await anext(revisions)
+            found = f"select pid from pg_stat_activity where query = '{REVISION}'"
+            ((listener,),) = rows(postgres_url, found)
+            os.kill(int(str(listener)), signal.SIGSTOP)
+            try:
+                await catalog.believe(KNOWN, kind="hosts", cause="")
+                while await anext(revisions) != 1:
+                    pass
+            finally:
+                os.kill(int(str(listener)), signal.SIGCONT)
+
+
+async def following(catalog: Catalog) -> AsyncGenerator[int, None]:
+    async for revision in catalog.follow():
+        yield revision
 
 
 async def test_there_is_nothing_between_us_and_a_file(sqlite_url: str) -> None:
