@@ -1,8 +1,11 @@
 """What doctor says of each part, from what was found out about it."""
 
+from dataclasses import replace
+
 import pytest
 
 from meshfed.catalog.bearings import Bearings, Connected, Replica
+from meshfed.catalog.leadership import Leader, Term
 from meshfed.catalog.model import Mesh
 from meshfed.catalog.view import resolve
 from meshfed.federation.explain.doctor import (
@@ -37,6 +40,7 @@ def failed(steps: object) -> list[str]:
         pytest.param(Store("db", away="no route to host"), "no route to host", id="away"),
         pytest.param(Store("db", pending=("0002",)), "lacks 0002", id="of an older version"),
         pytest.param(Store("db", unwritable="readonly"), "cannot be written", id="read-only"),
+        pytest.param(Store("db", deaf="a pooler"), "a pooler", id="behind a pooler"),
         pytest.param(Store("db", free=0.01), "1.0% left", id="a disk that is nearly full"),
     ],
 )
@@ -152,6 +156,13 @@ def test_replicas_that_live_and_one_that_does_not() -> None:
     assert [step.state for step in both] == [State.OK, State.WARNING]
     assert failed(control_plane(facts(replica(silent_for=60))))
     assert failed(control_plane(facts())) == ["serve: none is running"]
+
+
+def test_the_one_that_leads_is_named() -> None:
+    known = facts(replica(), replica("r2"))
+    led = replace(known, bearings=replace(known.bearings, leader=Leader(Term(3, "r2"), held=True)))
+    said = [f"{step.object}: {step.what}" for step in control_plane(led)]
+    assert said == ["r1: serves revision 7", "r2: serves revision 7, and leads since epoch 3"]
 
 
 def test_no_proxy_is_needed_for_all_to_be_well() -> None:
