@@ -200,12 +200,13 @@ async def _body(request: web.Request, does: str) -> Object:
         if does in ("delete", "deletecollection"):
             return {}
         raise bad_request("a body is required")
-    if request.content_type == PROTOBUF:
+    content = request.content_type if "Content-Type" in request.headers else "application/json"
+    if content == PROTOBUF:
         return protobuf.decoded(raw)
-    if "yaml" not in request.content_type and "json" not in request.content_type:
+    if "yaml" not in content and "json" not in content:
         raise unsupported(["application/json", "application/yaml", PROTOBUF])
     try:
-        if "yaml" in request.content_type:
+        if "yaml" in content:
             return yaml.safe_load(raw)
         return json.loads(raw, parse_float=_number)
     except (ValueError, yaml.YAMLError) as error:
