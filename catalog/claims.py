@@ -88,6 +88,8 @@ def reconsider(
     writing: Writing, others: Mapping[EndpointKey, list[Row]], seen: Claims, federation: Preferences
 ) -> None:
     """Let claims stand or fall, now that this scope's, or the rules, have changed."""
+    ended: list[tuple[str, str, *EndpointKey]] = []
+    began: defaultdict[str, list[Row]] = defaultdict(list)
     for at, claimed in others.items():
         theirs = [rows.endpoint(row) for row in claimed]
         mine = [seen[at].endpoint] if at in seen else []
@@ -96,9 +98,12 @@ def reconsider(
                 continue
             (provider, scope, *_), (_, doubt, _, _) = row, row[-4:]
             word = disputed(before, now)
-            writing.end(ENDPOINTS, [(provider, scope, *at)])
-            writing.begin(ENDPOINTS, [_version(claim(row), now, doubt)], word)
+            ended.append((provider, scope, *at))
+            began[word].append(_version(claim(row), now, doubt))
             writing.tell("endpoint", placed(at), word, provider)
+    writing.end(ENDPOINTS, ended)
+    for word, versions in began.items():
+        writing.begin(ENDPOINTS, versions, word)
 
 
 def _others(

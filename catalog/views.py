@@ -5,6 +5,7 @@ text in UTC, lists are joined by ", ", and what is unknown is null or empty.
 """
 
 from meshfed.catalog.histories import HISTORIES
+from meshfed.catalog.preferences import RELATIONS
 from meshfed.catalog.spelling import SILENT, listed, lived, since, view
 
 # Columns that are true or false; SQLite has 1 and 0.
@@ -48,7 +49,7 @@ FIRST_END = (
 )
 # Its first place among what its service prefers; what depends on the caller goes before or not.
 PREFERRED = (
-    "(select case when min(case when r.term like 'same-%' then r.position end)"
+    f"(select case when min(case when r.term in {RELATIONS} then r.position end)"
     " < coalesce(min(case when r.term in (e.provider, e.platform) then r.position end),"
     " count(nullif(r.term, ''))) then null else"
     " coalesce(min(case when r.term in (e.provider, e.platform) then r.position end),"
