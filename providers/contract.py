@@ -110,6 +110,7 @@ class ProviderContract:
             assert endpoint.interception is workload.interception
             assert endpoint.platform is workload.platform
             assert endpoint.network == workload.network
+            assert endpoint.cluster == workload.cluster
 
     async def test_an_address_is_an_ip_literal(self, platform: Platform) -> None:
         async with watched(platform.provider()) as seeing:

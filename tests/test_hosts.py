@@ -75,7 +75,8 @@ services:
 hosts:
   - {name: store-1, address: 127.0.1.11, service: bookstore-v1.shop, port: 8080,
      identity: bookstore-v1.shop, locality: onprem/rack-1, weight: 3, labels: {version: v1},
-     interception: explicit, bind: 127.0.1.11, application: 127.0.1.12, network: dmz, platform: vm}
+     interception: explicit, bind: 127.0.1.11, application: 127.0.1.12, network: dmz, platform: vm,
+     cluster: blue}
 """)
     scope = "rack/hosts.yaml"
     workload = Workload(
@@ -91,6 +92,7 @@ hosts:
         "dmz",
         Locality("onprem", "rack-1"),
         (("version", "v1"),),
+        cluster="blue",
     )
     assert seen.scope == scope
     assert seen.evidence is Evidence.STATED
@@ -109,6 +111,7 @@ hosts:
             Interception.EXPLICIT,
             workload.locality,
             3,
+            cluster="blue",
             network="dmz",
         )
     }
