@@ -198,7 +198,7 @@ def _ports(connection: Connection, moved: Difference[str, Service]) -> None:
         for port in service.ports
     ]
     if opened:
-        OPENED.pour(connection, opened)
+        OPENED.on(connection, opened)
 
 
 # Workloads

@@ -29,13 +29,17 @@ UNDISPUTED = Standing()
 
 CONTESTED = ENDPOINTS.current("conflict <> ''", "id")
 FEDERATION = Plain("select federation from state where id = 1")
-# What other scopes claim of the same endpoints: an index is asked once for each.
-OTHERS = Plain(
-    f"select {ENDPOINTS.listed('e.')} from $each(keys) as k"
-    " cross join endpoints e where e.service = k.value ->> 0"
+# What other scopes claim of the same endpoints.
+THEIRS = (
+    f"select {ENDPOINTS.listed('e.')} from endpoints e where e.service = k.value ->> 0"
     " and e.port = cast(k.value ->> 1 as integer) and e.address = k.value ->> 2"
     " and e.target = cast(k.value ->> 3 as integer) and e.valid_to_revision is null"
     " and not (e.provider = :provider and e.scope = :scope)"
+)
+# The index is asked once for each: `offset 0` keeps Postgres from joining the whole table instead.
+OTHERS = Plain(
+    THEIRS.replace("from endpoints e where", "from $each(keys) as k cross join endpoints e where"),
+    postgresql=f"select e.* from $each(keys) as k cross join lateral ({THEIRS} offset 0) as e",
 )
 
 

@@ -18,10 +18,10 @@ FEW = 4  # rows; for more of them COPY takes a quarter of the time
 class Plain:
     """One statement with :names, with $among(names) where it is any of a list, and $each(names)."""
 
-    def __init__(self, sql: str) -> None:
+    def __init__(self, sql: str, *, postgresql: str = "") -> None:
         self._sqlite = AMONG.sub(r"in (select value from json_each(:\1))", sql)
         self._sqlite = EACH.sub(r"json_each(:\1)", self._sqlite)
-        postgres = EACH.sub(r"json_array_elements(cast(:\1 as json))", sql)
+        postgres = EACH.sub(r"json_array_elements(cast(:\1 as json))", postgresql or sql)
         self._postgres = NAME.sub(r"%(\1)s", AMONG.sub(r"= any(:\1)", postgres))
 
     def run(self, connection: Connection, **values: object) -> None:
@@ -41,29 +41,6 @@ class Plain:
         return _driver(connection).execute(self._sqlite, {**values, **lists})
 
 
-class Into:
-    """Many rows of a table at once."""
-
-    def __init__(self, table: str, columns: Iterable[str]) -> None:
-        names = tuple(columns)
-        self._into = f"{table} ({', '.join(names)})"
-        self._sqlite = f"insert into {self._into} values ({', '.join('?' for _ in names)})"
-        self._postgres = self._sqlite.replace("?", "%s")
-
-    def pour(self, connection: Connection, rows: Sequence[Row]) -> None:
-        driver = _driver(connection)
-        if connection.dialect.name == "sqlite":
-            driver.executemany(self._sqlite, rows)
-            return
-        with driver.cursor() as cursor:
-            if len(rows) <= FEW:
-                cursor.executemany(self._postgres, rows)
-                return
-            with cursor.copy(f"copy {self._into} from stdin") as copy:
-                for row in rows:
-                    copy.write_row(row)
-
-
 class Each:
     """One statement for many rows of values, which stand in the places of its ?s."""
 
@@ -75,9 +52,28 @@ class Each:
         driver = _driver(connection)
         if connection.dialect.name == "sqlite":
             driver.executemany(self._sqlite, rows)
+        elif len(rows) == 1:
+            driver.execute(self._postgres, rows[0])
         else:
-            with driver.cursor() as cursor:
-                cursor.executemany(self._postgres, rows)
+            driver.cursor().executemany(self._postgres, rows)
+
+
+class Into(Each):
+    """Many rows of a table at once."""
+
+    def __init__(self, table: str, columns: Iterable[str]) -> None:
+        names = tuple(columns)
+        into = f"{table} ({', '.join(names)})"
+        super().__init__(f"insert into {into} values ({', '.join('?' for _ in names)})")
+        self._copied = f"copy {into} from stdin"
+
+    def on(self, connection: Connection, rows: Sequence[Row]) -> None:
+        if connection.dialect.name == "sqlite" or len(rows) <= FEW:
+            super().on(connection, rows)
+            return
+        with _driver(connection).cursor().copy(self._copied) as copy:
+            for row in rows:
+                copy.write_row(row)
 
 
 def _driver(connection: Connection) -> Any:

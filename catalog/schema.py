@@ -31,6 +31,7 @@ from meshfed.catalog.database import Database
 WORDS = Text().with_variant(Text(collation="C"), "postgresql")
 SERIAL = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER keys by itself
 CURRENT = text("valid_to_revision is null")
+ENDED = text("valid_to_revision is not null")
 NUMBER = re.compile(r"\d+")
 
 metadata = MetaData()
@@ -70,7 +71,8 @@ def _versioned(name: str, key: Iterable[str], *columns: Column[Any]) -> Table:
             postgresql_where=CURRENT,
         ),
         Index(f"{name}_began", "valid_from_revision"),
-        Index(f"{name}_ended", "valid_to_revision"),
+        # Without the rows in force: asked for those, SQLite would take this index before their own.
+        Index(f"{name}_ended", "valid_to_revision", sqlite_where=ENDED, postgresql_where=ENDED),
     )
 
 
@@ -125,6 +127,7 @@ statements = _versioned(  # what each provider says of a service
     *_words("provider", "scope", "service", "ports", "vip"),
     *_flags("plaintext"),
 )
+Index("statements_service", statements.c.service, sqlite_where=CURRENT, postgresql_where=CURRENT)
 
 services = _versioned(  # the union of what they all say
     "services",
@@ -154,7 +157,7 @@ Index("workloads_scope", workloads.c.provider, workloads.c.scope, sqlite_where=C
 
 endpoints = _versioned(
     "endpoints",
-    ("provider", "scope", "service", "port", "address", "target"),
+    ("service", "port", "address", "target", "provider", "scope"),
     *_words("provider", "scope", "service", "address", "workload", "platform", "identity"),
     Column("port", Integer, nullable=False),
     Column("target", Integer, nullable=False),
@@ -163,8 +166,8 @@ endpoints = _versioned(
     *_words("doubt", "conflict"),
     *_flags("stale", "outranked"),  # outranked: the same endpoint, of another provider, stands
 )
-Index("endpoints_key", endpoints.c.service, endpoints.c.port, endpoints.c.address,
-      endpoints.c.target, sqlite_where=CURRENT, postgresql_where=CURRENT)  # fmt: skip
+Index("endpoints_scope", endpoints.c.provider, endpoints.c.scope, sqlite_where=CURRENT,
+      postgresql_where=CURRENT)  # fmt: skip
 Index("endpoints_identity", endpoints.c.identity, endpoints.c.service, endpoints.c.port,
       sqlite_where=CURRENT, postgresql_where=CURRENT)  # fmt: skip
 Index("endpoints_workload", endpoints.c.workload, sqlite_where=CURRENT, postgresql_where=CURRENT)

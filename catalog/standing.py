@@ -49,7 +49,7 @@ def stood(writing: Writing, provider: str, scope: str) -> None:
     if before:
         OVER.run(writing.connection, revision=revision, at=at, **mine)
     began = (provider, scope, *now, revision, at, writing.cause)
-    BEGAN.pour(writing.connection, [began])
+    BEGAN.on(writing.connection, [began])
 
 
 def all_stood(writing: Writing, provider: str) -> None:

@@ -62,7 +62,7 @@ class Writing:
         """New versions of rows, in force from this revision on."""
         if rows:
             began = (change, self.cause, self.allocate(), self._at)
-            versions.began.pour(self.connection, [(*row, *began) for row in rows])
+            versions.began.on(self.connection, [(*row, *began) for row in rows])
 
     def end(self, versions: Versions, keys: Iterable[Row], ended: str = "") -> None:
         """What is in force under these keys is so no longer."""
@@ -81,7 +81,7 @@ class Writing:
         if self._changes:
             revision, at = self.present()
             told = (revision, at, self.cause, self._who)
-            CHANGES.pour(self.connection, [(*line, *told) for line in self._changes])
+            CHANGES.on(self.connection, [(*line, *told) for line in self._changes])
         if self._revision is not None and self.connection.dialect.name == "postgresql":
             NOTIFY.rows(self.connection, channel=CHANNEL, revision=str(self._revision))
         return self._revision
