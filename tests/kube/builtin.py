@@ -149,20 +149,25 @@ def _endpoint(endpoint: Object, at: str, family: str) -> Causes:
     if len(addresses) > 100:
         yield f"{at}.addresses", f"Too many: {len(addresses)}: must have at most 100 items"
     for n, each in enumerate(addresses):
-        if family != "FQDN" and not _is(each, family):
-            why = f'Invalid value: "{each}": must be a valid {family} address'
-            yield f"{at}.addresses[{n}]", why
+        if family != "FQDN" and (why := _unfit(each, family)):
+            yield f"{at}.addresses[{n}]", f'Invalid value: "{each}": {why}'
     hostname = endpoint.get("hostname")
     if hostname is not None and not LABEL.fullmatch(hostname):
         yield f"{at}.hostname", f'Invalid value: "{hostname}": must be a DNS label'
     endpoint.setdefault("conditions", {})
 
 
-def _is(address: str, family: str) -> bool:
+def _unfit(address: str, family: str) -> str:
+    """Why an address cannot be an endpoint's."""
     try:
-        return f"IPv{ip_address(address).version}" == family
+        parsed = ip_address(address)
     except ValueError:
-        return False
+        return f"must be a valid {family} address"
+    if f"IPv{parsed.version}" != family:
+        return f"must be a valid {family} address"
+    if parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified:
+        return "may not be unspecified, loopback or link-local"
+    return ""
 
 
 def _pod(thing: Object, before: Object | None, _: object) -> Causes:

@@ -13,7 +13,6 @@ from time import monotonic, sleep
 from typing import Any
 
 import httpx
-import yaml
 
 from kube.kinds import BUILT_IN
 from kube.objects import Object
@@ -209,9 +208,9 @@ class Cluster:
         return said.stdout
 
 
-def until(so: Callable[[], bool]) -> None:
+def until(so: Callable[[], bool], patience: float = PATIENCE) -> None:
     """For what a real API server does a moment later."""
-    end = monotonic() + PATIENCE
+    end = monotonic() + patience
     while not so():
         if monotonic() > end:
             raise TimeoutError
@@ -252,7 +251,7 @@ def running(folder: Path, name: str = "tests", *, bookmarks: float = 60.0) -> It
     paper = authority.client("tests", "system:masters")
     config = folder / "kubeconfig.yaml"
     cluster = Cluster(name, server.host, server.token, authority.file, paper, config, server)
-    config.write_text(yaml.safe_dump(kubeconfig(cluster)))
+    config.write_text(json.dumps(kubeconfig(cluster)))
     try:
         yield cluster
     finally:

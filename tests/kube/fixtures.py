@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -10,13 +9,29 @@ OWN, REAL = "own-apiserver", "kube-apiserver"
 ASSETS = "KUBEBUILDER_ASSETS"  # a folder with kube-apiserver and etcd, as for envtest
 SERVERS = [OWN, REAL] if ASSETS in os.environ else [OWN]
 
+# Tests that need no cluster need not wait for aiohttp, so what is imported is imported below.
+
 
 @pytest.fixture(params=SERVERS)
-def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[object]:
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[object]:
     if request.param == REAL:
-        yield request.getfixturevalue("real_cluster")
-        return
-    from kube.cluster import running  # tests that need no cluster need not wait for aiohttp
+        from kube.real import swept
 
-    with running(tmp_path / "cluster") as one:
+        one = request.getfixturevalue("real_cluster")
+        with swept(one):
+            yield one
+        return
+    from kube.cluster import running
+
+    with running(tmp_path_factory.mktemp("cluster")) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def real_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    from kube.real import started
+
+    with started(tmp_path_factory.mktemp("kube-apiserver")) as one:
         yield one

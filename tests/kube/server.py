@@ -42,7 +42,7 @@ def begun(store: Store) -> Store:
     slice_ = {
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": named},
         "addressType": "IPv4",
-        "endpoints": [{"addresses": [LOOPBACK], "conditions": {"ready": True}}],
+        "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": True}}],
         "ports": [{"name": "https", "port": 6443}],
     }
     for group, plural, thing in (

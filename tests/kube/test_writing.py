@@ -91,6 +91,7 @@ def test_a_name_can_be_made_up(cluster: Cluster) -> None:
         pytest.param(slice_("a", addressType="X"), "addressType", id="an unknown address type"),
         pytest.param(slice_("a", "x"), "addresses", id="an address that is none"),
         pytest.param(slice_("a", "::1"), "addresses", id="an address of the other family"),
+        pytest.param(slice_("a", "127.0.0.1"), "addresses", id="an address of the node's own"),
         pytest.param(
             slice_("a", endpoints=[{"addresses": []}]), "addresses", id="an endpoint nowhere"
         ),
