@@ -44,7 +44,7 @@ POSTGRES: dict[str, Any] = {
 PATIENCE = 5.0  # seconds that a SQLite connection waits for its turn
 SQLITE = (
     "pragma synchronous = normal",  # safe against kill -9; a power cut may undo the last commits
-    # Pages: 32 MB beside the file. With the default of 4 MB each fourth commit of a first load waits.
+    # Pages, 32 MB beside the file: by default each fourth commit of a first load waits for a copy.
     "pragma wal_autocheckpoint = 8000",
     "pragma foreign_keys = on",
 )
