@@ -1,13 +1,15 @@
 """SQL from anybody, answered without the power to change, lock or stall anything."""
 
+import os
 import re
+import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 from typing import Any
 
 import psycopg
@@ -26,13 +28,32 @@ LIMITS = {
     sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1_000,  # matching is quadratic, between two ticks
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
-STEPS = 1_000  # SQLite instructions between two looks at the clock
+STEPS = 100  # SQLite instructions between two looks at the clock: each may take a millisecond
+# What SQLite may compute: nothing that loads, logs, shows pointers, or asks SQL of its own.
+COMPUTED = """
+-> ->> abs acos acosh asin asinh atan atan2 atanh avg ceil ceiling char coalesce cos cosh count
+cume_dist current_date current_time current_timestamp date datetime degrees dense_rank exp
+first_value floor format glob group_concat hex ifnull iif instr json json_array json_array_length
+json_extract json_group_array json_group_object json_insert json_object json_quote json_remove
+json_replace json_set json_type json_valid julianday lag last_value lead length like likelihood
+likely ln log log10 log2 lower ltrim max min mod nth_value ntile nullif percent_rank pi pow power
+printf quote radians random randomblob rank replace round row_number rtrim sign sin sinh soundex
+sqlite_version sqrt strftime string_agg substr substring sum tan tanh time timediff total trim
+trunc typeof unhex unicode unixepoch unlikely upper zeroblob
+"""
+FUNCTIONS = frozenset(COMPUTED.split())
+# A call of these may take hours, in which SQLite does not look at the clock once.
+SLOW = {"instr": 2, "replace": 3, "trim": 2, "ltrim": 2, "rtrim": 2, "printf": -1, "format": -1}
+MOST_WORK = 10**8  # comparisons in one of them: a tenth of a second
+WIDTH = re.compile(r"\d{8}|\*")  # in a format
 SCHEMA = {"sqlite_schema", "sqlite_master"}
 OPEN = {view.name for view in VIEWS} | SCHEMA
 READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE}
 
-# Volatile, as Postgres calls them, and yet harmless.
+# Volatile, as Postgres calls them, and yet harmless; and stable ones that use up a transaction.
 HARMLESS = ("random", "clock_timestamp", "timeofday", "gen_random_uuid")
+EFFECTS = ("txid_current", "pg_current_xact_id")
+DEAF = 1.0  # seconds for a Postgres that was told to stop: it does not look inside position()
 
 
 class Refused(ValueError):
@@ -66,9 +87,26 @@ def permitted(action: int, one: str | None, two: str | None, _: str | None, via:
     inside = (counted or via in OPEN) and one != "authority"
     if action == sqlite3.SQLITE_READ and (one in OPEN or inside):
         return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_FUNCTION and two != "load_extension":
+    if action == sqlite3.SQLITE_FUNCTION and two in FUNCTIONS:
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
+
+
+def bounded(name: str, inner: sqlite3.Connection) -> Callable[..., object]:
+    """One of the SLOW functions, as it is, for arguments that it is done with at once."""
+
+    def call(*arguments: object) -> object:
+        texts = [str(each) for each in arguments[:2]]
+        if name in ("printf", "format"):
+            slow = any(map(WIDTH.search, texts[:1]))
+        else:
+            slow = len(texts[0]) * len(texts[1]) > MOST_WORK
+        if slow:
+            raise ValueError(name)  # which SQLite keeps to itself: see _explanation
+        marks = ", ".join("?" * len(arguments))
+        return inner.execute(f"select {name}({marks})", arguments).fetchone()[0]
+
+    return call
 
 
 def names(statement: str) -> frozenset[str]:
@@ -111,11 +149,16 @@ def _taken(rows: Iterator[tuple[Any, ...]], most: int) -> tuple[tuple[Any, ...],
 def _sqlite(url: URL, statement: str, seconds: float, most: int) -> Answer:
     address = readable(Path(str(url.database)))
     until = time.monotonic() + seconds
-    with _explained(seconds), closing(sqlite3.connect(address, uri=True)) as connection:
+    with (
+        _explained(seconds),
+        closing(sqlite3.connect(address, uri=True)) as connection,
+        closing(sqlite3.connect(":memory:")) as inner,
+    ):
         for limit, value in LIMITS.items():
             connection.setlimit(limit, value)
         connection.execute("pragma query_only = on")
-        connection.execute("pragma trusted_schema = off")
+        for name, count in SLOW.items():
+            connection.create_function(name, count, bounded(name, inner), deterministic=True)
         # What is sorted goes to a disk otherwise: 1.8 GB in five seconds, measured.
         connection.execute("pragma temp_store = memory")
         connection.execute(f"pragma hard_heap_limit = {MOST_MEMORY}")
@@ -141,6 +184,8 @@ def _explanation(error: Exception, seconds: float) -> Exception:
     code = None if extended is None else extended & 0xFF
     if code == sqlite3.SQLITE_INTERRUPT:
         return Refused(f"it took more than {seconds:g} s and was stopped")
+    if "user-defined function" in str(error):
+        return Refused(f"{', '.join(SLOW)} of so much text, or so wide, would take too long")
     # `create` is denied as SQLITE_SCHEMA, with these words.
     if code == sqlite3.SQLITE_AUTH or "not authorized" in str(error):
         return Refused(f"{error}: only selects of the mesh_… views are answered")
@@ -156,24 +201,34 @@ def _postgres(url: URL, statement: str, seconds: float, most: int) -> Answer:
     address = url.set(drivername="postgresql").render_as_string(hide_password=False)
     with _told(seconds), psycopg.connect(address, autocommit=True, **POSTGRES) as connection:
         _refuse_effects(connection, statement)
-        timer = Timer(seconds, connection.cancel_safe, kwargs={"timeout": 1.0})
+        done = Event()
+        timer = Timer(seconds, _stop, (connection, done))
         timer.start()
         try:
             return _fetched(connection, statement, seconds, most)
         finally:
+            done.set()
             timer.cancel()
+
+
+def _stop(connection: psycopg.Connection[Any], done: Event) -> None:
+    """Cancel the statement; hang up on a server that does not heed it."""
+    connection.cancel_safe(timeout=DEAF)
+    if not done.wait(DEAF):
+        with socket.socket(fileno=os.dup(connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
 
 
 def _refuse_effects(connection: psycopg.Connection[Any], statement: str) -> None:
     """A READ ONLY transaction still lets functions take locks, signal processes and write files.
 
-    All of those are volatile; which words are, the server itself knows best. The role alone does
-    not do it: `set_config('role', …)` would leave it again in the middle of a statement.
+    Nearly all of those are volatile; which words are, the server itself knows best. The role alone
+    does not do it: `set_config('role', …)` would leave it again in the middle of a statement.
     """
     volatile = connection.execute(
-        "select proname from pg_catalog.pg_proc where provolatile = 'v'"
+        "select proname from pg_catalog.pg_proc where (provolatile = 'v' or proname = any(%s))"
         " and proname = any(%s) and not proname = any(%s) order by 1 limit 1",
-        (list(names(statement)), list(HARMLESS)),
+        (list(EFFECTS), list(names(statement)), list(HARMLESS)),
     ).fetchone()
     if volatile:
         raise Refused(f"{volatile[0]} is a function with effects: only reading is answered")
@@ -215,6 +270,7 @@ def _portions(cursor: psycopg.Cursor[Any]) -> Iterator[tuple[Any, ...]]:
 
 @contextmanager
 def _told(seconds: float) -> Iterator[None]:
+    until = time.monotonic() + seconds
     try:
         yield
     except psycopg.errors.QueryCanceled as error:
@@ -222,6 +278,8 @@ def _told(seconds: float) -> Iterator[None]:
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction) as error:
         raise Refused(f"{_line(error)}: only selects of the mesh_… views are answered") from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        if time.monotonic() > until + DEAF:
+            raise Refused(f"it took more than {seconds:g} s, and was left alone") from error
         raise Away(f"the catalog is away: {_line(error)}") from error
     except psycopg.Error as error:
         raise Refused(_line(error)) from error

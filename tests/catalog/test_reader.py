@@ -102,6 +102,14 @@ ON_SQLITE = [
     "pragma user_version = 7",
     "pragma wal_checkpoint(truncate)",
     "select load_extension('x')",
+    "select fts3_tokenizer('simple')",
+    "select sqlite_log(1, 'x')",
+    "select rtreecheck('endpoints')",
+    "select * from sqlite_dbpage",
+    "detach main",
+    "savepoint x",
+    "select count(*) from authority",
+    "create virtual table x using fts5(y)",
     "select * from pragma_table_info('state')",
     "update sqlite_master set sql = ''",
     "create temp table x (y int)",
@@ -125,6 +133,25 @@ ON_POSTGRES = [
     "select set_config('transaction_read_only', 'off', true), 1",
     "select query_to_xml('select set_config(''role'', ''postgres'', true)', true, true, '')",
     "select pg_notify('meshfed', '1')",
+    "select txid_current()",
+    "select pg_current_xact_id()",
+    "select pg_sleep_for('1 minute')",
+    'select pg_catalog."pg_sleep"(60)',
+    "select setval('changes_id_seq', 1)",
+    "select lo_get(1)",
+    "select pg_advisory_unlock_all()",
+    "select pg_stat_reset()",
+    "select pg_promote()",
+    "select pg_switch_wal()",
+    "select pg_export_snapshot()",
+    "select pg_log_backend_memory_contexts(1)",
+    "select ts_rewrite('a'::tsquery, 'select set_config(''role'', ''postgres'', true)')",
+    "select rolpassword from pg_authid",
+    "fetch all from asked",
+    "close all",
+    "explain analyze select 1",
+    "notify meshfed",
+    "call x()",
     "select nextval('changes_id_seq')",
     "select lo_create(0)",
     "select lo_import('/etc/passwd')",
@@ -204,6 +231,39 @@ def test_what_has_no_end_ends_within_its_time(filled: str, sql: str) -> None:
     with pytest.raises(Refused, match=r"more than 0\.3 s"):
         query(filled, sql, seconds=0.3)
     assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select instr(hex(zeroblob(4000000)), hex(zeroblob(2000000)) || 'b')",
+        "select replace(hex(zeroblob(4000000)), hex(zeroblob(2000000)) || 'b', '')",
+        "select trim(hex(zeroblob(4000000)), hex(zeroblob(2000000)))",
+        "select printf('%.*c', 2000000000, 'x')",
+        "select format('%2000000000d', 1)",
+    ],
+)
+def test_one_call_that_would_take_hours_is_not_begun(sqlite_filled: str, sql: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(Refused, match="would take too long"):
+        query(sqlite_filled, sql, seconds=0.3)
+    assert time.monotonic() - began < 2
+
+
+def test_the_same_functions_of_little_are_what_they_are(sqlite_filled: str) -> None:
+    asked = "select instr('abc', 'c'), replace('abc', 'b', null), trim('xax', 'x'), trim(' a ')"
+    assert query(sqlite_filled, f"{asked}, printf('%05.1f %s', 2.5, 'a')").rows == (
+        (3, None, "a", "a", "002.5 a"),
+    )
+
+
+def test_a_postgres_that_does_not_heed_is_left_alone(postgres_filled: str) -> None:
+    """It looks at nothing while it searches; this search takes about six seconds."""
+    search = "select position('b' || repeat('a', 120000) in repeat('a', 240000))"
+    began = time.monotonic()
+    with pytest.raises(Refused, match=r"more than 0\.2 s, and was left alone"):
+        query(postgres_filled, search, seconds=0.2)
+    assert time.monotonic() - began < 4
 
 
 def test_too_many_rows_are_refused_rather_than_left_out(filled: str) -> None:
