@@ -43,6 +43,13 @@ PERCENTAGE = (
     "case when s.service is not null"
     f" then cast(100.0 * h.weight / nullif({TOTAL}, 0) as double precision) end"
 )
+GRANTED = "select source, destination, layer, port, methods, path, headers, policy from grants"
+PERMITTED = (  # every destination, while everyone may call everyone
+    "select '*', e.identity, l.layer, 0, l.methods, l.path, '', 'permissive'"
+    f" from (select distinct e.identity from {STANDING}) e,"
+    " (select 'http' as layer, '*' as methods, '.*' as path union all select 'tcp', '', '') l,"
+    " state where state.permissive"
+)
 FIRST_END = (
     "(select min(c.not_after) from certificates c"
     " where c.identity = i.identity and c.state <> 'retired')"
@@ -175,12 +182,12 @@ VIEWS = (
     view(
         "mesh_access",
         "Who may call what, and by which policy: what is not here is denied",
-        "grants g join (select distinct e.service, e.port, e.identity"
+        f"({GRANTED} union all {PERMITTED}) g join (select distinct e.service, e.port, e.identity"
         f" from {STANDING}) d on d.identity = g.destination"
         " join ports p on p.service = d.service and p.number = d.port"
         " where (g.port = 0 or g.port = p.number)"
         " and (g.layer = 'http') = (p.protocol in ('http', 'http2', 'grpc'))",
-        ("source_identity", "g.source", "Who may call"),
+        ("source_identity", "g.source", "Who may call; *: everybody in the mesh"),
         ("destination_service", "d.service", "The service that may be called"),
         ("destination_identity", "g.destination", "Who may answer"),
         ("protocol", "p.protocol", "What is spoken on that port"),
@@ -188,7 +195,8 @@ VIEWS = (
         ("methods", "g.methods", "The HTTP methods allowed; *: all; empty: not HTTP"),
         ("path", "g.path", "The regular expression that the whole path must match"),
         ("headers", "g.headers", "The headers that must be there, as name: expression"),
-        ("policy", "g.policy", "The TrafficTarget that allows it, <namespace>/<name>"),
+        ("policy", "g.policy",
+         "The TrafficTarget that allows it, <namespace>/<name>; permissive: mesh.permissive does"),
     ),
     view(
         "mesh_splits",
