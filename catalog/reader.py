@@ -55,6 +55,8 @@ HARMLESS = ("random", "clock_timestamp", "timeofday", "gen_random_uuid")
 EFFECTS = ("txid_current", "pg_current_xact_id")
 DEAF = 1.0  # seconds for a Postgres that was told to stop: it does not look inside position()
 
+Cell = str | bytes | int | float | None
+
 
 class Refused(ValueError):
     """The statement is wrong, does more than read, or takes too much; the message says which."""
@@ -92,10 +94,10 @@ def permitted(action: int, one: str | None, two: str | None, _: str | None, via:
     return sqlite3.SQLITE_DENY
 
 
-def bounded(name: str, inner: sqlite3.Connection) -> Callable[..., object]:
+def bounded(name: str, inner: sqlite3.Connection) -> Callable[..., Cell]:
     """One of the SLOW functions, as it is, for arguments that it is done with at once."""
 
-    def call(*arguments: object) -> object:
+    def call(*arguments: Cell) -> Cell:
         texts = [str(each) for each in arguments[:2]]
         if name in ("printf", "format"):
             slow = any(map(WIDTH.search, texts[:1]))
@@ -104,7 +106,8 @@ def bounded(name: str, inner: sqlite3.Connection) -> Callable[..., object]:
         if slow:
             raise ValueError(name)  # which SQLite keeps to itself: see _explanation
         marks = ", ".join("?" * len(arguments))
-        return inner.execute(f"select {name}({marks})", arguments).fetchone()[0]
+        answer: Cell = inner.execute(f"select {name}({marks})", arguments).fetchone()[0]
+        return answer
 
     return call
 
