@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, suppress
@@ -20,7 +21,7 @@ from pooler import pooled
 from postgres import Postgres, started
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
-from strangers import Authority
+from strangers import Authority, context, dialled
 
 import meshfed
 from meshfed.catalog.database import LOCK, Database
@@ -28,6 +29,7 @@ from meshfed.catalog.follow import REVISION
 from meshfed.catalog.leadership import take
 from meshfed.catalog.schema import number
 from meshfed.catalog.store import Catalog
+from meshfed.federation.certificates.keypair import pem
 from meshfed.federation.demo.control import command, until
 from meshfed.federation.demo.folder import Folder, replace
 from meshfed.federation.explain.wait import waited
@@ -85,29 +87,25 @@ class Replicas:
         self.members.append(mesh)
         return mesh
 
-    async def readiness(self, mesh: Mesh) -> dict[str, object]:
-        _, said = await mesh.control.get("/readyz")
-        return json.loads(said) if said else {}
-
-    async def leader(self, *, but: Mesh | None = None) -> Mesh:
+    async def leader(self) -> Mesh:
         """Who says so of itself."""
         found: list[Mesh] = []
 
         async def leads() -> bool:
             for mesh in self.members:
-                if mesh is not but and mesh.process.popen.poll() is None:
-                    said = await self.readiness(mesh)
-                    if said and said["replica"] == said["leader"]:
-                        found.append(mesh)
+                _, text = await mesh.control.get("/readyz")
+                said = json.loads(text) if text else {}
+                if said and said["replica"] == said["leader"]:
+                    found.append(mesh)
             return bool(found)
 
         await until("a leader", leads)
         return found[0]
 
-    async def told(self, seconds: float) -> None:
-        """Every proxy has exactly what is in the list."""
+    async def told(self, seconds: float, *, but: Mesh | None = None) -> None:
+        """Every proxy, but for those of one replica, has exactly what is in the list."""
         async with asyncio.timeout(seconds):
-            for proxy in self.proxies:
+            for proxy in [proxy for proxy in self.proxies if but is None or proxy.at is not but]:
                 while proxy.at is None or proxy.addresses() != self.wanted:
                     proxy.moved.clear()
                     await proxy.moved.wait()
@@ -220,9 +218,21 @@ async def until_waiting(url: str) -> None:
     await until("a writer's turn", waits)
 
 
+async def trusted(mesh: Mesh, authority: Authority) -> None:
+    """It shows a certificate of this root, and takes one."""
+    tls = context(authority.papers("host-10.1.0.0"))
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(cadata=pem((authority.certificate,)))
+    async with dialled(mesh, tls) as (reader, writer):
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert await reader.read(1)
+
+
 async def test_the_lead_passes_on_and_what_is_late_is_refused(url: str, tmp_path: Path) -> None:
     async with several(tmp_path, url, replicas=2, proxies=2) as made:
         first = await made.leader()
+        root = await Authority.of(first)
+        await asyncio.gather(*(trusted(mesh, root) for mesh in made.members))
         async with made.listening():
             await made.told(WITHIN)
 
@@ -289,9 +299,11 @@ class Trial:
     postgres: Postgres
     felt: dict[str, float] = field(default_factory=dict)
 
-    async def recovered(self, what: str, within: float = WITHIN) -> None:
+    async def recovered(
+        self, what: str, within: float = WITHIN, *, but: Mesh | None = None
+    ) -> None:
         began = time.monotonic()
-        await self.made.told(within)
+        await self.made.told(within, but=but)
         self.felt[what] = round(time.monotonic() - began, 2)
         assert not [proxy.lost for proxy in self.made.proxies if proxy.lost], what
 
@@ -306,8 +318,10 @@ class Trial:
         await self.made.serve(mesh)
 
     async def stopped(self, mesh: Mesh, what: str) -> None:
+        mesh.process.popen.send_signal(signal.SIGSTOP)
+        self.made.edit()
+        await self.recovered(f"{what}: the others' proxies", but=mesh)
         async with self.made.churn():
-            mesh.process.popen.send_signal(signal.SIGSTOP)
             await asyncio.sleep(STOPPED)
             mesh.process.popen.send_signal(signal.SIGCONT)
         await self.recovered(what)
