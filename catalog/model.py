@@ -422,6 +422,22 @@ class CertificateState:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A machine, or each machine of a scale set, answers for a service: somebody said so."""
+
+    resource: str  # the platform's own id, in lower case
+    service: ServiceName
+    port: int  # the service's
+    target: int  # the application's
+    identity: Identity | None = None
+    interception: Interception = Interception.EXPLICIT
+    weight: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.service}:{self.port} at {self.resource}"
+
+
+@dataclass(frozen=True, slots=True)
 class Orders:
     """What operators have asked of one provider."""
 

@@ -1,0 +1,225 @@
+"""What a machine of Azure is: where it can be reached, how it fares, and where it stands."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from meshfed.catalog.model import Health, Locality
+from meshfed.providers.azure import objects
+from meshfed.providers.hostlist import is_literal
+
+UNIFORM = "uniform"  # what a set without a word on it is, too: there was a time before the other
+
+# Power states that mean somebody took the machine away; its addresses may be another's tomorrow.
+AWAY = frozenset({"deallocating", "deallocated"})
+POWER = {
+    "running": Health.HEALTHY,
+    "starting": Health.UNHEALTHY,
+    "creating": Health.UNHEALTHY,
+    "stopping": Health.DRAINING,
+    "stopped": Health.UNHEALTHY,
+}
+# What the Application Health extension says, or a load balancer's probe.
+APPLICATION = {
+    "healthy": Health.HEALTHY,
+    "unhealthy": Health.UNHEALTHY,
+    "unknown": Health.UNHEALTHY,  # not a 2xx, or no answer in time
+    "initializing": Health.UNHEALTHY,
+}
+UNSAID = "Azure does not say whether it runs"
+FAMILIES = {4: 0, 6: 1}  # which is called first
+
+
+Tagged = tuple[str, Mapping[str, str]]  # whose tags, and what they say, by lower-cased name
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IP configuration of a machine."""
+
+    nic: str  # lower-cased id
+    private: str = ""
+    public: str = ""
+    network: str = ""
+    subnet: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    health: Health
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A virtual machine, or an instance of a Uniform scale set."""
+
+    id: str  # lower-cased
+    name: str
+    locality: Locality
+    verdict: Verdict | None  # None: it is not there, as far as callers are concerned
+    addresses: tuple[Address, ...] = ()  # the one to call first
+    scale_set: str = ""  # lower-cased id
+    fault_domain: str = ""
+    tags: tuple[Tagged, ...] = ()  # its own, then its scale set's
+    nic_tags: tuple[Tagged, ...] = ()  # its interfaces', the primary one's first
+    lacking: str = ""  # the network interface that it has, and that was not listed
+
+
+def lowered(resource: str | None) -> str:
+    """An id as it can be compared: Azure writes the same one in upper, lower and mixed case."""
+    return (resource or "").lower()
+
+
+def part(resource: str, kind: str) -> str:
+    """What stands after a word in a lower-cased id: /subscriptions/…/resourcegroups/…"""
+    parts = resource.split("/")
+    return parts[parts.index(kind) + 1] if kind in parts[:-1] else ""
+
+
+def tagged(resource: str, tags: Mapping[str, str] | None) -> tuple[Tagged, ...]:
+    """Tags by lower-cased name: Azure takes them as the same, however they are written."""
+    return (
+        ((lowered(resource), {name.lower(): text for name, text in tags.items()}),) if tags else ()
+    )
+
+
+def is_uniform(found: objects.ScaleSet) -> bool:
+    said = found.properties.orchestration_mode if found.properties else None
+    return (said or UNIFORM).lower() == UNIFORM
+
+
+def verdict(provisioning: str | None, view: objects.InstanceView | None) -> Verdict | None:
+    """One word on how a machine fares; None when it is gone, or about to be.
+
+    The power state may be missing while it changes, and of the statuses it may be any: what is not
+    said is not known, which is not down.
+    """
+    if lowered(provisioning) == "deleting":
+        return None
+    power = next(filter(None, (said("powerstate", s) for s in statuses(view))), "")
+    if power in AWAY:
+        return None
+    if power not in POWER:
+        return Verdict(Health.UNKNOWN, f"power state {power}" if power else UNSAID)
+    application = said("healthstate", view.vm_health.status if view and view.vm_health else None)
+    if POWER[power] is not Health.HEALTHY:
+        return Verdict(POWER[power], power)
+    found = APPLICATION.get(application, Health.HEALTHY)
+    return Verdict(found, "" if found is Health.HEALTHY else f"application health {application}")
+
+
+def statuses(view: objects.InstanceView | None) -> Iterable[objects.Status]:
+    return (view.statuses if view else None) or ()
+
+
+def said(what: str, status: objects.Status | None) -> str:
+    """What a status code says of something: `PowerState/running`."""
+    kind, _, value = lowered(status.code if status else None).partition("/")
+    return value if kind == what else ""
+
+
+def locality(found: objects.Machine, domain: str) -> Locality:
+    """The zone as nodes of AKS name theirs; where there is none, the fault domain."""
+    region = lowered(found.location)
+    zone = f"{region}-{found.zones[0]}" if found.zones else domain
+    return Locality(region, zone)
+
+
+def fault_domain(found: objects.Machine, view: objects.InstanceView | None) -> str:
+    pinned = found.properties.platform_fault_domain if found.properties else None
+    number = pinned if pinned is not None else view.platform_fault_domain if view else None
+    return "" if number is None else f"fd-{number}"
+
+
+def references(found: objects.Machine) -> tuple[objects.NicReference, ...]:
+    profile = found.properties.network_profile if found.properties else None
+    return (profile.network_interfaces if profile else None) or ()
+
+
+class Nics:
+    """Network interfaces, by what they can be found by."""
+
+    def __init__(
+        self, nics: Iterable[objects.Nic], public: Iterable[objects.PublicAddress] = ()
+    ) -> None:
+        self._of: dict[str, list[objects.Nic]] = {}  # by machine
+        self._by_id: dict[str, objects.Nic] = {}
+        self._public = {lowered(each.id): each for each in public}
+        for nic in nics:
+            self._by_id[lowered(nic.id)] = nic
+            owner = nic.properties.virtual_machine if nic.properties else None
+            if owner and owner.id:  # else nobody's: not attached, or a private endpoint's
+                self._of.setdefault(lowered(owner.id), []).append(nic)
+
+    def of(self, found: objects.Machine) -> tuple[list[tuple[objects.Nic, bool]], str]:
+        """A machine's interfaces, whether each is primary; and one that was not listed."""
+        refs = references(found)
+        if not refs:
+            there = self._of.get(lowered(found.id), [])
+            return [(nic, _is_primary(nic, None, len(there))) for nic in there], ""
+        known = [(self._by_id.get(lowered(ref.id)), ref) for ref in refs]
+        lacking = next((ref.id for nic, ref in known if nic is None), "")
+        return [(nic, _is_primary(nic, ref, len(refs))) for nic, ref in known if nic], lacking
+
+    def addresses(self, nics: Iterable[tuple[objects.Nic, bool]]) -> tuple[Address, ...]:
+        """The primary configuration of the primary interface first, and IPv4 before IPv6."""
+        ranked = [each for nic, primary in nics for each in self._ranked(nic, primary)]
+        return tuple(address for _, address in sorted(ranked, key=lambda each: each[0]))
+
+    def _ranked(
+        self, nic: objects.Nic, primary: bool
+    ) -> Iterator[tuple[tuple[bool, bool, int], Address]]:
+        found = (nic.properties.ip_configurations if nic.properties else None) or ()
+        for each in (one.properties for one in found):
+            if each and each.address and is_literal(each.address):
+                ip = ip_address(each.address)
+                rank = (not primary, not (each.primary or len(found) == 1), FAMILIES[ip.version])
+                yield rank, self._address(nic, each, ip.compressed)
+
+    def _address(self, nic: objects.Nic, found: objects.IpProperties, private: str) -> Address:
+        public = self._public.get(lowered(found.public.id if found.public else None))
+        at = (public.properties.ip_address if public and public.properties else None) or ""
+        subnet = lowered(found.subnet.id if found.subnet else None)
+        return Address(
+            lowered(nic.id),
+            private,
+            ip_address(at).compressed if is_literal(at) else "",
+            part(subnet, "virtualnetworks"),
+            part(subnet, "subnets"),
+        )
+
+
+def _is_primary(nic: objects.Nic, ref: objects.NicReference | None, count: int) -> bool:
+    """A machine's only interface is primary without anybody saying so."""
+    chosen = ref.properties.primary if ref and ref.properties else None
+    marked = nic.properties.primary if nic.properties else None
+    return count == 1 or bool(chosen if chosen is not None else marked)
+
+
+def _primary_first(nics: Iterable[tuple[objects.Nic, bool]]) -> list[tuple[objects.Nic, bool]]:
+    return sorted(nics, key=lambda each: not each[1])
+
+
+def machine(
+    found: objects.Machine,
+    view: objects.InstanceView | None,
+    nics: Nics,
+    tags: tuple[Tagged, ...],
+    scale_set: str = "",
+) -> Machine:
+    provisioning = found.properties.provisioning_state if found.properties else None
+    there, lacking = nics.of(found)
+    domain = fault_domain(found, view)
+    return Machine(
+        lowered(found.id),
+        found.name or found.id.rpartition("/")[2],
+        locality(found, domain),
+        verdict(provisioning, view),
+        nics.addresses(there),
+        scale_set,
+        domain,
+        tags,
+        tuple(each for nic, _ in _primary_first(there) for each in tagged(nic.id, nic.tags)),
+        lacking,
+    )

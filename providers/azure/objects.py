@@ -1,0 +1,128 @@
+"""What is kept of Azure's resources: only the fields that endpoints are made of.
+
+Everything else is skipped while it is read. What is null is as good as absent, as Azure has it.
+"""
+
+import msgspec
+
+
+class Kept(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """A value without cycles: the garbage collector need not look at it."""
+
+
+class Reference(Kept, frozen=True):
+    id: str | None = None
+
+
+# Machines: virtual machines, and the instances of Uniform scale sets
+
+
+class NicChoice(Kept, frozen=True):
+    primary: bool | None = None
+
+
+class NicReference(Kept, frozen=True):
+    id: str
+    properties: NicChoice | None = None
+
+
+class NetworkProfile(Kept, frozen=True):
+    network_interfaces: tuple[NicReference, ...] | None = None
+
+
+class Status(Kept, frozen=True):
+    code: str | None = None
+
+
+class ApplicationHealth(Kept, frozen=True):
+    status: Status | None = None
+
+
+class InstanceView(Kept, frozen=True):
+    statuses: tuple[Status, ...] | None = None
+    vm_health: ApplicationHealth | None = None
+    platform_fault_domain: int | None = None
+
+
+class MachineProperties(Kept, frozen=True):
+    provisioning_state: str | None = None
+    network_profile: NetworkProfile | None = None
+    virtual_machine_scale_set: Reference | None = None
+    platform_fault_domain: int | None = None
+    instance_view: InstanceView | None = None
+
+
+class Machine(Kept, frozen=True):
+    id: str
+    name: str | None = None
+    location: str | None = None
+    zones: tuple[str, ...] | None = None
+    tags: dict[str, str] | None = None
+    properties: MachineProperties | None = None
+
+
+class ScaleSetProperties(Kept, frozen=True):
+    orchestration_mode: str | None = None
+
+
+class ScaleSet(Kept, frozen=True):
+    id: str
+    tags: dict[str, str] | None = None
+    properties: ScaleSetProperties | None = None
+
+
+# Network interfaces and public addresses
+
+
+class IpProperties(Kept, frozen=True):
+    primary: bool | None = None
+    subnet: Reference | None = None
+    address: str | None = msgspec.field(default=None, name="privateIPAddress")
+    public: Reference | None = msgspec.field(default=None, name="publicIPAddress")
+
+
+class IpConfiguration(Kept, frozen=True):
+    properties: IpProperties | None = None
+
+
+class NicProperties(Kept, frozen=True):
+    primary: bool | None = None
+    virtual_machine: Reference | None = None
+    ip_configurations: tuple[IpConfiguration, ...] | None = None
+
+
+class Nic(Kept, frozen=True):
+    id: str
+    tags: dict[str, str] | None = None
+    properties: NicProperties | None = None
+
+
+class PublicProperties(Kept, frozen=True):
+    ip_address: str | None = None
+
+
+class PublicAddress(Kept, frozen=True):
+    id: str
+    properties: PublicProperties | None = None
+
+
+# What stands around them in an answer
+
+
+class Page(msgspec.Struct, rename="camel"):
+    value: list[msgspec.Raw] | None = None
+    next_link: str | None = None
+
+
+class ErrorDetail(msgspec.Struct):
+    target: str | None = None
+
+
+class Error(msgspec.Struct):
+    code: str = ""
+    message: str = ""
+    details: list[ErrorDetail] | None = None
+
+
+class ErrorBody(msgspec.Struct):
+    error: Error | None = None

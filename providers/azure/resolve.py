@@ -1,0 +1,328 @@
+"""From Azure's machines, and what tags and people say of them, to services and endpoints."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from meshfed.catalog.model import (
+    Attachment,
+    Endpoint,
+    Evidence,
+    Identity,
+    Interception,
+    Observation,
+    Platform,
+    Port,
+    Rejected,
+    Service,
+    ServiceName,
+    Workload,
+)
+from meshfed.providers.azure.machines import Address, Machine, Tagged, Verdict, part
+from meshfed.providers.listing import everywhere
+
+T = TypeVar("T")
+
+SERVICE = "meshfed.service"
+IDENTITY = "meshfed.identity"
+WEIGHT = "meshfed.weight"
+INTERCEPTION = "meshfed.interception"
+
+FORGOTTEN = 300.0  # seconds; whoever was not listed for so long is not expected any more
+
+Serves = tuple[ServiceName, int, int]  # the service's port, and the application's
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the configuration says of machines."""
+
+    provider: str
+    tag: str = SERVICE  # in lower case
+    public: bool = False
+    network: str = ""  # of all of them; else each is in its virtual network
+    aks: bool = False
+    groups: frozenset[str] = frozenset()  # in lower case; none: all
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The tags that bring a machine into the mesh."""
+        return frozenset({self.tag, IDENTITY})
+
+    def scope(self, resource: str) -> str:
+        """Where a machine or a scale set is told of: its group, or its Uniform scale set."""
+        where = (part(resource, "subscriptions"), part(resource, "resourcegroups"))
+        uniform = part(resource, "virtualmachinescalesets")
+        return "/".join((self.provider, *where, *filter(None, (uniform,))))
+
+    def takes(self, resource: str, tags: Iterable[Tagged]) -> bool:
+        """Whether a machine or a scale set is one to look at: nodes of AKS are pods' business."""
+        group = part(resource, "resourcegroups")
+        if self.groups and group not in self.groups:
+            return False
+        return self.aks or not (
+            group.startswith("mc_")
+            or any(name.startswith("aks-managed-") for _, each in tags for name in each)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What tags and attachments say of a machine."""
+
+    primary: tuple[Serves, ...]  # served where the machine is called first
+    others: tuple[tuple[str, tuple[Serves, ...]], ...]  # served at one of its interfaces
+    identity: Identity | None
+    interception: Interception
+    weight: int
+    where: str  # what said so
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.primary or self.others or self.identity)
+
+
+@dataclass(slots=True)
+class Resolved:
+    """What stands in one scope."""
+
+    workloads: dict[str, Workload] = field(default_factory=dict)  # by the machine's id
+    endpoints: dict[tuple[str, int, str, int], Endpoint] = field(default_factory=dict)
+    serving: set[str] = field(default_factory=set)  # machines with endpoints
+    listed: set[str] = field(default_factory=set)  # machines that were seen whole
+    rejected: set[Rejected] = field(default_factory=set)
+    fault: str = ""  # why not all could be read
+
+    @property
+    def is_something(self) -> bool:
+        return bool(self.workloads or self.rejected or self.fault)
+
+
+class Wrong(Exception):
+    """A tag that does not say what it should, or a machine that cannot be what it is said to be."""
+
+    def __init__(self, where: str, field: str, why: str) -> None:
+        super().__init__(why)
+        self.rejected = Rejected(place(where), field, why)
+
+
+def resolve(
+    choice: Choice, machines: Iterable[Machine], attached: Mapping[str, Sequence[Attachment]]
+) -> dict[str, Resolved]:
+    """Each scope that has a machine in it; attachments by the lower-cased id of what has them."""
+    scopes: dict[str, Resolved] = {}
+    for machine in machines:
+        if not choice.takes(machine.id, machine.tags):
+            continue
+        into = scopes.setdefault(choice.scope(machine.id), Resolved())
+        theirs = (*attached.get(machine.id, ()), *attached.get(machine.scale_set, ()))
+        try:
+            _take(into, choice, machine, theirs)
+        except Wrong as wrong:
+            into.rejected.add(wrong.rejected)
+    return scopes
+
+
+def _take(into: Resolved, choice: Choice, machine: Machine, attached: Sequence[Attachment]) -> None:
+    said = told(choice, machine, attached) if machine.verdict else None
+    if machine.verdict is None or said is None or not said.anything:
+        into.listed.add(machine.id)
+        return
+    here = workload(choice, machine, said)
+    there = tuple(endpoints(choice, machine, said, here, machine.verdict))
+    into.workloads[machine.id] = here
+    if machine.lacking:
+        into.fault = f"{place(machine.id)}: its network interface {machine.lacking} is not listed"
+    else:
+        into.listed.add(machine.id)
+    if there:
+        into.serving.add(machine.id)
+    for each in there:
+        other = into.endpoints.setdefault(each.key, each)
+        if other.workload != here.id:
+            why = f"{each.address} is another machine's in this list already"
+            raise Wrong(machine.id, "address", why)
+
+
+def place(resource: str) -> str:
+    """A machine, scale set or interface as people name it: its group, and its own names."""
+    group, _, own = resource.partition("/resourcegroups/")[2].partition("/providers/")
+    return "/".join((group, *own.split("/")[2::2]))
+
+
+# What tags and attachments say
+
+
+def told(choice: Choice, machine: Machine, attached: Sequence[Attachment]) -> Said:
+    """Attachments go before tags, a machine's tags before its scale set's, an interface's last.
+
+    Raises Wrong.
+    """
+    tags = (*machine.tags, *machine.nic_tags)
+    own = _found(machine.tags, choice.tag)
+    nics = tuple((nic, said[choice.tag]) for nic, said in machine.nic_tags if choice.tag in said)
+    identity = next((each.identity for each in attached if each.identity), None)
+    first = attached[0] if attached else None
+    sources = [*(a.resource for a in attached[:1]), *(own[:1] if own else ()), *dict(nics)]
+    return Said(
+        (
+            *((each.service, each.port, each.target) for each in attached),
+            *(_parsed(own, choice.tag, services) if own else ()),
+        ),
+        tuple((each[0], _parsed(each, choice.tag, services)) for each in nics),
+        identity or _read(tags, IDENTITY, Identity.parse),
+        first.interception
+        if first
+        else _read(tags, INTERCEPTION, interception) or Interception.EXPLICIT,
+        first.weight if first else _read(tags, WEIGHT, number) or 1,
+        next(iter(sources), machine.id),
+    )
+
+
+def _found(tags: Iterable[Tagged], name: str) -> tuple[str, str] | None:
+    return next(((where, said[name]) for where, said in tags if name in said), None)
+
+
+def _read(tags: Iterable[Tagged], name: str, parse: Callable[[str], T]) -> T | None:
+    found = _found(tags, name)
+    return _parsed(found, name, parse) if found else None
+
+
+def _parsed(found: tuple[str, str], name: str, parse: Callable[[str], T]) -> T:
+    where, text = found
+    try:
+        return parse(text.strip())
+    except ValueError as error:
+        raise Wrong(where, name, str(error)) from error
+
+
+def services(text: str) -> tuple[Serves, ...]:
+    """`bookstore.shop:8080`, several separated by space. Raises ValueError."""
+    if not text:
+        raise ValueError("empty: write <name>.<namespace>:<port>, or take the tag away")
+    return tuple(serves(word) for word in text.split())
+
+
+def serves(text: str) -> Serves:
+    """`<name>.<namespace>:<port>`, or `:<port>:<the application's port>`. Raises ValueError."""
+    name, *ports = text.split(":")
+    if len(ports) not in (1, 2):
+        raise ValueError(f"{text!r} is not <name>.<namespace>:<port>")
+    numbers = [number(port) for port in ports]
+    return ServiceName.parse(name), numbers[0], numbers[-1]
+
+
+def number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise ValueError(f"{text!r} is not a number in 1-65535")
+    return int(text)
+
+
+def interception(text: str) -> Interception:
+    if text not in set(Interception):
+        raise ValueError(f"{text!r} is none of {', '.join(Interception)}")
+    return Interception(text)
+
+
+# What is seen
+
+
+def workload(choice: Choice, machine: Machine, said: Said) -> Workload:
+    """Raises Wrong."""
+    if said.identity is None and said.interception is not Interception.NONE:
+        why = f"missing: interception {said.interception} needs one; or say `none` there"
+        raise Wrong(said.where, IDENTITY, why)
+    called = _called(choice, machine)
+    if machine.addresses and not called:
+        raise Wrong(machine.id, "address", "it has no public address, or that is not allocated")
+    addresses = tuple(dict.fromkeys(at for at, _ in called))
+    first = called[0][1] if called else Address("")
+    named = {
+        "fault_domain": machine.fault_domain,
+        "scale_set": machine.scale_set.rpartition("/")[2],
+        "subnet": first.subnet,
+    }
+    return Workload(
+        machine.name,
+        choice.provider,
+        choice.scope(machine.id),
+        Platform.AZURE,
+        said.identity,
+        addresses,
+        said.interception,
+        everywhere(addresses),
+        network=choice.network or ("" if choice.public else first.network),
+        locality=machine.locality,
+        labels=tuple((name, text) for name, text in named.items() if text),
+        resource_id=machine.id,
+    )
+
+
+def endpoints(
+    choice: Choice, machine: Machine, said: Said, here: Workload, verdict: Verdict
+) -> Iterator[Endpoint]:
+    """One for each port that it serves: at its first address, or at that of an interface."""
+    called = _called(choice, machine)
+    at = {each.nic: address for address, each in reversed(called)}
+    where = [(called[0][0], each) for each in said.primary] if called else []
+    where += [(at[nic], each) for nic, several in said.others if nic in at for each in several]
+    for address, (service, port, target) in dict.fromkeys(where):
+        yield Endpoint(
+            service,
+            port,
+            address,
+            target,
+            here.id,
+            here.provider,
+            here.scope,
+            here.platform,
+            here.identity,
+            here.interception,
+            here.locality,
+            said.weight,
+            verdict.health,
+            verdict.reason,
+            network=here.network,
+        )
+
+
+def _called(choice: Choice, machine: Machine) -> list[tuple[str, Address]]:
+    """The addresses that callers may use."""
+    every = ((each.public if choice.public else each.private, each) for each in machine.addresses)
+    return [(at, each) for at, each in every if at]
+
+
+def implied(there: Iterable[Endpoint]) -> frozenset[Service]:
+    """The services that machines serve; what they are, others may declare."""
+    numbers: dict[ServiceName, set[int]] = {}
+    for each in there:
+        numbers.setdefault(each.service, set()).add(each.port)
+    return frozenset(
+        Service(name, tuple(Port(n, f"http-{n}") for n in sorted(found)))
+        for name, found in numbers.items()
+    )
+
+
+def observation(scope: str, now: Resolved, expected: Mapping[str, float]) -> Observation:
+    """What is seen of a scope, where these machines served when they were listed last.
+
+    Azure states that a machine is deallocated, or has other tags or addresses, by listing it so.
+    What is not listed may be missing by accident: a right that was taken away, a short answer.
+    """
+    stated = not now.fault and expected.keys() <= now.listed
+    return Observation(
+        scope,
+        implied(now.endpoints.values()),
+        frozenset(now.workloads.values()),
+        frozenset(now.endpoints.values()),
+        Evidence.STATED if stated else Evidence.LISTED,
+        now.fault,
+        tuple(sorted(now.rejected, key=str)),
+    )
+
+
+def expected(before: Mapping[str, float], now: Resolved, clock: float) -> dict[str, float]:
+    """The machines that are expected to be listed, and when each was listed last."""
+    gone = before.keys() - now.listed
+    kept = {one: before[one] for one in gone if clock - before[one] < FORGOTTEN}
+    return kept | dict.fromkeys(now.serving & now.listed, clock)
