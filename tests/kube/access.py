@@ -62,13 +62,13 @@ class Tokens:
         return user
 
 
-def permit(store: Store, user: User, verb: str, of: Target) -> None:
-    """Raises Refusal."""
+def permit(store: Store, user: User, verb: str, of: Target, within: str) -> None:
+    """Whether somebody may do this within a namespace, or everywhere (""). Raises Refusal."""
     if MASTERS in user.groups:
         return
-    if any(_allows(rule, verb, of) for rule in _rules(store, user, of.namespace)):
+    if any(_allows(rule, verb, of) for rule in _rules(store, user, within)):
         return
-    where = f'in the namespace "{of.namespace}"' if of.namespace else "at the cluster scope"
+    where = f'in the namespace "{within}"' if within else "at the cluster scope"
     resource = f"{of.plural}.{of.group}" if of.group else of.plural
     named = f' "{of.name}"' if of.name else ""
     message = (

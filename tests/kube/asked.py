@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kube.kinds import VERBS
-from kube.objects import Key, bad_request, invalid, no_such_resource
+from kube.objects import Key, NoSuchPath, bad_request, invalid, no_such_resource
 
 SUBRESOURCES = {"namespaces": ("status", "finalize")}
 YES = ("true", "1")
@@ -49,14 +49,14 @@ class Asked:
 
 
 def target(path: str) -> Target:
-    """What a path names. Raises Refusal."""
+    """What a path names. Raises Refusal, and NoSuchPath."""
     match path.strip("/").split("/"):
         case ["api", version, *rest] if rest:
             group = ""
         case ["apis", group, version, *rest] if rest:
             pass
         case _:
-            raise no_such_resource()
+            raise NoSuchPath
     namespace = ""
     if rest[0] == "namespaces" and len(rest) > 2 and rest[2] not in SUBRESOURCES["namespaces"]:
         namespace, rest = rest[1], rest[2:]

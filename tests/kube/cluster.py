@@ -13,7 +13,9 @@ from time import monotonic, sleep
 from typing import Any
 
 import httpx
+import pytest
 
+from kube.faults import Faults
 from kube.kinds import BUILT_IN
 from kube.objects import Object
 from kube.papers import Authority, Paper
@@ -50,11 +52,18 @@ class Cluster:
 
     @property
     def server(self) -> Server:
-        import pytest
-
         if self.own is None:
             pytest.skip("only the tests' own API server can be broken at will")
         return self.own
+
+    @property
+    def faults(self) -> Faults:
+        return self.server.faults
+
+    def rotate(self) -> None:
+        """Another token, in the kubeconfig too; the old one is refused from now on."""
+        self.token = self.server.rotate()
+        self.kubeconfig.write_text(json.dumps(kubeconfig(self)))
 
     @property
     def shown(self) -> dict[str, str]:
@@ -70,9 +79,9 @@ class Cluster:
             content=None if body is None else json.dumps(body),
             headers={"Content-Type": content} | self.shown,
         )
-        said = answer.json()
         if answer.is_error:
-            raise Answered(answer.status_code, said)
+            raise Answered(answer.status_code, _status(answer))
+        said: Object = answer.json()
         return said
 
     @cached_property
@@ -108,7 +117,8 @@ class Cluster:
             timeout=within,
         ) as answer:
             if answer.is_error:
-                raise Answered(answer.status_code, json.loads(answer.read()))
+                answer.read()
+                raise Answered(answer.status_code, _status(answer))
             yield map(json.loads, answer.iter_lines())
 
     def path(self, thing: Object, *, named: bool = True) -> str:
@@ -206,6 +216,18 @@ class Cluster:
         if said.returncode:
             raise Refused(said.stderr)
         return said.stdout
+
+
+def refused(code: int, reason: str = "") -> pytest.RaisesExc[Answered]:
+    """What a test expects to be answered with a no."""
+    return pytest.raises(Answered, check=lambda e: e.code == code and reason in str(e))
+
+
+def _status(answer: httpx.Response) -> Object:
+    if answer.headers["Content-Type"] == "application/json":
+        status: Object = answer.json()
+        return status
+    return {"message": answer.text}
 
 
 def until(so: Callable[[], bool], patience: float = PATIENCE) -> None:

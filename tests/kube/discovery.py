@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kube.kinds import VERBS, Kind
-from kube.objects import Object, no_such_resource
+from kube.objects import NoSuchPath, Object
 from kube.store import Store
 
 VERSION = {
@@ -16,7 +16,7 @@ QUERY = ("dryRun", "fieldManager", "fieldValidation", "force")  # kubectl looks 
 
 
 def discovered(store: Store, path: str) -> Object:
-    """Raises Refusal."""
+    """Raises NoSuchPath."""
     kinds = store.kinds.values()
     match path.strip("/").split("/"):
         case ["version"]:
@@ -39,7 +39,7 @@ def discovered(store: Store, path: str) -> Object:
             return {"paths": urls}
         case ["openapi", "v3", *root]:
             return openapi([kind for kind in kinds if _root(kind) == "/".join(root)])
-    raise no_such_resource()
+    raise NoSuchPath
 
 
 def _root(kind: Kind) -> str:
@@ -68,7 +68,7 @@ def _newest_first(versions: list[str]) -> list[str]:
 
 
 def resources(kinds: Iterable[Kind], group: str, version: str) -> Object:
-    """Raises Refusal."""
+    """Raises NoSuchPath."""
     listed: list[Object] = []
     for kind in kinds:
         if (kind.group, kind.version) != (group, version):
@@ -84,7 +84,7 @@ def resources(kinds: Iterable[Kind], group: str, version: str) -> Object:
                 {"name": f"{kind.plural}/status", "singularName": "", **one, "verbs": verbs}
             )
     if not listed:
-        raise no_such_resource()
+        raise NoSuchPath
     return {
         "kind": "APIResourceList", "apiVersion": "v1", "resources": listed,
         "groupVersion": f"{group}/{version}" if group else version,

@@ -14,7 +14,17 @@ from kube.asked import Asked, Target, asked, target, verb
 from kube.discovery import discovered
 from kube.faults import Faults
 from kube.kinds import Kind
-from kube.objects import Object, Refusal, bad_request, encode, invalid, now, unsupported
+from kube.objects import (
+    NoSuchPath,
+    Object,
+    Refusal,
+    bad_request,
+    encode,
+    invalid,
+    no_such_resource,
+    now,
+    unsupported,
+)
 from kube.reading import Cut, page, watch
 from kube.store import Store
 from kube.tables import table
@@ -62,6 +72,8 @@ class Api:
         except Refusal as refusal:
             headers = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else {}
             answer = _json(encode(refusal.status), refusal.code, headers)
+        except NoSuchPath:
+            answer = web.Response(status=404, text="404 page not found\n")
         except (web.HTTPException, ConnectionError):
             raise
         except Exception as bug:
@@ -108,7 +120,7 @@ class Api:
         self.calls.append(Call(user.name, does, of.group, of.resource, within, of.name))
         if refusal := self.faults.injected(does, of.plural):
             raise refusal
-        access.permit(self.store, user, does, of)
+        access.permit(self.store, user, does, of, within)
         kind = self._kind(of)
         if does == "watch":
             return await self._watch(request, kind, of, said)
@@ -127,10 +139,10 @@ class Api:
             "finalize": kind.name == "Namespace",
             "token": kind.name == "ServiceAccount",
         }
-        if bool(of.namespace) > kind.namespaced or not subresources.get(of.subresource):
-            return self.store.kind("", "", "")
-        if kind.namespaced and of.name and not of.namespace:
-            return self.store.kind("", "", "")
+        homeless = kind.namespaced and bool(of.name) and not of.namespace
+        strange = bool(of.namespace) and not kind.namespaced
+        if homeless or strange or not subresources.get(of.subresource):
+            raise no_such_resource()
         return kind
 
     def _read(self, request: web.Request, kind: Kind, of: Target, said: Asked) -> web.Response:

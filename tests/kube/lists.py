@@ -20,7 +20,7 @@ POD = {
     "spec.topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
 TEMPLATE = {f"spec.template.{path}": keys for path, keys in POD.items()}
-CONDITIONS = {"status.conditions": ("type",)}
+CONDITIONS: dict[str, Names] = {"status.conditions": ("type",)}
 EVERYWHERE = {"metadata.ownerReferences": ("uid",), "metadata.finalizers": SET}
 LISTS: dict[str, dict[str, Names]] = {
     "Pod": {**POD, **CONDITIONS, "status.podIPs": ("ip",)},

@@ -154,7 +154,8 @@ def conflicts(taken: Mapping[Path, Owner]) -> Refusal:
     causes = [
         {
             "reason": "FieldManagerConflict",
-            "message": f'conflict with "{owner.manager}" using {owner.version}',
+            "message": f'conflict with "{owner.manager}"'
+            + (f" using {owner.version}" if owner.operation == "Update" else ""),
             "field": "".join(map(_shown, path)),
         }
         for path, owner in sorted(taken.items())

@@ -38,6 +38,10 @@ class Refusal(Exception):
             self.status["details"] = details
 
 
+class NoSuchPath(Exception):
+    """A path that is no API's: answered in plain text, as Go's own server does."""
+
+
 def bad_request(message: str) -> Refusal:
     return Refusal(400, "BadRequest", message)
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -117,7 +117,7 @@ def told(change: Change, kind: Kind, selected: Selects) -> bytes:
 
 async def watch(
     store: Store, kind: Kind, of: Target, asked: Asked, every: float
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """Lines of a watch, some at a time. Raises Refusal before the first, and Cut."""
     selected = selects(kind, of, asked)
     if asked.revision and int(asked.revision) > store.revision:
@@ -153,7 +153,7 @@ def _first(store: Store, kind: Kind, selected: Selects, asked: Asked, initial: b
 
 async def _following(
     store: Store, kind: Kind, selected: Selects, watcher: Watcher, asked: Asked, every: float
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     while True:
         try:
             said = [await asyncio.wait_for(watcher.queue.get(), every)]

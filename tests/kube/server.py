@@ -19,7 +19,7 @@ from kube.http import Api, Call
 from kube.kinds import NAMESPACE
 from kube.objects import Object
 from kube.papers import LOOPBACK, Paper
-from kube.store import Store
+from kube.store import Store, Stored
 
 T = TypeVar("T")
 BOOKMARKS = 60.0  # seconds; a real one sends about one a minute
@@ -32,14 +32,14 @@ def begun(store: Store) -> Store:
     for name in FIRST:
         thing = {"metadata": {"name": name}}
         writing.create(store, NAMESPACE, Target("", "v1", "namespaces"), Asked(), thing)
-    port = {"name": "https", "port": 443, "targetPort": 6443}
+    port: Object = {"name": "https", "port": 443, "targetPort": 6443}
     labels = {"component": "apiserver", "provider": "kubernetes"}
-    service = {
+    service: Object = {
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
         "spec": {"ports": [port]},
     }
     named = {"kubernetes.io/service-name": "kubernetes"}
-    slice_ = {
+    slice_: Object = {
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": named},
         "addressType": "IPv4",
         "endpoints": [{"addresses": ["192.0.2.1"], "conditions": {"ready": True}}],
@@ -110,7 +110,7 @@ class Server:
         """Stores objects that nobody checked, as an API server that validates less would."""
         self.call(lambda: [self._plant(deepcopy(thing)) for thing in things])
 
-    def _plant(self, thing: Object) -> None:
+    def _plant(self, thing: Object) -> Stored:
         kinds = self.store.kinds.values()
         written = thing["apiVersion"], thing["kind"]
         kind = next(each for each in kinds if (each.api_version, each.name) == written)
@@ -118,7 +118,7 @@ class Server:
         before = self.store.get(kind, at)
         uid = before.object["metadata"]["uid"] if before else f"planted-{self.store.revision}"
         thing["metadata"].setdefault("uid", uid)
-        self.store.write(kind, "MODIFIED" if before else "ADDED", thing, before)
+        return self.store.write(kind, "MODIFIED" if before else "ADDED", thing, before)
 
     def close(self) -> None:
         self.stop()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kube.kinds import BUILT_IN, CRD, Kind, Of, defined
-from kube.objects import Key, Object, encode, expired, key, no_such_resource
+from kube.objects import Key, NoSuchPath, Object, encode, expired, key, no_such_resource
 from kube.schema import pruned
 
 What = Literal["ADDED", "MODIFIED", "DELETED"]
@@ -87,7 +87,9 @@ class Store:
         try:
             return self.kinds[group, version, plural]
         except KeyError:
-            raise no_such_resource() from None
+            # What CRDs could define is behind another handler, which knows no Status.
+            ours = any((each.group, each.version) == (group, version) for each in BUILT_IN)
+            raise (no_such_resource() if ours else NoSuchPath) from None
 
     def address(self) -> str:
         """A service's address that no other has."""

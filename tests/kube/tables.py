@@ -1,7 +1,7 @@
 """What `kubectl get` prints: a Table with the columns of the kind."""
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from kube.kinds import Kind
 from kube.objects import Object, encode
@@ -58,5 +58,6 @@ def _cell(thing: Object, column: Mapping[str, str]) -> object:
     return "" if value is None else value
 
 
-def _age(passed: object) -> str:
-    return str(passed).partition(".")[0]
+def _age(passed: timedelta) -> str:
+    seconds = int(passed.total_seconds())
+    return f"{seconds}s" if seconds < 120 else f"{seconds // 60}m"

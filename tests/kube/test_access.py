@@ -3,10 +3,9 @@
 import httpx
 import pytest
 
-from kube.cluster import Cluster
+from kube.cluster import Cluster, refused
 from kube.given import configmap, namespace, pod, thing
 from kube.objects import Object
-from kube.test_writing import refused
 
 RBAC = "rbac.authorization.k8s.io"
 
@@ -82,10 +81,11 @@ def test_a_certificate_says_who_and_in_which_groups(cluster: Cluster) -> None:
 
 def test_a_token_that_was_rotated_is_refused_from_then_on(cluster: Cluster) -> None:
     old = cluster.seen_by(cluster.token)
-    new = cluster.server.rotate()
+    cluster.rotate()
     with refused(401):
         old.request("GET", "/api/v1/pods")
-    assert cluster.seen_by(new).request("GET", "/api/v1/pods")["items"] == []
+    assert cluster.request("GET", "/api/v1/pods")["items"] == []
+    assert cluster.token in cluster.kubeconfig.read_text()
 
 
 def test_it_is_known_who_asked_for_what(cluster: Cluster, robot: Cluster) -> None:

@@ -1,7 +1,7 @@
 """The CRDs for SMI: what they accept, the mesh understands; what they let pass, it refuses."""
 
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,9 @@ SAID_BY_THE_MESH = {
 Thing = dict[str, Any]
 
 
-def documents(file: Path) -> Iterator[Thing]:
-    yield from (each for each in yaml.safe_load_all(file.read_text()) if each)
+@cache
+def documents(file: Path) -> tuple[Thing, ...]:
+    return tuple(each for each in yaml.safe_load_all(file.read_text()) if each)
 
 
 def understood(thing: Thing) -> Stated | Refused:

@@ -5,11 +5,10 @@ from itertools import islice
 import httpx
 import pytest
 
-from kube.cluster import Answered, Cluster
+from kube.cluster import Answered, Cluster, refused
 from kube.given import configmap, slice_
 from kube.objects import Object
 from kube.server import Server
-from kube.test_writing import refused
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 SHORT = 0.2  # seconds; for what never comes

@@ -1,15 +1,15 @@
 """Lists and watches: selections, pages, versions, and what is told when."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import httpx
 import pytest
 
-from kube.cluster import Answered, Cluster
+from kube.cluster import Answered, Cluster, refused
 from kube.given import configmap, labelled, namespace, pod, service
 from kube.objects import Object
-from kube.test_writing import refused
 
 PODS = "/api/v1/namespaces/default/pods"
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -125,7 +125,6 @@ def test_a_list_can_be_of_an_exact_version_and_of_none_that_is_to_come(cluster: 
 @pytest.mark.parametrize(
     ("query", "code"),
     [
-        ({"resourceVersion": "x"}, 400),
         ({"resourceVersionMatch": "Exact"}, 422),
         ({"resourceVersionMatch": "Exact", "resourceVersion": 0}, 422),
         ({"sendInitialEvents": "true"}, 422),
@@ -175,13 +174,24 @@ def test_a_watch_from_nowhere_begins_with_all_there_is(cluster: Cluster) -> None
         assert sorted(told(events, 2)) == [("ADDED", "a"), ("ADDED", "b")]
 
 
+@contextmanager
+def listing(cluster: Cluster, **query: str) -> Iterator[Iterator[Object]]:
+    try:
+        with cluster.watch(MAPS, **query) as events:
+            yield events
+    except Answered as answer:
+        if "WatchList feature gate" not in str(answer):
+            raise
+        pytest.skip("this kube-apiserver is of a version that does not do it by itself")
+
+
 def test_a_watch_can_be_the_list_too_and_says_where_that_ends(cluster: Cluster) -> None:
     last = made(cluster, "a", "b")
     query = {
         "sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan",
         "labelSelector": "name",
     }  # fmt: skip
-    with cluster.watch(MAPS, **query) as events:
+    with listing(cluster, **query) as events:
         assert sorted(told(events, 2)) == [("ADDED", "a"), ("ADDED", "b")]
         (end,) = islice(events, 1)
         made(cluster, "c")
@@ -237,5 +247,5 @@ def test_a_kind_that_nobody_knows_is_not_found(cluster: Cluster) -> None:
             listed(cluster, path)
     with refused(404), cluster.watch("/apis/none.example/v1/things"):
         pass
-    with pytest.raises(Answered, match="404"):
+    with refused(404, "page not found"):
         cluster.request("GET", "/apis/none.example/v1")

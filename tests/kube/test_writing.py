@@ -1,58 +1,19 @@
 """Objects are written as an API server writes them, and refused as it refuses them."""
 
-from copy import deepcopy
-
 import pytest
 
-from kube.cluster import Answered, Cluster
-from kube.given import configmap, crd, labelled, namespace, pod, service, slice_, thing
+from kube.cluster import Cluster, refused
+from kube.given import configmap, labelled, namespace, pod, service, slice_, thing
 from kube.objects import Object
 
 MERGE = "application/merge-patch+json"
 JSON = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
-SIZE = {"type": "integer", "minimum": 1, "maximum": 9}
-SHELF = {
-    "type": "object",
-    "required": ["spec"],
-    "properties": {
-        "spec": {
-            "type": "object",
-            "required": ["size"],
-            "properties": {
-                "size": SIZE,
-                "color": {"type": "string", "enum": ["red", "blue"], "default": "red"},
-                "code": {"type": "string", "pattern": "^[a-z]+$"},
-                "books": {"type": "array", "maxItems": 2, "items": {"type": "string"}},
-                "label": {"type": "object", "additionalProperties": {"type": "string"}},
-                "rest": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-            },
-        },
-        "status": {"type": "object", "properties": {"full": {"type": "boolean"}}},
-    },
-}
-SHELVES = crd("shelves", "Shelf", SHELF, subresources={"status": {}})
-
-
-def shelf(name: str = "a", **spec: object) -> Object:
-    return thing("tests.example/v1", "Shelf", name, "default", spec={"size": 1} | spec)
-
-
-@pytest.fixture
-def shelves(cluster: Cluster) -> Cluster:
-    cluster.create(SHELVES)
-    cluster.established(SHELVES)
-    return cluster
 
 
 def version(given: Object) -> str:
     return given["metadata"]["resourceVersion"]
-
-
-def refused(code: int, reason: str = "") -> object:
-    """What is expected to answer no."""
-    return pytest.raises(Answered, check=lambda e: e.code == code and reason in str(e))
 
 
 # Creating
@@ -83,7 +44,7 @@ def test_a_name_can_be_made_up(cluster: Cluster) -> None:
     ("given", "said"),
     [
         pytest.param(configmap("A"), "metadata.name", id="a name in capitals"),
-        pytest.param(service("1a", 80), "metadata.name", id="a service that begins with a digit"),
+        pytest.param(service("a.b", 80), "metadata.name", id="a service of two names"),
         pytest.param(labelled(configmap("a"), x="?"), "metadata.labels", id="a label of any text"),
         pytest.param(service("a"), "spec.ports", id="a service without ports"),
         pytest.param(service("a", 70000), "spec.ports", id="a port that is none"),
@@ -132,6 +93,19 @@ def test_a_namespace_that_is_not_there_holds_nothing(cluster: Cluster) -> None:
     cluster.create(namespace("shop"))
     with refused(400, "namespace"):
         cluster.request("POST", path, configmap("a", "shop"))
+
+
+def test_an_event_is_where_what_it_is_about_is(cluster: Cluster) -> None:
+    made = cluster.create(pod("a"))
+    about = {"kind": "Pod", "apiVersion": "v1", "name": "a", "namespace": "default"}
+    said = {"reason": "Refused", "message": "why", "type": "Warning", "involvedObject": about}
+    cluster.create(thing("v1", "Event", "a.1", "default", **said))
+    path = f"/api/v1/events?fieldSelector=involvedObject.name%3D{made['metadata']['name']}"
+    (event,) = cluster.request("GET", path)["items"]
+    assert event["message"] == "why"
+    cluster.create(namespace("shop"))
+    with refused(422, "involvedObject.namespace"):
+        cluster.create(thing("v1", "Event", "a.1", "shop", **said))
 
 
 def test_what_is_only_tried_is_not_written(cluster: Cluster) -> None:
@@ -315,102 +289,3 @@ def test_a_namespace_goes_when_its_finalizer_does(cluster: Cluster) -> None:
     cluster.delete(shop)
     with refused(404):
         cluster.get(shop)
-
-
-# Kinds that CRDs define
-
-
-@pytest.mark.parametrize(
-    ("spec", "said"),
-    [
-        pytest.param({"size": 0}, "greater than or equal to 1", id="too small"),
-        pytest.param({"size": 10}, "less than or equal to 9", id="too large"),
-        pytest.param({"size": "1"}, "must be of type integer", id="of another type"),
-        pytest.param({"size": None}, "spec.size", id="null"),
-        pytest.param({"color": "green"}, 'supported values: "', id="not of those listed"),
-        pytest.param({"code": "A1"}, "should match", id="not of the pattern"),
-        pytest.param({"books": ["a"] * 3}, "2 items", id="too many"),
-        pytest.param({"label": {"a": 1}}, "spec.label.a", id="a value of a map"),
-    ],
-)
-def test_a_schema_is_kept_to(shelves: Cluster, spec: Object, said: str) -> None:
-    with refused(422, said):
-        shelves.create(shelf(**spec))
-
-
-def test_what_a_schema_requires_must_be_there(shelves: Cluster) -> None:
-    with refused(422, "spec.size: Required value"):
-        shelves.create(thing("tests.example/v1", "Shelf", "a", "default", spec={}))
-
-
-def test_defaults_come_in_and_what_is_unknown_goes(shelves: Cluster) -> None:
-    made = shelves.create(shelf(unknown=1, rest={"any": [1]}, label={"a": "b"}))
-    wanted = {"size": 1, "color": "red", "rest": {"any": [1]}, "label": {"a": "b"}}
-    assert made["spec"] == wanted
-    path = shelves.path(made, named=False)
-    with refused(400, 'unknown field "spec.unknown"'):
-        shelves.request("POST", f"{path}?fieldValidation=Strict", shelf("b", unknown=1))
-
-
-def test_a_generation_counts_what_was_asked_for_and_not_what_became_of_it(
-    shelves: Cluster,
-) -> None:
-    made = shelves.put({**shelf(), "status": {"full": True}})
-    assert made["metadata"]["generation"] == 1
-    assert shelves.patch(made, {"metadata": {"labels": {"a": "b"}}})["metadata"]["generation"] == 1
-    assert shelves.patch(made, {"spec": {"size": 2}})["metadata"]["generation"] == 2
-    assert shelves.get(made)["status"] == {"full": True}
-
-
-def test_a_custom_object_is_replaced_by_its_version_and_has_no_strategic_patch(
-    shelves: Cluster,
-) -> None:
-    made = shelves.create(shelf())
-    with refused(422, "metadata.resourceVersion"):
-        shelves.request("PUT", shelves.path(made), shelf(size=2))
-    with refused(415):
-        shelves.request("PATCH", shelves.path(made), {}, STRATEGIC)
-
-
-def test_kinds_go_with_their_crd(shelves: Cluster) -> None:
-    made = shelves.create(shelf())
-    shelves.delete(SHELVES)
-    shelves.gone(made)
-
-
-def without(path: str) -> Object:
-    """The CRD, but for something at a path of its schema."""
-    broken = deepcopy(SHELVES)
-    found = broken["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    *way, last = path.split(".")
-    for step in way:
-        found = found[step]
-    del found[last]
-    return broken
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        pytest.param(without("properties.spec.type"), "type", id="a field without a type"),
-        pytest.param(
-            without("properties.spec.properties.books.items"), "items", id="a list of anything"
-        ),
-        pytest.param(
-            crd("shelves", "Shelf", SHELF, storage=False), "storage version", id="stored nowhere"
-        ),
-        pytest.param(
-            {**SHELVES, "metadata": {"name": "shelf.tests.example"}}, "metadata.name", id="misnamed"
-        ),
-        pytest.param(
-            crd("shelves", "Shelf", {"type": "object", "anyOf": [{"type": "object"}]}),
-            "must be empty to be structural",
-            id="a type below anyOf",
-        ),
-    ],
-)
-def test_a_crd_that_is_not_structural_is_refused(
-    cluster: Cluster, given: Object, said: str
-) -> None:
-    with refused(422, said):
-        cluster.create(given)
