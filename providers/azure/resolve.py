@@ -30,6 +30,7 @@ INTERCEPTION = "meshfed.interception"
 
 FORGOTTEN = 300.0  # seconds; whoever was not listed for so long is not expected any more
 
+Key = tuple[str, int, str, int]  # Endpoint.key
 Serves = tuple[ServiceName, int, int]  # the service's port, and the application's
 
 
@@ -82,13 +83,21 @@ class Said:
         return bool(self.primary or self.others or self.identity)
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a machine served when it was listed last."""
+
+    at: float
+    keys: frozenset[Key]
+
+
 @dataclass(slots=True)
 class Resolved:
     """What stands in one scope."""
 
     workloads: dict[str, Workload] = field(default_factory=dict)  # by the machine's id
-    endpoints: dict[tuple[str, int, str, int], Endpoint] = field(default_factory=dict)
-    serving: set[str] = field(default_factory=set)  # machines with endpoints
+    endpoints: dict[Key, Endpoint] = field(default_factory=dict)
+    serving: dict[str, frozenset[Key]] = field(default_factory=dict)  # what each machine serves
     listed: set[str] = field(default_factory=set)  # machines that were seen whole
     rejected: set[Rejected] = field(default_factory=set)
     fault: str = ""  # why not all could be read
@@ -136,7 +145,7 @@ def _take(into: Resolved, choice: Choice, machine: Machine, attached: Sequence[A
     else:
         into.listed.add(machine.id)
     if there:
-        into.serving.add(machine.id)
+        into.serving[machine.id] = frozenset(each.key for each in there)
     for each in there:
         other = into.endpoints.setdefault(each.key, each)
         if other.workload != here.id:
@@ -303,13 +312,14 @@ def implied(there: Iterable[Endpoint]) -> frozenset[Service]:
     )
 
 
-def observation(scope: str, now: Resolved, expected: Mapping[str, float]) -> Observation:
-    """What is seen of a scope, where these machines served when they were listed last.
+def observation(scope: str, now: Resolved, expected: Mapping[str, Expected]) -> Observation:
+    """What is seen of a scope, where this is what its machines served before.
 
     Azure states that a machine is deallocated, or has other tags or addresses, by listing it so.
     What is not listed may be missing by accident: a right that was taken away, a short answer.
     """
-    stated = not now.fault and expected.keys() <= now.listed
+    gone = any(not each.keys <= now.endpoints.keys() for each in expected.values())
+    stated = gone and not now.fault and expected.keys() <= now.listed
     return Observation(
         scope,
         implied(now.endpoints.values()),
@@ -321,8 +331,10 @@ def observation(scope: str, now: Resolved, expected: Mapping[str, float]) -> Obs
     )
 
 
-def expected(before: Mapping[str, float], now: Resolved, clock: float) -> dict[str, float]:
-    """The machines that are expected to be listed, and when each was listed last."""
+def expected(before: Mapping[str, Expected], now: Resolved, clock: float) -> dict[str, Expected]:
+    """The machines that are expected to be listed from now on."""
     gone = before.keys() - now.listed
-    kept = {one: before[one] for one in gone if clock - before[one] < FORGOTTEN}
-    return kept | dict.fromkeys(now.serving & now.listed, clock)
+    kept = {one: before[one] for one in gone if clock - before[one].at < FORGOTTEN}
+    return kept | {
+        one: Expected(clock, keys) for one, keys in now.serving.items() if one in now.listed
+    }
