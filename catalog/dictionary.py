@@ -20,17 +20,19 @@ psql "$CATALOG" -c "select * from mesh_endpoints"
 ```
 
 `meshfed sql` answers one select within 5 seconds and 10,000 rows and cannot change anything.
-On Postgres, `grant meshfed_reader to SOMEBODY` gives a person the same right: to read the views and
-nothing else.
+On Postgres, `meshfed migrate --reader ROLE` gives a person's role the same right: to read the views
+and nothing else.
 
 Times are ISO-8601 text in UTC, so they compare as text. An hour ago is
 `strftime('%Y-%m-%dT%H:%M:%SZ', 'now', '-1 hour')` for SQLite and
 `to_char(now() at time zone 'UTC' - interval '1 hour', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')` for Postgres.
 
-Yes and no is `true` and `false`: write `where not mtls`. Lists are joined by `, `. Empty or null is
-unknown, or none. A revision is the number of a change of the catalog; it only grows. What was is
-kept for `history.retain`, 30 days: see [configuration.md](configuration.md). Other tables than
-these views are meshfed's own and change without notice.
+Yes and no is `true` and `false`: write `where not mtls`, which both databases understand. SQLite
+has no type for it and prints 1 and 0; `meshfed get` prints true and false for both. Lists are
+joined by `, `. Empty or null is unknown, or none. A revision is the number of a change of the
+catalog; it only grows. What was is kept for `history.retain`, 30 days: see
+[configuration.md](configuration.md).
+Other tables than these views are meshfed's own and change without notice.
 """
 
 # Each is run by a test, on both databases: a line that asks, and the SQL that answers.
