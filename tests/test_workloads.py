@@ -1,6 +1,7 @@
 """Workloads registered over the admin API: what is said, what is refused, and that callers reach
 them."""
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -34,11 +35,17 @@ SHOWN = {
 }
 
 
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog as a first migration leaves it; migrating once is enough."""
+    path = tmp_path_factory.mktemp("catalog") / "meshfed.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    made = f"sqlite:///{tmp_path}/meshfed.db"
-    migrate(made)
-    return made
+def url(new: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copy(new, tmp_path / 'meshfed.db')}"
 
 
 @pytest.fixture
