@@ -1,0 +1,235 @@
+"""Asks a cluster's API with the official client's credentials, and renews them."""
+
+import asyncio
+import base64
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import aiohttp
+import msgspec
+import yaml
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import (
+    ConfigException,
+    load_incluster_config,
+    load_kube_config,
+    load_kube_config_from_dict,
+)
+
+from meshfed.providers.kubernetes.messages import Answer, Refused, Unreachable, status
+from meshfed.providers.kubernetes.options import Where
+from meshfed.providers.kubernetes.reflect import Pace
+
+REREAD = 60.0  # seconds between two looks whether a kubeconfig is still what it was
+UNBOUNDED = aiohttp.ClientTimeout(total=None)  # watches go on; whoever reads has limits
+HEADERS = {"Accept": "application/json"}
+UNUSABLE = (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError)
+
+
+class Secret(msgspec.Struct):
+    data: dict[str, str] | None = None
+
+
+@dataclass(slots=True)
+class Session:
+    """A client with its connections, which are used until nobody reads from them."""
+
+    client: ApiClient
+    text: str  # what it was made of
+    made: float
+    users: int = 0
+    over: bool = False
+
+
+class Credentials(Protocol):
+    """Where credentials stand."""
+
+    async def text(self) -> str:
+        """What tells them from others. Raises Unreachable."""
+        ...
+
+    async def client(self, text: str) -> ApiClient:
+        """Raises whatever is UNUSABLE."""
+        ...
+
+
+def configuration() -> Configuration:
+    made = Configuration()
+    made.connection_pool_maxsize = 0  # a watch holds a connection, and a namespace three watches
+    return made
+
+
+def opened(made: Configuration) -> ApiClient:
+    client = ApiClient(configuration=made)
+    client.user_agent = "meshfed"
+    return client
+
+
+class InCluster:
+    """The service account of the pod that this runs in; the client reads its token again."""
+
+    async def text(self) -> str:
+        return ""
+
+    async def client(self, text: str) -> ApiClient:
+        made = configuration()
+        load_incluster_config(client_configuration=made)
+        return opened(made)
+
+
+class Kubeconfig:
+    """A file, or those that KUBECONFIG names, by kubectl's rules."""
+
+    def __init__(self, path: Path | None, context: str) -> None:
+        self._path = path
+        self._context = context or None
+
+    @property
+    def _files(self) -> str:
+        named = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+        return str(self._path) if self._path else named
+
+    async def text(self) -> str:
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> str:
+        files = [Path(file) for file in self._files.split(os.pathsep) if file]
+        try:
+            there = [file.read_text() for file in files if len(files) == 1 or file.exists()]
+        except (OSError, ValueError) as error:
+            raise Unreachable(f"{self._files}: {getattr(error, 'strerror', error)}") from error
+        return "\n".join(there)
+
+    async def client(self, text: str) -> ApiClient:
+        made = configuration()
+        await load_kube_config(self._files, self._context, made, persist_config=False)
+        return opened(made)
+
+
+class InSecret:
+    """The kubeconfig in a Secret of another cluster."""
+
+    def __init__(self, there: "Line", namespace: str, name: str) -> None:
+        self._there = there
+        self._path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
+        self._name = f"{namespace}/{name}"
+
+    async def text(self) -> str:
+        async with self._there.get(self._path, {}) as answer:
+            body = await answer.read()
+        if answer.status != 200:
+            why = Refused(answer.status, status(body).message)
+            raise Unreachable(f"Secret {self._name}: {why}")
+        try:
+            data = msgspec.json.decode(body, type=Secret).data or {}
+            return base64.b64decode(data["kubeconfig"]).decode()
+        except (msgspec.DecodeError, KeyError, ValueError) as error:
+            raise Unreachable(f"Secret {self._name}: no kubeconfig in it") from error
+
+    async def client(self, text: str) -> ApiClient:
+        made = configuration()
+        await load_kube_config_from_dict(yaml.safe_load(text), client_configuration=made)
+        return opened(made)
+
+
+class Line:
+    """One cluster's API."""
+
+    def __init__(self, credentials: Credentials, pace: Pace, below: "Line | None" = None) -> None:
+        self._credentials = credentials
+        self._pace = pace
+        self._below = below  # through which the credentials come
+        self._session: Session | None = None
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def get(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Answer]:
+        session = await self._current()
+        session.users += 1
+        try:
+            answer = await self._ask(session.client, path, query)
+            try:
+                if answer.status == 401 and self._session is session:
+                    await self._retire()  # a token that is over: they are read again
+                yield answer
+            except aiohttp.ClientError as error:
+                raise Unreachable(brief(error)) from error
+            finally:
+                answer.close()
+        finally:
+            session.users -= 1
+            await self._end(session)
+
+    async def close(self) -> None:
+        if self._session:
+            self._session.users = 0
+            await self._retire()
+        if self._below:
+            await self._below.close()
+
+    async def _ask(
+        self, client: ApiClient, path: str, query: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        try:
+            async with asyncio.timeout(self._pace.headers):
+                method, url, headers, *_ = await client.param_serialize(
+                    "GET",
+                    path,
+                    query_params=list(query.items()),
+                    header_params=dict(HEADERS),
+                    auth_settings=["BearerToken"],
+                )
+                asked = await client.call_api(method, url, headers, _request_timeout=UNBOUNDED)
+        except TimeoutError as error:
+            raise Unreachable(f"no answer in {self._pace.headers:g} s") from error
+        except (aiohttp.ClientError, *UNUSABLE) as error:
+            raise Unreachable(brief(error)) from error
+        answer: aiohttp.ClientResponse = asked.response
+        return answer
+
+    async def _current(self) -> Session:
+        """The client in use, made anew when its credentials have become others."""
+        async with self._turn:
+            now = self._pace.clock()
+            if self._session and now - self._session.made < REREAD:
+                return self._session
+            text = await self._credentials.text()
+            if self._session and text == self._session.text:
+                self._session.made = now
+                return self._session
+            await self._retire()
+            try:
+                client = await self._credentials.client(text)
+            except UNUSABLE as error:
+                raise Unreachable(brief(error)) from error
+            self._session = Session(client, text, now)
+            return self._session
+
+    async def _retire(self) -> None:
+        session, self._session = self._session, None
+        if session:
+            session.over = True
+            await self._end(session)
+
+    async def _end(self, session: Session) -> None:
+        if session.over and not session.users:
+            await session.client.close()
+
+
+def brief(error: Exception) -> str:
+    """In one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def line(where: Where, pace: Pace) -> Line:
+    """The cluster that the configuration means."""
+    there = Line(
+        InCluster() if where.in_cluster else Kubeconfig(where.kubeconfig, where.context), pace
+    )
+    if not where.secret:
+        return there
+    return Line(InSecret(there, *where.secret), pace, there)
