@@ -1,7 +1,7 @@
 """What one proxy needs to know of the mesh: the only place where policy is resolved."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from meshfed.catalog.access import Access, Grant, Unresolved, access
@@ -90,25 +90,44 @@ class Anonymous(ValueError):
 
 
 def resolve(mesh: Mesh) -> Resolved:
-    answering: defaultdict[Place, set[Identity | None]] = defaultdict(set)
+    answering: dict[Place, frozenset[Identity | None]] = {}
     places: defaultdict[Identity, set[Place]] = defaultdict(set)
-    serves: defaultdict[str, set[Served]] = defaultdict(set)
+    serves: defaultdict[str, list[Served]] = defaultdict(list)
     for name, endpoints in mesh.endpoints.items():
         plaintext = name in mesh.services and mesh.services[name].plaintext
-        for endpoint in endpoints:
-            serves[endpoint.workload].add(Served(name, endpoint.port, endpoint.target))
+        answers: defaultdict[int, set[Identity | None]] = defaultdict(set)
+        for endpoint, served, workloads in alike(name, endpoints):
+            for workload in workloads:
+                serves[workload].append(served)
             if reachable(endpoint, plaintext=plaintext):
-                answering[name, endpoint.port].add(endpoint.identity)
+                answers[endpoint.port].add(endpoint.identity)
                 if endpoint.identity:
                     places[endpoint.identity].add((name, endpoint.port))
+        answering |= {(name, port): frozenset(who) for port, who in answers.items()}
     return Resolved(
         access(mesh.policies),
         splits(mesh.policies, mesh.services),
-        {place: frozenset(identities) for place, identities in answering.items()},
+        answering,
         {identity: tuple(sorted(found)) for identity, found in places.items()},
-        {workload: tuple(sorted(served)) for workload, served in serves.items()},
+        {workload: tuple(sorted(set(found))) for workload, found in serves.items()},
         mesh.preferences.relations,
     )
+
+
+def alike(
+    name: ServiceName, endpoints: Iterable[Endpoint]
+) -> Iterator[tuple[Endpoint, Served, list[str]]]:
+    """One of the endpoints that differ in nothing that views ask, what they serve, and for whom.
+
+    A service has few such groups, and hashing its endpoints' values one by one took seconds.
+    """
+    groups: dict[tuple[int, int, int, int], tuple[Endpoint, Served, list[str]]] = {}
+    for e in endpoints:
+        group = (e.port, e.target, id(e.identity), id(e.interception))
+        if group not in groups:
+            groups[group] = (e, Served(name, e.port, e.target), [])
+        groups[group][2].append(e.workload)
+    yield from groups.values()
 
 
 def reachable(endpoint: Endpoint, *, plaintext: bool) -> bool:

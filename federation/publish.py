@@ -9,6 +9,7 @@ import structlog
 
 from meshfed.catalog.model import (
     Changed,
+    Endpoint,
     Identity,
     Mesh,
     ProxyState,
@@ -42,14 +43,17 @@ log = structlog.get_logger()
 def identities(mesh: Mesh) -> Mapping[Identity, frozenset[ServiceName]]:
     """Everyone who needs a certificate, and the services they answer for."""
     found: defaultdict[Identity, set[ServiceName]] = defaultdict(set)
-    for workload in mesh.workloads.values():
-        if workload.identity:
-            found[workload.identity] |= set()
+    for identity in distinct(mesh.workloads.values()):
+        found[identity] |= set()
     for service, endpoints in mesh.endpoints.items():
-        for endpoint in endpoints:
-            if endpoint.identity:
-                found[endpoint.identity].add(service)
+        for identity in distinct(endpoints):
+            found[identity].add(service)
     return {identity: frozenset(services) for identity, services in found.items()}
+
+
+def distinct(there: Iterable[Workload | Endpoint]) -> Iterable[Identity]:
+    """Nearly: the catalog shares equal ones, and to hash each would take ten times as long."""
+    return {id(each.identity): each.identity for each in there if each.identity}.values()
 
 
 def redialled(before: Mesh, after: Mesh, services: Iterable[ServiceName]) -> bool:

@@ -101,6 +101,7 @@ class Sources:
         await publisher.begin()
         # Modules and the first mesh stay: to look for garbage among them stops all for 0.1 s.
         gc.freeze()
+        gc.enable()
         log.info("ready")
 
     async def _lacking(self) -> bool:

@@ -91,8 +91,9 @@ class Worlds:
 
     def shape_changed(self, mesh: Mesh) -> set[ProxyClass]:
         """The shape lane: every class's view. Returns the classes whose world changed."""
+        if mesh is not self._shaped:
+            self._resolved = resolve(mesh)
         self.mesh = self._shaped = mesh
-        self._resolved = resolve(mesh)
         self._assignments.clear()
         for kind, made in self._made.items():
             seen = self._view(kind)
