@@ -54,9 +54,10 @@ def catalog(mesh: Mesh) -> Path:
 
 
 def dump(mesh: Mesh) -> list[str]:
-    """All that the database says, but for serve's own sign of life."""
+    """All that the database says, but for serve's own signs of life."""
+    signs = ('INSERT INTO "replicas"', 'INSERT INTO "leadership"')
     with closing(sqlite3.connect(f"file:{catalog(mesh)}?mode=ro", uri=True)) as connection:
-        return [line for line in connection.iterdump() if 'INTO "replicas"' not in line]
+        return [line for line in connection.iterdump() if not line.startswith(signs)]
 
 
 def command(mesh: Mesh, *arguments: str) -> "subprocess.Popen[str]":

@@ -80,7 +80,7 @@ def test_a_new_catalog_has_no_past(meshfed: Run, url: str) -> None:
 def test_what_keeps_no_history_says_what_does(meshfed: Run, shop: str) -> None:
     ended = meshfed("get", "proxies", "--at", "1m ago")
     assert ended.code == 1
-    assert ended.lines[0].startswith("no history is kept of proxies: ask for endpoints, ")
+    assert ended.lines[0].startswith("no history is kept of proxies: ask for access, ")
 
 
 def test_the_past_cannot_be_watched(meshfed: Run, shop: str) -> None:
