@@ -121,11 +121,13 @@ def bootstrap(
     """
     from meshfed.federation.bootstrap import Unbootstrappable
     from meshfed.federation.bootstrap import bootstrap as written
-    from meshfed.federation.cli.source import configured, existing, reachable
+    from meshfed.federation.cli.source import configured, existing, migrated, reachable
 
+    if out is not None and out.name in ("", ".."):
+        raise Finding("--out: name a folder of its own")
     settings = configured(config)
     try:
-        existing(settings.catalog)
+        migrated(existing(settings.catalog))
         with reachable():
             made = asyncio.run(written(settings, name, out or Path(name), xds=xds))
     except Unbootstrappable as why:

@@ -40,6 +40,8 @@ def test_a_proxy_is_set_up_from_the_catalog_alone(
         pytest.param(
             ("store-1", "--xds", "here"), "--xds: 'here' is not host:port", id="no address"
         ),
+        pytest.param(("store-1", "--out", ""), "--out: name a folder of its own", id="no folder"),
+        pytest.param(("store-1", "--out", "."), "--out: name a folder of its own", id="this one"),
     ],
 )
 def test_a_proxy_that_cannot_be_set_up_is_one_line(
@@ -71,3 +73,12 @@ def test_where_a_proxy_finds_the_control_plane(
     listen: str, addresses: tuple[str, ...], found_at: str
 ) -> None:
     assert control_plane(listen, addresses) == found_at
+
+
+def test_a_catalog_of_an_older_version_says_what_to_do(meshfed: Run, shop: str) -> None:
+    assert meshfed("migrate", "--to-revision", "0001").code == 0
+    ended = meshfed("proxy", "bootstrap", "store-1")
+    assert (ended.code, ended.lines) == (
+        1,
+        ["the catalog is new, or of an older version: run `meshfed migrate` first"],
+    )
