@@ -113,8 +113,21 @@ def locality_endpoints(
 @lru_cache(maxsize=1 << 18)
 def fragment(host: str, port: int, weight: int, health: Health, *, bare: bool) -> bytes:
     """One LbEndpoint as the field of the locality that it is in."""
+    before, after = frame(len(host), port, weight, health, bare=bare)
+    return before + host.encode() + after
+
+
+@lru_cache(maxsize=1 << 12)
+def frame(
+    length: int, port: int, weight: int, health: Health, *, bare: bool
+) -> tuple[bytes, bytes]:
+    """The same around an address of that length: for 200,000 of them protobuf takes two seconds."""
+    host = "?" * length
     member = lb_endpoint(host, port, weight, health, bare=bare)
-    return field(2, member.SerializeToString(deterministic=True))
+    before, _, after = field(2, member.SerializeToString(deterministic=True)).partition(
+        host.encode()
+    )
+    return before, after
 
 
 def lb_endpoint(
