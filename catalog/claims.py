@@ -10,6 +10,7 @@ from meshfed.catalog import preferences, rows
 from meshfed.catalog.differences import (
     Claim,
     EndpointKey,
+    Place,
     Standing,
     change,
     difference,
@@ -17,7 +18,7 @@ from meshfed.catalog.differences import (
     placed,
     standings,
 )
-from meshfed.catalog.model import Known
+from meshfed.catalog.model import Endpoint, Known
 from meshfed.catalog.plain import Plain, Row
 from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
 from meshfed.catalog.versions import ENDPOINTS
@@ -29,11 +30,11 @@ UNDISPUTED = Standing()
 
 CONTESTED = ENDPOINTS.current("conflict <> ''", "id")
 FEDERATION = Plain("select federation from state where id = 1")
-# What other scopes claim of the same endpoints.
+# What other scopes claim in the same places.
 THEIRS = (
     f"select {ENDPOINTS.listed('e.')} from endpoints e where e.service = k.value ->> 0"
     " and e.port = cast(k.value ->> 1 as integer) and e.address = k.value ->> 2"
-    " and e.target = cast(k.value ->> 3 as integer) and e.valid_to_revision is null"
+    " and e.valid_to_revision is null"
     " and not (e.provider = :provider and e.scope = :scope)"
 )
 # The index is asked once for each: `offset 0` keeps Postgres from joining the whole table instead.
@@ -72,7 +73,7 @@ def write(writing: Writing, believed: Known, before: Claims, after: Claims) -> N
     started += [(change(old, new), key, new) for key, old, new in moved.altered]
     for word, key, claim in started:
         doubt = believed.doubt if claim.stale else ""
-        stands = _standing(claim, others.get(key, ()), federation)
+        stands = _standing(claim, others.get(key[:3], ()), federation)
         began[word].append(_version(claim, stands, doubt))
         writing.tell("endpoint", placed(key), word, believed.provider)
     for key, _ in moved.left:
@@ -83,45 +84,50 @@ def write(writing: Writing, believed: Known, before: Claims, after: Claims) -> N
         reconsider(writing, others, after, federation)
 
 
-def contested(connection: Connection) -> dict[EndpointKey, list[Row]]:
-    """The endpoints that several claim."""
-    return _by_key(CONTESTED.rows(connection))
+def contested(connection: Connection) -> dict[Place, list[Row]]:
+    """The places that several claim."""
+    return _by_place(CONTESTED.rows(connection))
 
 
 def reconsider(
-    writing: Writing, others: Mapping[EndpointKey, list[Row]], seen: Claims, federation: Preferences
+    writing: Writing, others: Mapping[Place, list[Row]], seen: Claims, federation: Preferences
 ) -> None:
     """Let claims stand or fall, now that this scope's, or the rules, have changed."""
+    mine: defaultdict[Place, list[Endpoint]] = defaultdict(list)
+    for at, claimed in seen.items():
+        if at[:3] in others:
+            mine[at[:3]].append(claimed.endpoint)
     ended: list[tuple[str, str, *EndpointKey]] = []
     began: defaultdict[str, list[Row]] = defaultdict(list)
-    for at, claimed in others.items():
-        theirs = [rows.endpoint(row) for row in claimed]
-        mine = [seen[at].endpoint] if at in seen else []
-        for row, now in zip(claimed, standings([*theirs, *mine], federation), strict=False):
+    for place, found in others.items():
+        theirs = [rows.endpoint(row) for row in found]
+        every = [*theirs, *mine.get(place, ())]
+        for row, now in zip(found, standings(every, federation), strict=False):
             if now == (before := standing(row)):
                 continue
             (provider, scope, *_), (_, doubt, _, _) = row, row[-4:]
             word = disputed(before, now)
-            ended.append((provider, scope, *at))
+            ended.append((provider, scope, *key(row)))
             began[word].append(_version(claim(row), now, doubt))
-            writing.tell("endpoint", placed(at), word, provider)
+            writing.tell("endpoint", placed(key(row)), word, provider)
     writing.end(ENDPOINTS, ended)
     for word, versions in began.items():
         writing.begin(ENDPOINTS, versions, word)
 
 
 def _others(
-    connection: Connection, believed: Known, keys: list[EndpointKey]
-) -> dict[EndpointKey, list[Row]]:
-    """What other scopes claim of the same endpoints."""
+    connection: Connection, believed: Known, keys: Iterable[EndpointKey]
+) -> dict[Place, list[Row]]:
+    """What other scopes claim in the places of these endpoints."""
     mine = {"provider": believed.provider, "scope": believed.scope}
-    return _by_key(OTHERS.rows(connection, keys=json.dumps(keys), **mine))
+    places = list(dict.fromkeys(key[:3] for key in keys))
+    return _by_place(OTHERS.rows(connection, keys=json.dumps(places), **mine))
 
 
-def _by_key(found: Iterable[Row]) -> dict[EndpointKey, list[Row]]:
-    claimed: dict[EndpointKey, list[Row]] = {}
+def _by_place(found: Iterable[Row]) -> dict[Place, list[Row]]:
+    claimed: dict[Place, list[Row]] = {}
     for row in found:
-        claimed.setdefault(key(row), []).append(row)
+        claimed.setdefault(key(row)[:3], []).append(row)
     return claimed
 
 

@@ -10,7 +10,8 @@ from meshfed.catalog.preferences import NO_PREFERENCES, Preference, Preferences
 K = TypeVar("K")
 V = TypeVar("V")
 
-EndpointKey = tuple[str, int, str, int]
+EndpointKey = tuple[str, int, str, int]  # service, port, address, target
+Place = tuple[str, int, str]  # where one provider's word holds: an EndpointKey without the target
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,11 @@ class Standing:
 def standings(
     claims: Sequence[Endpoint], preferences: Preferences = NO_PREFERENCES
 ) -> tuple[Standing, ...]:
-    """Of several claims to one endpoint its owner's stands; else the first by name."""
+    """Of the claims to one place its owner's stand; else those of the first provider by name.
+
+    One provider may well have several endpoints there; of two that say so of one endpoint, the
+    first scope by name has it.
+    """
     if len(claims) == 1:
         return (Standing(),)
     preference = preferences.of(claims[0].service)
@@ -89,8 +94,14 @@ def standings(
 
 
 def _standing(claim: Endpoint, ranked: Sequence[Endpoint]) -> Standing:
-    told = "; ".join(_also(claim, other) for other in ranked if other is not claim)
-    return Standing(outranked=claim is not ranked[0], conflict=told)
+    rivals = [other for other in ranked if other is claim or _rival(claim, other)]
+    told = "; ".join(_also(claim, other) for other in rivals if other is not claim)
+    owned = claim.provider == ranked[0].provider and claim is rivals[0]
+    return Standing(outranked=not owned, conflict=told)
+
+
+def _rival(claim: Endpoint, other: Endpoint) -> bool:
+    return claim.provider != other.provider or claim.target == other.target
 
 
 def disputed(old: Standing, new: Standing) -> str:
@@ -104,13 +115,14 @@ def disputed(old: Standing, new: Standing) -> str:
 
 def _also(claim: Endpoint, other: Endpoint) -> str:
     name = other.provider if other.provider != claim.provider else other.scope
-    if other.identity == claim.identity:
-        return f"{name} claims it too"
-    return f"{name} claims it too, as {other.identity or 'nobody'}"
+    target = f", at port {other.target}" if other.target != claim.target else ""
+    identity = f", as {other.identity or 'nobody'}" if other.identity != claim.identity else ""
+    return f"{name} claims it too{target}{identity}"
 
 
-def _rank(claim: Endpoint, preference: Preference) -> tuple[int, str, str]:
-    return preference.claim(claim.provider, claim.platform), claim.provider, claim.scope
+def _rank(claim: Endpoint, preference: Preference) -> tuple[int, str, str, int]:
+    owner = preference.claim(claim.provider, claim.platform)
+    return owner, claim.provider, claim.scope, claim.target
 
 
 # What became different, in the words of `history`; the first that applies.

@@ -35,13 +35,21 @@ OWNER = "select provider, identity, conflict from mesh_endpoints"
 
 
 def claimed(
-    provider: str, who: str = "web", platform: Platform = Platform.HOST, service: ServiceName = WEB
+    provider: str,
+    who: str = "web",
+    platform: Platform = Platform.HOST,
+    service: ServiceName = WEB,
+    *,
+    targets: tuple[int, ...] = (8080,),
 ) -> Known:
     scope, identity = f"{provider}/a", Identity(who, "shop")
     host = Workload("h", provider, scope, platform, identity, ("10.0.0.1",))
-    there = Endpoint(service, 80, "10.0.0.1", 8080, host.id, provider, scope, platform, identity)
+    there = frozenset(
+        Endpoint(service, 80, "10.0.0.1", target, host.id, provider, scope, platform, identity)
+        for target in targets
+    )
     services = frozenset({Service(service, (Port(80),))})
-    return Known(provider, scope, services, frozenset({host}), frozenset({there}))
+    return Known(provider, scope, services, frozenset({host}), there)
 
 
 async def believe(catalog: Catalog, *what: Known) -> None:
@@ -98,6 +106,23 @@ async def test_an_endpoint_that_two_claim_is_its_owners(
     mesh = await catalog.read()
     assert [each.provider for each in mesh.endpoints[WEB]] == [owner]
     assert reached(mesh) == (Identity(identity, "shop"),)  # never both of them
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["", "whoever came first"])
+async def test_an_address_is_its_owners_whichever_ports_of_it_others_claim(
+    catalog: Catalog, url: str, order: int
+) -> None:
+    claims = [claimed("cloud", "thief", targets=(9090,)), claimed("rack", targets=(8080, 8081))]
+    await rule(catalog, RACK_FIRST)
+    await believe(catalog, *claims[::order])
+    told = "cloud claims it too, at port 9090, as thief.shop"
+    assert ask(url, "select provider, conflict from mesh_endpoints") == [("rack", told)] * 2
+    assert reached(await catalog.read()) == (Identity("web", "shop"),)
+    await rule(catalog, NO_PREFERENCES)
+    told = "; ".join(f"rack claims it too, at port {port}, as web.shop" for port in (8080, 8081))
+    assert ask(url, "select provider, conflict from mesh_endpoints") == [("cloud", told)]
+    await believe(catalog, claimed("cloud", targets=()))
+    assert ask(url, "select provider, conflict from mesh_endpoints") == [("rack", "")] * 2
 
 
 async def test_another_rule_ranks_again_what_is_known_and_history_says_why(
