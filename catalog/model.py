@@ -443,3 +443,4 @@ class Orders:
 
     paused: bool = False
     accepted: frozenset[str] = frozenset()  # scopes whose doubted observation is to be believed
+    attached: tuple[Attachment, ...] = ()  # of all platforms

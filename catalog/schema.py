@@ -219,6 +219,16 @@ acceptances = Table(
     *_words("who", "at"),
 )
 
+attachments = Table(  # machines of a platform that people attached to services
+    "attachments",
+    metadata,
+    *_key("resource", "service"),
+    Column("port", Integer, primary_key=True, autoincrement=False),
+    Column("target", Integer, nullable=False),
+    *_words("identity", "interception"),
+    Column("weight", BigInteger, nullable=False),
+)
+
 replicas = Table(
     "replicas",
     metadata,

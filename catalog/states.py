@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, text, update
 
+from meshfed.catalog.attachments import attached
 from meshfed.catalog.database import seconds, stamp
 from meshfed.catalog.model import (
     CertificateState,
@@ -59,7 +60,14 @@ def ordered(connection: Connection, provider: str) -> Orders:
     return Orders(
         paused=bool(connection.execute(paused).scalar()),
         accepted=frozenset(connection.execute(accepted).scalars()),
+        attached=attached(connection),
     )
+
+
+def scopes_of(connection: Connection, provider: str) -> frozenset[str]:
+    """What a provider was ever told of."""
+    told = select(scopes.c.scope).where(scopes.c.provider == provider)
+    return frozenset(connection.execute(told).scalars())
 
 
 def pause(writing: Writing, provider: str, who: str, *, paused: bool) -> None:

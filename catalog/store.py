@@ -9,6 +9,7 @@ from typing import Self, TypeVar
 from sqlalchemy import Connection
 
 from meshfed.catalog import (
+    attachments,
     believe,
     configure,
     leadership,
@@ -20,12 +21,14 @@ from meshfed.catalog import (
     specify,
     states,
 )
+from meshfed.catalog.attachments import Otherwise, Unattached
 from meshfed.catalog.bearings import Bearings, bearings
 from meshfed.catalog.believe import Held, unchanged
 from meshfed.catalog.database import Away, Database, stamp
 from meshfed.catalog.follow import Bell, deaf, follow
 from meshfed.catalog.leadership import Leader, Term
 from meshfed.catalog.model import (
+    Attachment,
     CertificateState,
     Changed,
     Endpoint,
@@ -51,7 +54,9 @@ __all__ = [
     "Away",
     "Catalog",
     "Newer",
+    "Otherwise",
     "Taken",
+    "Unattached",
     "UnknownScope",
     "Unregistered",
     "migrate",
@@ -189,6 +194,23 @@ class Catalog:
 
     async def orders(self, provider: str) -> Orders:
         return await self._ask(lambda connection: states.ordered(connection, provider))
+
+    async def scopes(self, provider: str) -> frozenset[str]:
+        """The scopes of a provider that were ever reported."""
+        return await self._ask(lambda connection: states.scopes_of(connection, provider))
+
+    async def attach(self, attachment: Attachment, who: str) -> int | None:
+        """Let a platform's machine answer for a service; None when it did so already.
+
+        Raises Otherwise.
+        """
+        return await self._change(lambda w: attachments.attach(w, attachment), "attached", who)
+
+    async def detach(self, resource: str, service: ServiceName | None, who: str) -> int | None:
+        """Take that away, for one service or all. Raises Unattached."""
+        return await self._change(
+            lambda w: attachments.detach(w, resource, service), "detached", who
+        )
 
     async def pause(self, provider: str, who: str) -> None:
         """Stop believing a provider. Raises UnknownScope."""

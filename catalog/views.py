@@ -299,7 +299,7 @@ VIEWS = (
         "changes h",
         ("revision", "h.revision", "The revision it was part of"),
         ("at", "h.at", "When"),
-        ("what", "h.what", "endpoint, service, workload, policy, provider or mesh"),
+        ("what", "h.what", "endpoint, service, workload, policy, provider, attachment or mesh"),
         ("object", "h.object", "Its name"),
         ("change", "h.change", "What became of it: joined, left, health lost, …"),
         ("provider", "h.provider", "Who saw it; for a policy, its source"),

@@ -2,17 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
 
-from meshfed.catalog.model import Evidence, Known, Observation
+from meshfed.catalog.model import Evidence, Known, Observation, Orders
 from meshfed.catalog.store import Away, Catalog
 from meshfed.federation.admit import Fleet, Trial, admit
 from meshfed.federation.presence import Presence
-from meshfed.providers.provider import Provider
+from meshfed.providers.provider import Attachable, Metered, Provider
 
 BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds between looks at a doubted scope
 PASS = 10.0  # seconds; absences closer together than this belong to one pass of the provider
@@ -87,11 +87,40 @@ class Feed:
         """Why what it says is not believed as it stands; empty when it is."""
         return self.standing.reason
 
+    @property
+    def remaining(self) -> Mapping[tuple[str, str], int]:
+        """What its platform lets it ask, by part and what is counted; nothing, if it does not."""
+        return self._provider.remaining() if isinstance(self._provider, Metered) else {}
+
     async def run(self) -> None:
+        await self._begin()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._observe())
             tasks.create_task(self._heed())
             tasks.create_task(self._settle())
+
+    async def _begin(self) -> None:
+        """Before it looks, the provider hears what is attached and which scopes there were.
+
+        Else machines that are attached would be missing at first, and a scope that ended while
+        nobody looked would be remembered for ever.
+        """
+        while True:
+            try:
+                orders = await self._catalog.orders(self.name)
+                for scope in sorted(await self._catalog.scopes(self.name)):
+                    await self._provider.refresh(scope)
+            except Away as away:
+                self._presence.lost(self.name, away)
+                await asyncio.sleep(BACKOFF[0])
+                continue
+            self._presence.found(self.name)
+            self._attach(orders)
+            return
+
+    def _attach(self, orders: Orders) -> None:
+        if isinstance(self._provider, Attachable):
+            self._provider.attach(orders.attached)
 
     async def _observe(self) -> None:
         async for observation in self._provider.observe():
@@ -118,6 +147,7 @@ class Feed:
     async def _round(self) -> None:
         """Settles what is waiting, unless paused; asks again for what is doubted."""
         orders = await self._catalog.orders(self.name)
+        self._attach(orders)
         self._waiting |= orders.accepted & self._seen.keys()
         if not orders.paused:
             while self._waiting:

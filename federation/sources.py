@@ -124,6 +124,7 @@ class Sources:
                     doubts=stood.doubts,
                     endpoints=stood.endpoints,
                 )
+                metrics.remaining(feed.name, feed.remaining)
             pairs = custody.keypairs()
             if pairs:
                 metrics.certificates(

@@ -1,11 +1,11 @@
 """What an adapter is, and how one is found by its type."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from meshfed.catalog.model import Observation
+from meshfed.catalog.model import Attachment, Observation
 
 GROUP = "meshfed.providers"
 
@@ -33,6 +33,24 @@ class Provider(Protocol):
 
     async def refresh(self, scope: str) -> None:
         """Look at this scope again now: `observe` yields it once more, changed or not."""
+        ...
+
+
+@runtime_checkable
+class Attachable(Protocol):
+    """A provider of machines that people may attach to services."""
+
+    def attach(self, attached: Iterable[Attachment]) -> None:
+        """This is all that is attached now, also what is other providers'."""
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A provider whose platform counts what it is asked."""
+
+    def remaining(self) -> Mapping[tuple[str, str], int]:
+        """How much more may be asked now, by part of the platform and what is counted there."""
         ...
 
 

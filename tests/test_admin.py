@@ -248,7 +248,7 @@ def test_no_metric_has_a_label_that_grows_with_the_mesh() -> None:
         for collector in registry._collector_to_names
         for label in getattr(collector, "_labelnames", ())
     }
-    assert labels <= {"type", "reason", "provider", "of", "state"}
+    assert labels <= {"type", "reason", "provider", "of", "state", "part", "bucket"}
 
 
 @pytest.fixture

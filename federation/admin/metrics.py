@@ -106,6 +106,12 @@ class Metrics:
             ["provider"],
             registry=registry,
         )
+        self._provider_remaining = Gauge(
+            "meshfed_provider_remaining_reads",
+            "How much more a platform that counts may be asked now",
+            ["provider", "part", "bucket"],
+            registry=registry,
+        )
         self._certificate_age = Gauge(
             "meshfed_certificate_age_seconds",
             "Since the oldest certificate in use was issued",
@@ -163,12 +169,22 @@ class Metrics:
         self._provider_doubts.labels(name).set(doubts)
         self._provider_endpoints.labels(name).set(endpoints)
 
+    def remaining(self, name: str, left: Mapping[tuple[str, str], int]) -> None:
+        """What a provider's platform said last, by part and bucket."""
+        for (part, bucket), reads in left.items():
+            self._provider_remaining.labels(name, part, bucket).set(reads)
+
     def leads(self, *, leads: bool) -> None:
         self._leads.set(leads)
 
     def unprovided(self) -> None:
         """Another replica observes now, and tells how providers stand."""
-        for gauge in (self._provider_age, self._provider_doubts, self._provider_endpoints):
+        for gauge in (
+            self._provider_age,
+            self._provider_doubts,
+            self._provider_endpoints,
+            self._provider_remaining,
+        ):
             gauge.clear()
 
     def certificates(self, of: Certificates, *, issued: float, expires: float) -> None:

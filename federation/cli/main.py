@@ -8,6 +8,7 @@ import typer
 
 from meshfed.federation.cli import (
     archive,
+    attach,
     config,
     explain,
     migrate,
@@ -69,6 +70,8 @@ app.command(rich_help_panel=EXPLAIN)(past.diff)
 app.command(rich_help_panel=EXPLAIN)(validate.validate)
 app.command(rich_help_panel=REGISTER)(register.register)
 app.command(rich_help_panel=REGISTER)(register.deregister)
+app.command(rich_help_panel=REGISTER)(attach.attach)
+app.command(rich_help_panel=REGISTER)(attach.detach)
 app.command(rich_help_panel=MAINTAIN)(archive.backup)
 app.command(rich_help_panel=MAINTAIN)(archive.restore)
 app.add_typer(provider.app, name="provider", rich_help_panel=MAINTAIN)

@@ -90,7 +90,7 @@ def register(
         }
     )
     try:
-        revision = _tell(lambda known: registered(known, said, caller()), catalog, config)
+        revision = tell(lambda known: registered(known, said, caller()), catalog, config)
     except Wrong as wrong:
         raise Finding(f"{_option(wrong.field)}: {wrong.why}") from wrong
     except Taken as taken:
@@ -114,7 +114,7 @@ def deregister(name: Name, catalog: CatalogUrl = None, config: Config = None) ->
             near = nearest(name, {workload.name for workload, _ in await known.registered()})
             raise Finding(f"{why}; did you mean {near}?" if near else why) from why
 
-    say(f"{name}: deregistered, revision {_tell(gone, catalog, config)}")
+    say(f"{name}: deregistered, revision {tell(gone, catalog, config)}")
 
 
 def _read(said: Mapping[str, object]) -> "Registration":
@@ -142,7 +142,8 @@ def _option(field: str) -> str:
     return "NAME" if field == "name" else f"--{field}"
 
 
-def _tell(act: "Callable[[Catalog], Awaitable[T]]", catalog: CatalogUrl, config: Config) -> T:
+def tell(act: "Callable[[Catalog], Awaitable[T]]", catalog: CatalogUrl, config: Config) -> T:
+    """What becomes of the catalog, brought to this version first."""
     from meshfed.federation.cli.source import catalog_url, existing, migrated, opened
 
     async def told() -> T:
