@@ -27,14 +27,14 @@ from meshfed.federation.presence import Presence
 from meshfed.federation.propagation import Propagation
 from meshfed.federation.prune import prune
 from meshfed.federation.publish import Publisher, identities
-from meshfed.federation.settings import Settings
+from meshfed.federation.settings import Refused, Settings
 from meshfed.federation.sources import Sources
 from meshfed.xds.server import Server, Tls, claim
 
 GRACE = 2.0  # seconds for streams to end
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
-UNSTARTABLE = (Away, Newer, Unissuable, Unsealable, ValueError)
+UNSTARTABLE = (Away, Newer, Refused, Unissuable, Unsealable, ValueError)
 
 log = structlog.get_logger()
 

@@ -200,6 +200,11 @@ class Settings(BaseSettings):
             raise Refused(*(_rejected(written, variables, *each) for each in mistakes))
         return settings._settled(base, variables.get(KEY, ""))
 
+    def reject(self, path: Keys, why: str) -> Rejected:
+        """A mistake that only whoever uses a value could find, where it stands in the file."""
+        written = _document(self.file) if self.file else NO_FILE
+        return written.reject(path, why)
+
     def _settled(self, base: Path, key: str) -> Self:
         certificates = {"key_file": base / self.certificates.key_file, "key": SecretStr(key)}
         settled = {

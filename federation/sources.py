@@ -15,7 +15,7 @@ from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.feed import Feed
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher
-from meshfed.federation.settings import Settings
+from meshfed.federation.settings import ProviderEntry, Refused, Settings
 from meshfed.federation.specification.files import FilesSpecification
 from meshfed.federation.specify import Specifying
 from meshfed.providers import provider
@@ -71,12 +71,16 @@ class Sources:
             self._metrics.unprovided()
 
     def _providers(self) -> list[Provider]:
-        return [
-            provider.load(entry.type)(
-                name=entry.name, options=entry.options, base=self._settings.base
-            )
-            for entry in self._settings.providers
-        ]
+        return [self._provider(n, entry) for n, entry in enumerate(self._settings.providers)]
+
+    def _provider(self, n: int, entry: ProviderEntry) -> Provider:
+        """Raises Refused."""
+        options, base = entry.options, self._settings.base
+        try:
+            return provider.load(entry.type)(name=entry.name, options=options, base=base)
+        except ValueError as error:
+            key, _, why = str(error).partition(": ")
+            raise Refused(self._settings.reject(("providers", n, key), why)) from error
 
     @property
     def _all(self) -> list[Feed | Specifying]:
