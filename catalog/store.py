@@ -237,6 +237,8 @@ class Catalog:
         """This catalog as one term may write it: when that is over, it raises Deposed instead."""
         led = copy(self)
         led._term = term
+        # Who led meanwhile may have written other things under the revisions that were known here.
+        led._held, led._heard = {}, {}
         return led
 
     async def renew(self, term: Term) -> None:

@@ -96,6 +96,18 @@ async def test_what_a_leader_writes_late_is_refused(catalog: Catalog, url: str, 
     await catalog.led(TWO).believe(late, kind="hosts", cause="")
 
 
+async def test_a_term_begins_without_what_the_one_before_knew(catalog: Catalog, url: str) -> None:
+    """A standby that is promoted gives revisions that it lost to what others write."""
+    await catalog.take("one")
+    await catalog.led(ONE).believe(KNOWN, kind="hosts", cause="")
+    await catalog.led(ONE).seen("rack", "hosts", "rack/a")
+    rows(url, "update scopes set doubt = 'theirs', fault = 'theirs' returning revision")
+    await catalog.take("two", at_once=True)
+    assert (await catalog.led(TWO).known("rack", "rack/a")) == replace(KNOWN, doubt="theirs")
+    await catalog.led(TWO).seen("rack", "hosts", "rack/a")
+    assert rows(url, "select fault from scopes") == [("",)]
+
+
 async def test_its_write_that_waited_for_its_turn_meanwhile_is_refused(postgres_url: str) -> None:
     """A leader that is stopped in the middle of a write, as the database sees it."""
     with closing(Catalog(postgres_url)) as catalog:
