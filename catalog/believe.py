@@ -23,11 +23,13 @@ SCOPE = Plain(
     " (select count(*) from acceptances a where a.provider = :provider and a.scope = :scope)"
     f" from scopes where {MINE}"
 )
-NEW = Plain("insert into scopes (provider, scope) values (:provider, :scope)")
 SAID = Plain(
-    "update scopes set type = :type, state = :state, doubt = :doubt, left_out = :left_out,"
-    " rejected = :rejected, last_good = coalesce(:last_good, last_good),"
-    f" revision = :revision where {MINE}"
+    "insert into scopes (provider, scope, revision, type, state, doubt, left_out, rejected,"
+    " last_good) values (:provider, :scope, :revision, :type, :state, :doubt, :left_out, :rejected,"
+    " :last_good) on conflict (provider, scope) do update set revision = excluded.revision,"
+    " type = excluded.type, state = excluded.state, doubt = excluded.doubt,"
+    " left_out = excluded.left_out, rejected = excluded.rejected,"
+    " last_good = coalesce(excluded.last_good, scopes.last_good)"
 )
 ACCEPTED = Plain(f"delete from acceptances where {MINE}")
 MY_STATEMENTS, MY_WORKLOADS, MY_ENDPOINTS = (
@@ -91,13 +93,12 @@ def held(
     return before if before and _stands(before, row) else _read(connection, provider, scope, row)
 
 
-def unchanged(connection: Connection, before: Held, now: Known, kind: str) -> bool:
-    """Whether all that is to be believed is what the database has."""
-    if now != before.known:
-        return False
+def stands(connection: Connection, before: Held, now: Known, kind: str) -> bool:
+    """Whether the database has all of what was known before, and nothing is to be said of it."""
     row = _scope(connection, now.provider, now.scope)
-    used = row is not None and (not row.accepted or bool(now.doubt))
-    return row is not None and used and _stands(before, row) and row == _said(row, now, kind)
+    if row is None or (row.accepted and not now.doubt):
+        return False
+    return _stands(before, row) and row == _said(row, now, kind)
 
 
 def believe(writing: Writing, believed: Known, kind: str, before: Held | None = None) -> Held:
@@ -132,7 +133,7 @@ def _stands(before: Held, row: Scope) -> bool:
 
 def _read(connection: Connection, provider: str, scope: str, row: Scope) -> Held:
     mine = {"provider": provider, "scope": scope}
-    stated = (rows.service(said) for _, _, *said in MY_STATEMENTS.rows(connection, **mine))
+    stated = (rows.service(row[2:]) for row in MY_STATEMENTS.rows(connection, **mine))
     running = map(rows.workload, MY_WORKLOADS.rows(connection, **mine))
     found = {claims.key(one): claims.claim(one) for one in MY_ENDPOINTS.rows(connection, **mine)}
     known = Known(
@@ -168,8 +169,8 @@ def _unions(writing: Writing, names: list[str], provider: str) -> None:
     there = map(rows.service, NAMED.rows(writing.connection, names=names))
     before = {str(service.name): service for service in there}
     said: dict[str, list[tuple[str, str, Service]]] = {name: [] for name in names}
-    for who, scope, *row in STATED.rows(writing.connection, names=names):
-        said[row[0]].append((who, scope, rows.service(row)))
+    for who, scope, name, *rest in STATED.rows(writing.connection, names=names):
+        said[name].append((who, scope, rows.service((name, *rest))))
     unions = ((name, union(rows.service_name(name), told)) for name, told in said.items())
     moved = difference(before, {name: service for name, service in unions if service is not None})
     if not moved:
@@ -272,8 +273,6 @@ def _write(writing: Writing, believed: Known, kind: str, row: Scope | None) -> i
     mine = {"provider": believed.provider, "scope": believed.scope}
     before = row or UNHEARD
     said = _said(before, believed, kind)
-    if row is None:
-        NEW.run(writing.connection, **mine)
     if before.revision is None:
         writing.tell("provider", believed.scope, "first seen", believed.provider)
         writing.allocate()  # a first belief is news even where it is empty

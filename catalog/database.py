@@ -46,6 +46,7 @@ SQLITE = (
     "pragma synchronous = normal",  # safe against kill -9; a power cut may undo the last commits
     # Pages, 32 MB beside the file: by default each fourth commit of a first load waits for a copy.
     "pragma wal_autocheckpoint = 8000",
+    "pragma cache_size = -32000",  # KiB: what a large transaction changed is written once
     "pragma foreign_keys = on",
 )
 

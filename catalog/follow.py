@@ -37,8 +37,8 @@ class Bell:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(wake)
 
-    async def heard(self, within: float) -> None:
-        """Returns when it rings, or after so many seconds."""
+    async def heard(self, often: float, moved: Callable[[], bool]) -> None:
+        """Returns when it rings, or when a look that is taken so often says that it moved."""
         loop = asyncio.get_running_loop()
         heard = loop.create_future()
 
@@ -46,13 +46,25 @@ class Bell:
             if not heard.done():
                 heard.set_result(None)
 
+        def look() -> None:
+            if heard.done():
+                return
+            try:
+                there = moved()
+            except (sqlite3.Error, OSError) as error:
+                heard.set_exception(error)
+                return
+            if there:
+                wake()
+            else:  # a task that woke for each look would take three times as long as the look
+                loop.call_later(often, look)
+
         waiting = (loop, wake)
         self._waiting.add(waiting)
-        timer = loop.call_later(within, wake)
+        loop.call_later(often, look)
         try:
             await heard
         finally:
-            timer.cancel()
             self._waiting.discard(waiting)
 
 
@@ -77,17 +89,25 @@ def _watcher(url: URL) -> sqlite3.Connection:
 async def _sqlite(url: URL, bell: Bell) -> AsyncGenerator[int]:
     file = Path(str(url.database))
     with closing(_watcher(url)) as connection:
-        version, told, opened = -1, -1, which(file)
+        told, opened = -1, which(file)
+        version = _version(connection)
+
+        def moved() -> bool:
+            return which(file) != opened or _version(connection) != version
+
         while which(file) == opened:  # 3 µs; else its disk was mounted anew, or it is gone
-            (seen,) = connection.execute("pragma data_version").fetchone()
-            if seen != version:
-                (revision,) = connection.execute(REVISION).fetchone()
-                version = seen
-                if revision != told:
-                    told = revision
-                    yield revision
-                    continue  # something may have been committed meanwhile
-            await bell.heard(TICK)
+            version = _version(connection)
+            (revision,) = connection.execute(REVISION).fetchone()
+            if revision != told:
+                told = revision
+                yield revision
+                continue  # something may have been committed meanwhile
+            await bell.heard(TICK, moved)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("pragma data_version").fetchone()
+    return int(version)
 
 
 async def _postgres(url: URL, bell: Bell) -> AsyncGenerator[int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-Row = Sequence[Any]
+Row = tuple[Any, ...]
 
 NAME = re.compile(r"(?<![:\w]):(\w+)")
 AMONG = re.compile(r"\$among\((\w+)\)")

@@ -23,10 +23,11 @@ from meshfed.catalog import (
 )
 from meshfed.catalog.attachments import Otherwise, Unattached
 from meshfed.catalog.bearings import Bearings, bearings
-from meshfed.catalog.believe import Held, unchanged
+from meshfed.catalog.believe import Held
 from meshfed.catalog.database import Away, Database, stamp
 from meshfed.catalog.follow import Bell, deaf, follow
 from meshfed.catalog.leadership import Leader, Term
+from meshfed.catalog.migrating import Newer, migrate, pending
 from meshfed.catalog.model import (
     Attachment,
     CertificateState,
@@ -45,7 +46,6 @@ from meshfed.catalog.model import (
 )
 from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
 from meshfed.catalog.register import Taken, Unregistered
-from meshfed.catalog.schema import Newer, migrate, pending
 from meshfed.catalog.standing import observed
 from meshfed.catalog.states import UnknownScope
 from meshfed.catalog.writing import Writing
@@ -139,16 +139,25 @@ class Catalog:
         """
         at = (known.provider, known.scope)
         before = self._held.get(at)
-        if before is not None and await self._ask(lambda c: unchanged(c, before, known, kind)):
-            return None
-        after: list[Held] = []
-        revision = await self._change(
-            lambda w: after.append(believe.believe(w, known, kind, before)), cause, who
-        )
-        self._held[at] = after[0]
+
+        def act(connection: Connection) -> tuple[int | None, Held]:
+            writing = Writing(connection, self._clock(), cause, who)
+            after = believe.believe(writing, known, kind, before)
+            return writing.finish(), after
+
+        def standing(connection: Connection) -> bool:
+            return before is not None and believe.stands(connection, before, known, kind)
+
+        def turn() -> tuple[int | None, Held]:
+            if before and known == before.known and self._database.read(standing):
+                return None, before
+            return self._written(act)
+
+        async with self._turn:
+            revision, self._held[at] = await asyncio.to_thread(turn)
         if revision is not None:
-            self._heard[at] = (kind, after[0].fault, time.monotonic())
-        return revision
+            self._heard[at] = (kind, self._held[at].fault, time.monotonic())
+        return self._told(revision)
 
     async def seen(self, provider: str, kind: str, scope: str, *, fault: str = "") -> None:
         """A provider answered, or failed to; written when that is news or was long ago."""
@@ -317,7 +326,10 @@ class Catalog:
             act(writing)
             return writing.finish()
 
-        revision = await self._write(change)
+        return self._told(await self._write(change))
+
+    def _told(self, revision: int | None) -> int | None:
+        """Followers hear of what was committed."""
         if revision is not None:
             self._committed[revision] = self._clock()
             if len(self._committed) > REMEMBERED:
@@ -329,10 +341,13 @@ class Catalog:
         return await asyncio.to_thread(self._database.read, act)
 
     async def _write(self, act: Callable[[Connection], T]) -> T:
+        async with self._turn:
+            return await asyncio.to_thread(self._written, act)
+
+    def _written(self, act: Callable[[Connection], T]) -> T:
         def write(connection: Connection) -> T:
             if self._term is not None:
                 leadership.fence(connection, self._term)
             return act(connection)
 
-        async with self._turn:
-            return await asyncio.to_thread(self._database.write, write)
+        return self._database.write(write)

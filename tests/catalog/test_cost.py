@@ -126,8 +126,8 @@ async def test_a_change_costs_the_same_in_a_large_catalog_as_in_a_small_one(
 async def test_a_change_of_an_endpoint_writes_four_rows(catalog: Catalog, counted: Counted) -> None:
     written, again = await one_change(catalog, counted, FEW)
     tables = sorted(sql.partition(" set ")[0].partition(" (")[0] for sql in written.written)
-    assert tables == ["insert into changes", "insert into endpoints", "update endpoints",
-                      "update scopes"]  # fmt: skip
+    assert tables == ["insert into changes", "insert into endpoints", "insert into scopes",
+                      "update endpoints"]  # fmt: skip
     # The state, the name of what moved, and the endpoints of that service.
     assert again.read == 1 + 1 + 10
 
