@@ -1,14 +1,22 @@
 """Which migrations bring a database to a schema, forth or back, and carrying them out."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection
 
 from meshfed.catalog import viewing
 from meshfed.catalog.database import Database
-from meshfed.catalog.schema import _alembic, _pending
+
+NUMBER = re.compile(r"\d+")
+
+
+class Newer(ValueError):
+    """The database was migrated by a meshfed two releases later than this one, or more."""
 
 
 class Unmigratable(ValueError):
@@ -33,6 +41,11 @@ def way(known: Mapping[str, str], here: str, to: str | None) -> tuple[Step, ...]
     if to is not None and to not in known:
         raise Unmigratable(f"{to} is no schema of this version: it knows {', '.join(known)}")
     names = ["", *known]
+    if here not in names and not follows(here, names[-1]):
+        raise Newer(
+            f"the catalog's schema is {here} and this meshfed knows it up to {names[-1]}, "
+            "and runs on the next: upgrade meshfed, or restore a backup of that schema"
+        )
     if here not in names:  # the next version's, which this one runs on as it is
         if to is None:
             return ()
@@ -41,6 +54,29 @@ def way(known: Mapping[str, str], here: str, to: str | None) -> tuple[Step, ...]
     if end < start:
         return tuple(Step(names[n], names[n - 1], known[names[n]]) for n in range(start, end, -1))
     return tuple(Step(names[n], names[n + 1], known[names[n + 1]]) for n in range(start, end))
+
+
+def follows(schema: str, known: str) -> bool:
+    """Whether a schema is the one after: it has more, and what it no longer has goes one later.
+
+    The number is the release's: its first migration is 0007, its second 0007b.
+    """
+    return number(known) <= number(schema) <= number(known) + 1
+
+
+def number(schema: str) -> int:
+    digits = NUMBER.match(schema)
+    return int(digits[0]) if digits else -1
+
+
+def pending(url: str) -> list[str]:
+    """The migrations that a database lacks, oldest first. Raises Newer, Away."""
+    return [step.after for step in planned(url)]
+
+
+def migrate(url: str) -> list[str]:
+    """Bring a database to the newest tables and views; what was applied. Raises Newer, Away."""
+    return [step.after for step in carried_out(url)]
 
 
 def planned(url: str, to: str | None = None) -> tuple[Step, ...]:
@@ -57,7 +93,8 @@ def planned(url: str, to: str | None = None) -> tuple[Step, ...]:
 def carried_out(url: str, to: str | None = None) -> tuple[Step, ...]:
     """Bring a database to a schema, or the newest; what was done.
 
-    All in one transaction: it is done, or nothing is. Raises Unmigratable, Newer, Away.
+    All in one transaction: it is done, or nothing is. Two that start at once take turns.
+    Raises Unmigratable, Newer, Away.
     """
     database = Database(url)
     try:
@@ -67,36 +104,44 @@ def carried_out(url: str, to: str | None = None) -> tuple[Step, ...]:
 
 
 def bring(connection: Connection, to: str | None = None) -> tuple[Step, ...]:
-    from alembic import command
+    from alembic import command  # a fifth of a second that only migrations should pay
 
     steps = _steps(connection, to)
     newest = to in (None, [*meanings()][-1])
     if not steps and (not newest or viewing.complete(connection)):
         return ()
-    with _alembic(connection) as (config, _), viewing.without(connection, newest=newest):
+    with viewing.without(connection, newest=newest):
         if steps:
             move = command.downgrade if steps[0].back else command.upgrade
-            move(config, steps[-1].after)
+            move(config(connection), steps[-1].after)
     return steps
 
 
 def schema(connection: Connection) -> str:
     """The schema that a database has; "" before its first."""
-    with _alembic(connection) as (_, applied):
-        return max(applied, default="")
+    from alembic.runtime.migration import MigrationContext
+
+    return MigrationContext.configure(connection).get_current_revision() or ""
 
 
+@cache
 def meanings() -> Mapping[str, str]:
     """Every schema of this version, oldest first, and what it is for."""
-    from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-    config = Config()
-    config.set_main_option("script_location", "meshfed:migrations")
-    steps = [*ScriptDirectory.from_config(config).walk_revisions()][::-1]
+    steps = [*ScriptDirectory.from_config(config()).walk_revisions()][::-1]
     return {step.revision: step.doc.partition("\n")[0] for step in steps}
 
 
+def config(connection: Connection | None = None) -> Any:
+    """Alembic's own, which has no types."""
+    from alembic.config import Config
+
+    made = Config()
+    made.set_main_option("script_location", "meshfed:migrations")
+    made.attributes["connection"] = connection
+    return made
+
+
 def _steps(connection: Connection, to: str | None) -> tuple[Step, ...]:
-    _pending(connection)  # raises Newer
     return way(meanings(), schema(connection), to)

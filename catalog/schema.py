@@ -1,19 +1,16 @@
-"""The tables of the catalog, and bringing a database to them.
+"""The tables of the catalog.
 
 People read the `mesh_…` views (views.py); these tables are meshfed's own and may change.
 Times are ISO-8601 text in UTC: they sort, and read the same in both databases.
 """
 
-import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Connection,
     Double,
     Index,
     Integer,
@@ -24,15 +21,11 @@ from sqlalchemy import (
     text,
 )
 
-from meshfed.catalog import viewing
-from meshfed.catalog.database import Database
-
 # Sorting by bytes, so that "the first by name" is the same one in both databases.
 WORDS = Text().with_variant(Text(collation="C"), "postgresql")
 SERIAL = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER keys by itself
 CURRENT = text("valid_to_revision is null")
 ENDED = text("valid_to_revision is not null")
-NUMBER = re.compile(r"\d+")
 
 metadata = MetaData()
 
@@ -305,81 +298,3 @@ authority = Table(
     Column("sealed_key", LargeBinary, nullable=False),  # encrypted before it gets here
     *_words("made_at"),
 )
-
-
-class Newer(ValueError):
-    """The database was migrated by a meshfed two releases later than this one, or more."""
-
-
-def pending(url: str) -> list[str]:
-    """The migrations this database lacks, oldest first. Raises Newer, Away."""
-    database = Database(url)
-    try:
-        return database.read(_pending)
-    finally:
-        database.close()
-
-
-def migrate(url: str) -> list[str]:
-    """Bring a database to these tables and views; what was applied. Raises Newer, Away.
-
-    All in one transaction: it is done, or nothing is. Two that start at once take turns.
-    """
-    database = Database(url)
-    try:
-        return database.write(_migrate)
-    finally:
-        database.close()
-
-
-def _pending(connection: Connection) -> list[str]:
-    with _alembic(connection) as (config, applied):
-        from alembic.script import ScriptDirectory
-
-        steps = list(ScriptDirectory.from_config(config).walk_revisions())[::-1]
-        names = [step.revision for step in steps]
-        for ahead in set(applied) - set(names):
-            if not follows(ahead, names[-1]):
-                raise Newer(
-                    f"the catalog's schema is {ahead} and this meshfed knows it up to {names[-1]}, "
-                    "and runs on the next: upgrade meshfed, or restore a backup of that schema"
-                )
-            return []
-        at = max((names.index(one) + 1 for one in applied), default=0)
-        return names[at:]
-
-
-def follows(schema: str, known: str) -> bool:
-    """Whether a schema is the one after: it has more, and what it no longer has goes one later.
-
-    The number is the release's: its first migration is 0007, its second 0007b.
-    """
-    return number(known) <= number(schema) <= number(known) + 1
-
-
-def number(schema: str) -> int:
-    digits = NUMBER.match(schema)
-    return int(digits[0]) if digits else -1
-
-
-def _migrate(connection: Connection) -> list[str]:
-    from alembic import command
-
-    steps = _pending(connection)
-    if steps or not viewing.complete(connection):
-        with _alembic(connection) as (config, _), viewing.without(connection):
-            if steps:
-                command.upgrade(config, "head")
-    return steps
-
-
-@contextmanager
-def _alembic(connection: Connection) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """Alembic's configuration for this connection, and the migrations it has seen."""
-    from alembic.config import Config  # a fifth of a second that only migrations should pay
-    from alembic.runtime.migration import MigrationContext
-
-    config = Config()
-    config.set_main_option("script_location", "meshfed:migrations")
-    config.attributes["connection"] = connection
-    yield config, MigrationContext.configure(connection).get_current_heads()

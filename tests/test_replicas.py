@@ -27,7 +27,7 @@ import meshfed
 from meshfed.catalog.database import LOCK, Database
 from meshfed.catalog.follow import REVISION
 from meshfed.catalog.leadership import take
-from meshfed.catalog.schema import number
+from meshfed.catalog.migrating import meanings, number
 from meshfed.catalog.store import Catalog
 from meshfed.federation.certificates.keypair import pem
 from meshfed.federation.demo.control import command, until
@@ -275,12 +275,12 @@ def later(folder: Path) -> Path:
     shutil.copytree(
         Path(meshfed.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
     )
-    steps = sorted(path.name[:4] for path in (package / "migrations/versions").glob("0*.py"))
-    name = f"{number(steps[-1]) + 1:04}"
+    newest = max(meanings())
+    name = f"{number(newest) + 1:04}"
     (package / f"migrations/versions/{name}_later.py").write_text(
         '"""What the next release adds."""\n\n'
         "import sqlalchemy as sa\nfrom alembic import op\n\n"
-        f'revision = "{name}"\ndown_revision = "{steps[-1]}"\n\n\n'
+        f'revision = "{name}"\ndown_revision = "{newest}"\n\n\n'
         "def upgrade() -> None:\n"
         '    op.create_table("later", sa.Column("id", sa.Integer(), primary_key=True))\n'
         '    column = sa.Column("later", sa.Text(), nullable=False, server_default="")\n'

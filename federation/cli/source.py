@@ -75,7 +75,7 @@ def rows(url: str, sql: str, *, seconds: float = 60.0, most: int = 1_000_000) ->
 
 def unmigrated(url: str) -> str:
     """Why an answer may be refused though nothing is wrong with the question."""
-    from meshfed.catalog.schema import pending
+    from meshfed.catalog.migrating import pending
 
     with reachable():
         if pending(url):

@@ -9,9 +9,17 @@ from sqlalchemy import inspect, text
 from sqlalchemy.engine import make_url
 
 from meshfed.catalog.database import Database
-from meshfed.catalog.migrating import Step, Unmigratable, carried_out, meanings, planned, way
+from meshfed.catalog.migrating import (
+    Step,
+    Unmigratable,
+    carried_out,
+    meanings,
+    migrate,
+    pending,
+    planned,
+    way,
+)
 from meshfed.catalog.reader import Refused, query
-from meshfed.catalog.schema import migrate, pending
 from meshfed.catalog.viewing import NAMES, READER, NoRole, drop, let_read
 
 KNOWN = {"0001": "first", "0002": "second", "0003": "third"}

@@ -16,8 +16,9 @@ from sqlalchemy.engine import make_url
 
 from meshfed.catalog import viewing
 from meshfed.catalog.database import Database
+from meshfed.catalog.migrating import Newer, config, migrate, number, pending
 from meshfed.catalog.reader import query
-from meshfed.catalog.schema import Newer, _alembic, metadata, migrate, number, pending
+from meshfed.catalog.schema import metadata
 from meshfed.catalog.views import VIEWS
 
 
@@ -80,8 +81,7 @@ def test_migrating_back_leaves_nothing_and_forth_again_everything(empty: str) ->
 
     def back(connection: Connection) -> None:
         viewing.drop(connection)
-        with _alembic(connection) as (config, _):
-            command.downgrade(config, "base")
+        command.downgrade(config(connection), "base")
 
     on(empty, back)
     assert on(empty, objects) == {"alembic_version"}
@@ -127,8 +127,7 @@ def test_a_migration_that_fails_leaves_nothing(empty: str, monkeypatch: pytest.M
 
 def test_how_providers_stand_is_known_from_the_migration_on(empty: str) -> None:
     def first_release(connection: Connection) -> None:
-        with _alembic(connection) as (config, _):
-            command.upgrade(config, "0001")
+        command.upgrade(config(connection), "0001")
         said = "insert into scopes (provider, scope, type, state, doubt) values "
         connection.execute(text(said + "('rack', 'rack/a', 'hosts', 'doubted', 'gone')"))
         connection.execute(text("insert into orders (provider, paused) values ('rack', true)"))
