@@ -10,7 +10,7 @@ import structlog
 
 from meshfed.catalog.model import Evidence, Known, Observation, Orders
 from meshfed.catalog.store import Away, Catalog
-from meshfed.federation.admit import Fleet, Trial, admit
+from meshfed.federation.admit import Fleet, Trial, admit, vanished
 from meshfed.federation.presence import Presence
 from meshfed.providers.provider import Attachable, Metered, Provider
 
@@ -46,7 +46,7 @@ class Pass:
         return Fleet(held + gone, gone)
 
     def settle(self, scope: str, before: Known, after: Known, now: float) -> None:
-        lost = len({e.key for e in before.endpoints} - {e.key for e in after.endpoints})
+        lost = len(vanished(before.endpoints, after.endpoints))
         if lost:
             self.losses.append((now, scope, lost))
         self.sizes[scope] = len(after.endpoints)
