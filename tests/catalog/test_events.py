@@ -173,8 +173,10 @@ DIFFERENCES = [
          'sources ["buyer.shop"] → ["buyer.shop", "thief.shop"]'),
         ("access", "thief.shop may call web.shop:80 * .* by shop/may", "gained", ""),
     ], id="who may call"),
-    pytest.param(8, None, [("mesh", "permissive", "changed", "value false → true")],
-                 id="everyone may call, now"),
+    pytest.param(8, None, [
+        ("mesh", "permissive", "changed", "value false → true"),
+        ("access", "* may call web.shop:80 * .* by permissive", "gained", ""),
+    ], id="everyone may call, now"),
     pytest.param(5, 5, [], id="nothing"),
 ]  # fmt: skip
 
