@@ -17,7 +17,7 @@ from arm.resources import Row
 from meshfed.catalog.model import Attachment, Health, Identity, ServiceName
 from meshfed.providers.azure import objects
 from meshfed.providers.azure.lists import Answer, Inventory, T, machines, refusal
-from meshfed.providers.azure.machines import lowered, verdict
+from meshfed.providers.azure.machines import lowered, machine, verdict
 from meshfed.providers.azure.resolve import Choice, resolve
 
 FOLDER = os.environ.get("MESHFED_AZURE_PAYLOADS", "")
@@ -84,7 +84,7 @@ def test_machines_find_their_interfaces_whatever_the_casing() -> None:
         for each in vms
     }
     found = Inventory(vms, vms, nics, of(objects.PublicAddress, some))
-    known = list(machines(found))
+    known = [machine(each) for each in machines(found)]
     joined = [each for each in known if not each.lacking and each.addresses]
     assert {each.id for each in joined} == {
         lowered(each.id)
@@ -95,7 +95,7 @@ def test_machines_find_their_interfaces_whatever_the_casing() -> None:
     }
     for one in joined:
         assert all(ip_address(at.private) and at.network and at.subnet for at in one.addresses)
-    scopes = resolve(Choice("recorded"), known, attached)
+    scopes = resolve(Choice("recorded"), machines(found), attached, {})
     assert not any(each.rejected for each in scopes.values())
     assert sum(len(each.endpoints) for each in scopes.values()) > 0
 

@@ -43,7 +43,7 @@ def scopes(
     by_resource: dict[str, tuple[Attachment, ...]] = {}
     for each in attached:
         by_resource[each.resource] = (*by_resource.get(each.resource, ()), each)
-    return resolve(Choice("weu", **choice), machines(found), by_resource)
+    return resolve(Choice("weu", **choice), machines(found), by_resource, {})
 
 
 def endpoints(*vms: Vm, **more: Any) -> list[Endpoint]:
@@ -234,7 +234,7 @@ def test_a_power_state_that_is_missing_is_unknown_and_not_down() -> None:
 def test_a_machine_without_a_row_in_the_list_of_states_is_unknown() -> None:
     found = inventory(Resources(vms=[vm("vm-1", "10.0.0.4", "bookstore.shop:80")]))
     stateless = type(found)(found.machines, (), found.nics)
-    (resolved,) = resolve(Choice("weu"), machines(stateless), {}).values()
+    (resolved,) = resolve(Choice("weu"), machines(stateless), {}, {}).values()
     (endpoint,) = resolved.endpoints.values()
     assert endpoint.health is Health.UNKNOWN
 

@@ -107,10 +107,13 @@ class Line:
     async def get(self, url: str) -> Answer:
         try:
             client = await self._client()
-            answer = await client.send_request(HttpRequest("GET", url))
+            # Else answers and their bodies would refer to each other until garbage is looked for.
+            answer = await client.send_request(HttpRequest("GET", url), stream=True)
+            async with answer:
+                body = b"".join([some async for some in answer.iter_bytes()])
         except (AzureError, ValueError, OSError) as error:
             raise Unreachable(brief(error)) from error
-        return Answer(answer.status_code, answer.headers, answer.content)
+        return Answer(answer.status_code, answer.headers, body)
 
     async def close(self) -> None:
         if self._opened:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from meshfed.providers.azure import objects
-from meshfed.providers.azure.machines import Machine, Nics, is_uniform, lowered, machine, tagged
+from meshfed.providers.azure.machines import Listed, Nics, is_uniform, lowered, tagged
 
 T = TypeVar("T", objects.Machine, objects.ScaleSet, objects.Nic, objects.PublicAddress)
 
@@ -161,7 +161,7 @@ class Inventory:
         return not (self.machines or self.nics or self.sets)
 
 
-def machines(found: Inventory) -> Iterator[Machine]:
+def machines(found: Inventory) -> Iterator[Listed]:
     """All machines that were listed, with what belongs to each."""
     views = {lowered(one.id): one.properties.instance_view for one in found.states
              if one.properties}  # fmt: skip
@@ -171,13 +171,13 @@ def machines(found: Inventory) -> Iterator[Machine]:
         member = one.properties.virtual_machine_scale_set if one.properties else None
         of = lowered(member.id if member else None)
         tags = (*tagged(one.id, one.tags), *sets.get(of, ()))
-        yield machine(one, views.get(lowered(one.id)), nics, tags, of)
+        yield nics.of(one, views.get(lowered(one.id)), tags, of)
     for of, each in found.instances.items():
         nics = Nics(each.nics, each.public)
         for one in each.machines:
             view = one.properties.instance_view if one.properties else None
             # Instances mirror their set's tags, and only once they were upgraded to its newest.
-            yield machine(one, view, nics, sets.get(of, ()), of)
+            yield nics.of(one, view, sets.get(of, ()), of)
 
 
 # Reading

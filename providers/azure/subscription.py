@@ -13,6 +13,7 @@ from meshfed.providers.azure.resolve import (
     Choice,
     Expected,
     Resolved,
+    Taken,
     expected,
     observation,
     resolve,
@@ -39,6 +40,7 @@ class Subscription:
         self._own = f"{choice.provider}/{name}"  # the scope that stands for it while it has none
         self._told: dict[str, Observation] = {}  # the newest of each scope
         self._expected: dict[str, dict[str, Expected]] = {}
+        self._known: dict[str, Taken] = {}  # what became of each machine
         self._asked: set[str] = set()  # scopes to be told of again, changed or not
         self._hurry = asyncio.Event()
         self._failures = 0
@@ -111,7 +113,7 @@ class Subscription:
 
     def _resolved(self, found: Inventory) -> dict[str, Resolved]:
         with uncollected():
-            scopes = resolve(self._choice, machines(found), self.attached)
+            scopes = resolve(self._choice, machines(found), self.attached, self._known)
             for each in found.sets:
                 if is_uniform(each) and not self._taken(each):
                     # It is there, and says that its instances are not in the mesh.

@@ -60,6 +60,10 @@ class Server:
         self._thread.join()
         self._loop.close()
 
+    def wait(self) -> None:
+        """For ever."""
+        self._thread.join()
+
     def fresh(self) -> World:
         """A world of its own for each test."""
         self.world, self.refused, self.over, self.spent = World(), False, False, 0.0

@@ -71,7 +71,8 @@ class World:
     left: dict[str, int] = field(default_factory=dict)  # rate limit headers
     calls: Counter[str] = field(default_factory=Counter)  # by what was listed
     asked: list[tuple[str, str]] = field(default_factory=list)  # path and api-version
-    kept: dict[str, Said] | None = None  # answers, when nothing will change
+    kept: dict[str, Said] | None = None  # answers, until `moved`: a large world is slow to write
+    rendered: dict[str, list[Row]] = field(default_factory=dict)
 
     @property
     def resources(self) -> Resources:
@@ -80,6 +81,10 @@ class World:
     @property
     def total(self) -> int:
         return sum(self.calls.values())
+
+    def moved(self) -> None:
+        """What was kept is not so any more."""
+        self.kept, self.rendered = {}, {}
 
     def answer(self, url: str, path: str, query: Mapping[str, str]) -> Said:
         """`url` is scheme and host."""
@@ -132,7 +137,11 @@ class World:
         return self._pages(url, path, query, rows)
 
     def _pages(self, url: str, path: str, query: Mapping[str, str], rows: Iterable[Row]) -> Said:
-        there = [row for row in rows if not self._is_hidden(row["id"])]
+        listed = f"{path}{query.get('statusOnly', '')}"
+        there = self.rendered.get(listed) if self.kept is not None else None
+        if there is None:
+            there = [row for row in rows if not self._is_hidden(row["id"])]
+            self.rendered[listed] = there
         token = query.get("$skiptoken", "")
         start = int(token.removeprefix("e") or 0)
         empty = self.empty_pages and not token.startswith("e")
