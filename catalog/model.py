@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Literal, Self
@@ -180,6 +181,7 @@ class Workload:
         return workload_id(self.provider, self.resource_id or self.scope, self.name)
 
 
+@lru_cache(maxsize=1 << 12)  # each is asked for some times while its scope is written
 def workload_id(provider: str, scope: str, name: str) -> str:
     return sha256("\0".join((provider, scope, name)).encode()).hexdigest()[:16]
 

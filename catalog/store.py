@@ -125,48 +125,68 @@ class Catalog:
 
     async def known(self, provider: str, scope: str) -> Known | None:
         """What is believed of a scope; None when nothing ever was."""
-        at = (provider, scope)
-        held = await self._ask(lambda c: believe.held(c, provider, scope, self._held.get(at)))
-        if held is None:
-            return None
-        self._held[at] = held
-        return held.known
+        return (await self.all_known(provider, [scope])).get(scope)
 
-    async def believe(self, known: Known, *, kind: str, cause: str, who: str = "") -> int | None:
-        """Make this what is known of its scope; None, and nothing written, when it was already.
+    async def all_known(self, provider: str, scopes: Iterable[str]) -> Mapping[str, Known]:
+        """What is believed of these scopes; nothing of those of which nothing ever was."""
 
-        An operator's acceptance of the scope is used up by it, unless it is still in doubt.
+        def held(connection: Connection) -> list[Held]:
+            before = ((scope, self._held.get((provider, scope))) for scope in scopes)
+            found = (believe.held(connection, provider, *each) for each in before)
+            return [each for each in found if each is not None]
+
+        there = {each.known.scope: each for each in await self._ask(held)}
+        self._held |= {(provider, scope): each for scope, each in there.items()}
+        return {scope: each.known for scope, each in there.items()}
+
+    async def believe(self, *known: Known, kind: str, cause: str, who: str = "") -> int | None:
+        """Make this what is known of its scopes; None, and nothing written, when it was already.
+
+        An operator's acceptance of a scope is used up by it, unless it is still in doubt.
         """
-        at = (known.provider, known.scope)
-        before = self._held.get(at)
+        held = {one.scope: self._held.get((one.provider, one.scope)) for one in known}
+        pairs = ((held[one.scope], one) for one in known)
+        same = [(before, one) for before, one in pairs if before and one == before.known]
 
-        def act(connection: Connection) -> tuple[int | None, Held]:
+        def act(connection: Connection, news: Iterable[Known]) -> tuple[int | None, list[Held]]:
             writing = Writing(connection, self._clock(), cause, who)
-            after = believe.believe(writing, known, kind, before)
+            after = [believe.believe(writing, one, kind, held[one.scope]) for one in news]
             return writing.finish(), after
 
-        def standing(connection: Connection) -> bool:
-            return before is not None and believe.stands(connection, before, known, kind)
+        def standing(connection: Connection) -> set[str]:
+            there = (each for each in same if believe.stands(connection, *each, kind))
+            return {one.scope for _, one in there}
 
-        def turn() -> tuple[int | None, Held]:
-            if before and known == before.known and self._database.read(standing):
-                return None, before
-            return self._written(act)
+        def turn() -> tuple[int | None, list[Held]]:
+            stood = self._database.read(standing) if same else ()
+            news = [one for one in known if one.scope not in stood]
+            return self._written(lambda connection: act(connection, news)) if news else (None, [])
 
         async with self._turn:
-            revision, self._held[at] = await asyncio.to_thread(turn)
-        if revision is not None:
-            self._heard[at] = (kind, self._held[at].fault, time.monotonic())
+            revision, after = await asyncio.to_thread(turn)
+        for each in after:
+            at = (each.known.provider, each.known.scope)
+            self._held[at] = each
+            if revision is not None:
+                self._heard[at] = (kind, each.fault, time.monotonic())
         return self._told(revision)
 
-    async def seen(self, provider: str, kind: str, scope: str, *, fault: str = "") -> None:
+    async def seen(self, provider: str, kind: str, *scopes: str, fault: str = "") -> None:
         """A provider answered, or failed to; written when that is news or was long ago."""
         now = time.monotonic()
-        before = self._heard.get((provider, scope))
-        if before and before[:2] == (kind, fault) and now - before[2] < HEARD:
-            return
-        await self._change(lambda w: states.seen(w, provider, kind, scope, fault))
-        self._heard[provider, scope] = (kind, fault, now)
+        news = []
+        for scope in scopes:
+            before = self._heard.get((provider, scope))
+            if not before or before[:2] != (kind, fault) or now - before[2] >= HEARD:
+                news.append(scope)
+
+        def act(writing: Writing) -> None:
+            for scope in news:
+                states.seen(writing, provider, kind, scope, fault)
+
+        if news:
+            await self._change(act)
+            self._heard |= {(provider, scope): (kind, fault, now) for scope in news}
 
     async def observed(self) -> frozenset[str]:
         """The providers and sources of policies that have once been read in full."""

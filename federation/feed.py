@@ -2,20 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from heapq import nsmallest
+from itertools import accumulate
 
 import structlog
 
 from meshfed.catalog.model import Evidence, Known, Observation, Orders
 from meshfed.catalog.store import Away, Catalog
-from meshfed.federation.admit import Fleet, Trial, admit, vanished
+from meshfed.federation.admit import Admitted, Fleet, Trial, admit, vanished
 from meshfed.federation.presence import Presence
 from meshfed.providers.provider import Attachable, Metered, Provider
 
 BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds between looks at a doubted scope
 PASS = 10.0  # seconds; absences closer together than this belong to one pass of the provider
+TOGETHER = 100  # scopes in a transaction, and
+LARGE = 2000  # endpoints: the lock of revisions is held, and the loop, for some tens of ms
+FEW = 10  # decisions that are told one by one
 HEARTBEAT = 30.0  # seconds; orders are read at least this often
 
 log = structlog.get_logger()
@@ -36,20 +41,34 @@ class Pass:
     """What a provider's scopes hold, and what they lost lately."""
 
     sizes: dict[str, int] = field(default_factory=dict)
+    endpoints: int = 0  # in all
     losses: list[tuple[float, str, int]] = field(default_factory=list)
 
     def others(self, scope: str, now: float) -> Fleet:
         """The rest of the provider as it stood when this pass began."""
         self.losses = [loss for loss in self.losses if now - loss[0] < PASS]
         gone = sum(lost for _, where, lost in self.losses if where != scope)
-        held = sum(size for where, size in self.sizes.items() if where != scope)
-        return Fleet(held + gone, gone)
+        return Fleet(self.endpoints - self.sizes.get(scope, 0) + gone, gone)
 
     def settle(self, scope: str, before: Known, after: Known, now: float) -> None:
         lost = len(vanished(before.endpoints, after.endpoints))
         if lost:
             self.losses.append((now, scope, lost))
+        self.endpoints += len(after.endpoints) - self.sizes.get(scope, 0)
         self.sizes[scope] = len(after.endpoints)
+
+    def copy(self) -> "Pass":
+        return Pass(dict(self.sizes), self.endpoints, list(self.losses))
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What one scope comes to."""
+
+    seen: Observation
+    before: Known
+    admitted: Admitted
+    cause: str
 
 
 class Feed:
@@ -151,32 +170,69 @@ class Feed:
         self._waiting |= orders.accepted & self._seen.keys()
         if not orders.paused:
             while self._waiting:
-                await self._take(min(self._waiting), orders.accepted)
+                await self._take(self._next(), orders.accepted)
         now = self._clock()
         for scope in [scope for scope, due in self._due.items() if due <= now]:
             del self._due[scope]
             await self._provider.refresh(scope)
 
-    async def _take(self, scope: str, accepted: frozenset[str]) -> None:
-        seen, name, now = self._seen[scope], self.name, self._clock()
-        before = await self._catalog.known(name, scope) or Known(name, scope)
+    def _next(self) -> list[str]:
+        """The scopes that are settled together: a first load has thousands, and some are large."""
+        sizes = ((s, len(self._seen[s].endpoints)) for s in nsmallest(TOGETHER, self._waiting))
+        first, *more = accumulate(sizes, lambda before, one: (one[0], before[1] + one[1]))
+        return [first[0], *(scope for scope, endpoints in more if endpoints <= LARGE)]
+
+    async def _take(self, scopes: Sequence[str], accepted: frozenset[str]) -> None:
+        """Some scopes together: what is believed of all of them is one transaction."""
+        name, now, before = self.name, self._clock(), self._pass.copy()
+        known = await self._catalog.all_known(name, scopes)
+        settled = [
+            self._admit(scope, known.get(scope) or Known(name, scope), now, scope in accepted)
+            for scope in scopes
+        ]
+        try:
+            revisions = await self._write(settled)
+        except Away:
+            self._pass = before
+            raise
+        for each in settled:
+            scope = each.seen.scope
+            if self._seen[scope] is each.seen:
+                self._waiting.discard(scope)
+            self._examine(scope, each.admitted.trial, now)
+            self._doubts[scope] = each.admitted.known.doubt
+        if len(settled) > FEW:
+            tell_many(settled)
+        else:
+            for each, revision in zip(settled, revisions, strict=True):
+                tell(each.before, each.admitted.known, revision)
+        self._stand(settled)
+
+    def _admit(self, scope: str, before: Known, now: float, accepted: bool) -> Settled:
+        seen = self._seen[scope]
         admitted = admit(
             before,
             seen,
             fleet=self._pass.others(scope, now),
             trial=self._trials.get(scope),
             now=now,
-            accepted=scope in accepted,
+            accepted=accepted,
         )
-        cause = "accepted by an operator" if scope in accepted else admitted.known.doubt
-        revision = await self._catalog.believe(admitted.known, kind=self._kind, cause=cause)
-        await self._catalog.seen(name, self._kind, scope, fault=seen.fault)
-        if self._seen[scope] is seen:
-            self._waiting.discard(scope)
         self._pass.settle(scope, before, admitted.known, now)
-        self._examine(scope, admitted.trial, now)
-        self._stand(admitted.known, seen)
-        tell(before, admitted.known, revision)
+        cause = "accepted by an operator" if accepted else admitted.known.doubt
+        return Settled(seen, before, admitted, cause)
+
+    async def _write(self, settled: Sequence[Settled]) -> list[int | None]:
+        """The revision that each is of."""
+        revisions: dict[str, int | None] = {}
+        for cause in dict.fromkeys(each.cause for each in settled):
+            known = [each.admitted.known for each in settled if each.cause == cause]
+            revision = await self._catalog.believe(*known, kind=self._kind, cause=cause)
+            revisions |= {one.scope: revision for one in known}
+        for fault in dict.fromkeys(each.seen.fault for each in settled):
+            scopes = [each.seen.scope for each in settled if each.seen.fault == fault]
+            await self._catalog.seen(self.name, self._kind, *scopes, fault=fault)
+        return [revisions[each.seen.scope] for each in settled]
 
     def _examine(self, scope: str, trial: Trial | None, now: float) -> None:
         """Look again at what is in doubt, ever more slowly."""
@@ -187,16 +243,16 @@ class Feed:
         self._trials[scope] = trial
         self._due[scope] = now + BACKOFF[min(trial.answers, len(BACKOFF)) - 1]
 
-    def _stand(self, known: Known, seen: Observation) -> None:
-        self._doubts[known.scope] = known.doubt
+    def _stand(self, settled: Sequence[Settled]) -> None:
         doubted = [doubt for doubt in self._doubts.values() if doubt]
-        if seen.evidence is not Evidence.FAULT:
+        if any(each.seen.evidence is not Evidence.FAULT for each in settled):
             self.observed.set()
+        good = any(not each.seen.fault for each in settled)
         self.standing = Standing(
-            endpoints=sum(self._pass.sizes.values()),
+            endpoints=self._pass.endpoints,
             doubts=len(doubted),
             reason=doubted[0] if doubted else "",
-            last_good=self.standing.last_good if seen.fault else time.time(),
+            last_good=time.time() if good else self.standing.last_good,
         )
 
     async def _woken(self) -> None:
@@ -212,9 +268,7 @@ class Feed:
 def tell(before: Known, after: Known, revision: int | None) -> None:
     """One line per decision."""
     fields = {"provider": after.provider, "scope": after.scope}
-    for rejected in after.rejected:
-        if rejected not in before.rejected:
-            log.warning("entry left out", **fields, reason=str(rejected))
+    _tell_left_out(before, after)
     if after.doubt and after.doubt != before.doubt:
         log.warning("observation doubted", **fields, reason=after.doubt, kept=len(after.stale))
         return
@@ -222,3 +276,26 @@ def tell(before: Known, after: Known, revision: int | None) -> None:
         log.info("doubt settled", **fields, endpoints=len(after.endpoints))
     if revision is not None:
         log.info("believed", **fields, revision=revision, endpoints=len(after.endpoints))
+
+
+def tell_many(settled: Sequence[Settled]) -> None:
+    """Of many at once, as when a whole platform is seen first or lost: a line for all alike."""
+    pairs = [(each.before, each.admitted.known) for each in settled]
+    for pair in pairs:
+        _tell_left_out(*pair)
+    fields = {"provider": pairs[0][0].provider}
+    moved = [after for before, after in pairs if after.doubt and after.doubt != before.doubt]
+    for doubt in dict.fromkeys(after.doubt for after in moved):
+        scopes = sum(after.doubt == doubt for after in moved)
+        log.warning("observations doubted", **fields, scopes=scopes, reason=doubt)
+    believed = [after for before, after in pairs if after != before and not after.doubt]
+    if believed:
+        endpoints = sum(len(after.endpoints) for after in believed)
+        log.info("believed", **fields, scopes=len(believed), endpoints=endpoints)
+
+
+def _tell_left_out(before: Known, after: Known) -> None:
+    fields = {"provider": after.provider, "scope": after.scope}
+    for rejected in after.rejected:
+        if rejected not in before.rejected:
+            log.warning("entry left out", **fields, reason=str(rejected))

@@ -23,6 +23,7 @@ from meshfed.catalog.model import (
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation import feed
 from meshfed.federation.admin.metrics import Metrics
+from meshfed.federation.admit import Admitted
 from meshfed.federation.feed import Feed
 from meshfed.federation.presence import Presence
 
@@ -57,6 +58,9 @@ class Scripted:
         while True:
             self._last = await self._seen.get()
             yield self._last
+
+    def show(self, observation: Observation) -> None:
+        self._seen.put_nowait(observation)
 
     async def refresh(self, scope: str) -> None:
         assert self._last is not None
@@ -174,3 +178,38 @@ async def test_a_paused_provider_is_believed_when_it_is_resumed(fed: Fed) -> Non
     await asyncio.sleep(0)
     await fed.catalog.resume("rack", who="ops")
     await fed.until(1, 2)
+
+
+async def test_many_scopes_are_believed_together(fed: Fed) -> None:
+    many = [Observation(f"rack/{n}", evidence=Evidence.STATED) for n in range(250)]
+    for each in many:
+        fed.provider.show(each)
+    revisions = set()
+    async for revision in fed.catalog.follow():
+        revisions.add(revision)
+        scopes = [each.scope for each in many]
+        if len(await fed.catalog.all_known("rack", scopes)) == len(many):
+            break
+    assert len(await fed.catalog.all_known("rack", [many[0].scope, "rack/none"])) == 1
+    assert max(revisions) < 50
+
+
+async def test_a_large_scope_is_believed_alone(fed: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "LARGE", 1)
+    fed.provider.show(Observation("rack/a", evidence=Evidence.STATED))
+    fed.provider.see(1, 2)
+    await fed.until(1, 2, doubt="")
+
+
+def test_of_many_decisions_those_that_are_alike_are_one_line() -> None:
+    def settled(n: int, doubt: str) -> feed.Settled:
+        known = Known("rack", f"rack/{n}", doubt=doubt, stale=frozenset({("a", 1, "b", n)}))
+        before = Known("rack", f"rack/{n}")
+        return feed.Settled(Observation(before.scope), before, Admitted(known), doubt)
+
+    with capture_logs() as logged:
+        feed.tell_many([settled(n, "away" if n < 20 else "") for n in range(30)])
+    assert [(each["event"], each["scopes"]) for each in logged] == [
+        ("observations doubted", 20),
+        ("believed", 10),
+    ]
