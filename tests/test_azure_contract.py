@@ -88,7 +88,7 @@ async def reading(azure: Azure) -> AsyncIterator[Reader]:
     """Lists as the provider reads them."""
     line = Line(cloud(azure.server.cloud, azure.base), "client_secret")
     try:
-        yield Reader(line, asyncio.Semaphore(8), azure.heard.update)
+        yield Reader(line, asyncio.Semaphore(8), azure.heard.update, {})
     finally:
         await line.close()
 

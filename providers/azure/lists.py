@@ -182,14 +182,23 @@ def machines(found: Inventory) -> Iterator[Listed]:
 
 # Reading
 
+Kept = dict[str, Mapping[str, objects.Kept]]  # by list and lower-cased id, as last read
+
 
 class Reader:
-    """Reads lists whole; several at a time, up to a limit."""
+    """Reads lists whole; several at a time, up to a limit. What is as it was is the same object."""
 
     def __init__(
-        self, arm: Arm, turns: asyncio.Semaphore, heard: Callable[[Mapping[str, str]], None]
+        self,
+        arm: Arm,
+        turns: asyncio.Semaphore,
+        heard: Callable[[Mapping[str, str]], None],
+        kept: Kept,
     ) -> None:
         self._arm = arm
+        self._before = dict(kept)
+        self._kept = kept
+        kept.clear()
         self._turns = turns
         self._heard = heard  # told the headers of each answer
         self.odd = ""
@@ -197,8 +206,10 @@ class Reader:
     async def all(self, what: List[T], parent: str) -> tuple[T, ...]:
         """Raises Refused, Unreachable."""
         decoder = msgspec.json.Decoder(what.type)
+        name = what.below(parent)
+        before = self._before.pop(name, {})
         found: dict[str, T] = {}  # a list that changes while it is read may have one twice
-        url, asked = self._arm.url + what.below(parent), set[str]()
+        url, asked = self._arm.url + name, set[str]()
         while url:
             asked.add(url)
             page = await self._page(url, what)
@@ -208,8 +219,11 @@ class Reader:
                 except msgspec.ValidationError as error:
                     self.odd = f"{parent}{what.path}: {error}"
                     continue
-                found[lowered(one.id)] = one
+                own = lowered(one.id)
+                known = before.get(own)
+                found[own] = known if isinstance(known, what.type) and known == one else one
             url = self._next(page.next_link, asked)
+        self._kept[name] = found
         return tuple(found.values())
 
     async def _page(self, url: str, what: List[T]) -> objects.Page:

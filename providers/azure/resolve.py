@@ -97,7 +97,7 @@ class Expected:
     """What a machine served when it was listed last."""
 
     at: float
-    keys: frozenset[Key]
+    keys: tuple[Key, ...]
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class Resolved:
 
     workloads: dict[str, Workload] = field(default_factory=dict)  # by the machine's id
     endpoints: dict[Key, Endpoint] = field(default_factory=dict)
-    serving: dict[str, frozenset[Key]] = field(default_factory=dict)  # what each machine serves
+    serving: dict[str, tuple[Key, ...]] = field(default_factory=dict)  # what each machine serves
     listed: set[str] = field(default_factory=set)  # machines that were seen whole
     rejected: set[Rejected] = field(default_factory=set)
     fault: str = ""  # why not all could be read
@@ -134,7 +134,7 @@ class Taken:
     scope: str = ""  # nowhere: it is not one to look at
     workload: Workload | None = None
     endpoints: tuple[Endpoint, ...] = ()
-    keys: frozenset[Key] = frozenset()
+    keys: tuple[Key, ...] = ()
     fault: str = ""
     rejected: Rejected | None = None
 
@@ -186,7 +186,7 @@ def take(choice: Choice, listed: Listed, attached: Sequence[Attachment]) -> Take
         where,
         here,
         there,
-        frozenset(each.key for each in there),
+        tuple(each.key for each in there),
         f"{place(one.id)}: {fault}" if fault else "",
     )
 
@@ -203,8 +203,8 @@ def _add(into: Resolved, taken: Taken) -> None:
         into.workloads[taken.id] = taken.workload
     if taken.endpoints:
         into.serving[taken.id] = taken.keys
-    for each in taken.endpoints:
-        other = into.endpoints.setdefault(each.key, each)
+    for key, each in zip(taken.keys, taken.endpoints, strict=True):
+        other = into.endpoints.setdefault(key, each)
         if other.workload != each.workload:
             why = f"{each.address} is another machine's in this list already"
             into.rejected.add(Rejected(place(taken.id), "address", why))
@@ -375,7 +375,7 @@ def observation(scope: str, now: Resolved, expected: Mapping[str, Expected]) -> 
     Azure states that a machine is deallocated, or has other tags or addresses, by listing it so.
     What is not listed may be missing by accident: a right that was taken away, a short answer.
     """
-    gone = any(not each.keys <= now.endpoints.keys() for each in expected.values())
+    gone = any(key not in now.endpoints for each in expected.values() for key in each.keys)
     stated = gone and not now.fault and expected.keys() <= now.listed
     return Observation(
         scope,

@@ -1,11 +1,20 @@
 """One subscription, looked at again and again: what is new of it, and how long it is left alone."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from meshfed.catalog.model import Attachment, Evidence, Observation
-from meshfed.providers.azure.lists import Arm, Inventory, Reader, Refused, Unread, look, machines
+from meshfed.providers.azure.lists import (
+    Arm,
+    Inventory,
+    Kept,
+    Reader,
+    Refused,
+    Unread,
+    look,
+    machines,
+)
 from meshfed.providers.azure.machines import is_uniform, lowered, tagged
 from meshfed.providers.azure.objects import ScaleSet
 from meshfed.providers.azure.pace import Budget, Pace, turn
@@ -40,6 +49,7 @@ class Subscription:
         self._own = f"{choice.provider}/{name}"  # the scope that stands for it while it has none
         self._told: dict[str, Observation] = {}  # the newest of each scope
         self._expected: dict[str, dict[str, Expected]] = {}
+        self._kept: Kept = {}
         self._known: dict[str, Taken] = {}  # what became of each machine
         self._asked: set[str] = set()  # scopes to be told of again, changed or not
         self._hurry = asyncio.Event()
@@ -60,7 +70,7 @@ class Subscription:
         """For ever."""
         while True:
             self._hurry.clear()
-            paused = await self._look(Reader(arm, turns, self._heard))
+            paused = await self._look(Reader(arm, turns, self._heard, self._kept))
             found = turn(self._pace, self.budget, self._failures, paused)
             await self._pace.rest(found.least)
             await self._hurried(found.after - found.least)
@@ -92,9 +102,10 @@ class Subscription:
                 self._failed(str(trouble))
             return trouble.after
         self._failures = 0
+        asked, self._asked = self._asked, set()
         # 20,000 machines take a second: not here, where streams are served.
-        scopes = await asyncio.to_thread(self._resolved, found)
-        self._seen(found, scopes)
+        for seen in await asyncio.to_thread(self._read, found, asked):
+            self._tell(seen)
         return max((each.after for each in found.instances.values()), default=0.0)
 
     def _passing(self, trouble: Unread) -> bool:
@@ -111,35 +122,42 @@ class Subscription:
         said = any(self._choice.names & each.keys() for _, each in tags)
         return said or any(each == own or each.startswith(f"{own}/") for each in self.attached)
 
-    def _resolved(self, found: Inventory) -> dict[str, Resolved]:
+    def _read(self, found: Inventory, asked: set[str]) -> list[Observation]:
+        """What is new, or was asked for."""
         with uncollected():
-            scopes = resolve(self._choice, machines(found), self.attached, self._known)
-            for each in found.sets:
-                if is_uniform(each) and not self._taken(each):
-                    # It is there, and says that its instances are not in the mesh.
-                    scope = self._choice.scope(lowered(each.id))
-                    scopes[scope] = Resolved(listed=set(self._expected.get(scope, ())))
-            if found.odd:
-                for resolved in scopes.values():
-                    resolved.fault = resolved.fault or found.odd
-            return scopes
+            return list(self._news(found, self._resolved(found), asked))
 
-    def _seen(self, found: Inventory, scopes: dict[str, Resolved]) -> None:
+    def _resolved(self, found: Inventory) -> dict[str, Resolved]:
+        scopes = resolve(self._choice, machines(found), self.attached, self._known)
+        for each in found.sets:
+            if is_uniform(each) and not self._taken(each):
+                # It is there, and says that its instances are not in the mesh.
+                scope = self._choice.scope(lowered(each.id))
+                scopes[scope] = Resolved(listed=set(self._expected.get(scope, ())))
+        if found.odd:
+            for resolved in scopes.values():
+                resolved.fault = resolved.fault or found.odd
+        return scopes
+
+    def _news(
+        self, found: Inventory, scopes: dict[str, Resolved], asked: set[str]
+    ) -> Iterator[Observation]:
         failed = {self._choice.scope(of): each.fault for of, each in found.instances.items()}
-        known = self._told.keys() | self._asked
+        known = self._told.keys() | asked
         there = {scope for scope, resolved in scopes.items() if resolved.is_something}
         there |= {scope for scope, fault in failed.items() if fault}
         for scope in sorted((known | there) - {self._own}):
-            if failed.get(scope):
-                self._fault(scope, failed[scope])
+            if why := failed.get(scope):
+                yield from self._told_now(faulty(scope, why), asked)
             else:
-                self._observed(scope, scopes.get(scope) or Resolved(fault=found.odd))
+                now = scopes.get(scope) or Resolved(fault=found.odd)
+                yield from self._observed(scope, now, asked)
         if self._own in known or not known | there:
-            self._news(Observation(self._own))
+            yield from self._told_now(Observation(self._own), asked)
 
-    def _observed(self, scope: str, now: Resolved) -> None:
+    def _observed(self, scope: str, now: Resolved, asked: set[str]) -> Iterator[Observation]:
         before = self._expected.pop(scope, {})
-        self._news(observation(scope, now, before))
+        yield from self._told_now(observation(scope, now, before), asked)
         left = expected(before, now, self._pace.clock())
         if left:
             self._expected[scope] = left
@@ -147,20 +165,20 @@ class Subscription:
             self._told.pop(scope)
 
     def _failed(self, why: str) -> None:
-        for scope in sorted(self._told.keys() | self._asked or {self._own}):
-            self._fault(scope, why)
+        asked, self._asked = self._asked, set()
+        for scope in sorted(self._told.keys() | asked or {self._own}):
+            for seen in self._told_now(faulty(scope, why), asked):
+                self._tell(seen)
 
-    def _fault(self, scope: str, why: str) -> None:
-        self._news(Observation(scope, evidence=Evidence.FAULT, fault=why))
-
-    def _news(self, seen: Observation) -> None:
-        """Tell what is new, or was asked for; that less is known of what is gone is not new."""
+    def _told_now(self, seen: Observation, asked: set[str]) -> Iterator[Observation]:
+        """It, if it is new or asked for; that less is known of what is gone is not new."""
         before = self._told.get(seen.scope)
-        lesser = before and before.evidence is Evidence.STATED
-        same = (
-            before and replace(before, evidence=seen.evidence) == seen if lesser else before == seen
-        )
-        if seen.scope in self._asked or not same:
-            self._asked.discard(seen.scope)
+        if before and before.evidence is Evidence.STATED:
+            before = replace(before, evidence=seen.evidence)
+        if seen.scope in asked or before != seen:
             self._told[seen.scope] = seen
-            self._tell(seen)
+            yield seen
+
+
+def faulty(scope: str, why: str) -> Observation:
+    return Observation(scope, evidence=Evidence.FAULT, fault=why)
