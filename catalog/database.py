@@ -17,7 +17,6 @@ from sqlalchemy.exc import (
     DatabaseError,
     DataError,
     DBAPIError,
-    DisconnectionError,
     IntegrityError,
     InterfaceError,
     NotSupportedError,
@@ -122,6 +121,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = database_url(url)
         self._engine = _sqlite(self.url) if self.is_sqlite else _postgres(self.url)
+        self._file = self._which()
         self._writing = self._engine.execution_options(
             # A snapshot from before the writer's turn would not show what the one before it wrote.
             writing=True,
@@ -145,8 +145,14 @@ class Database:
     def close(self) -> None:
         self._engine.dispose()
 
+    def _which(self) -> tuple[int, int] | None:
+        return which(Path(str(self.url.database))) if self.is_sqlite else None
+
     @contextmanager
     def _present(self) -> Iterator[None]:
+        if self._file != (now := self._which()):
+            self._file = now
+            self._engine.dispose()  # idle ones, too, would keep a disk from its repair
         try:
             yield
         except OURS:
@@ -191,12 +197,12 @@ def _sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def opened(_: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
-        record.info["file"] = which(path)
+        record.info["pool"] = engine.pool
 
-    @event.listens_for(engine, "checkout")
-    def used(_: sqlite3.Connection, record: ConnectionPoolEntry, __: object) -> None:
-        if record.info["file"] != which(path):
-            raise DisconnectionError(f"{path} is another file now")
+    @event.listens_for(engine, "checkin")
+    def returned(_: sqlite3.Connection | None, record: ConnectionPoolEntry) -> None:
+        if record.info.get("pool") is not engine.pool:
+            record.invalidate()  # it was in use when the others were closed
 
     _on_begin(engine, reading="begin", writing="begin immediate")
     return engine
