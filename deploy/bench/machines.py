@@ -80,9 +80,8 @@ class Manager:
         self.cloud = cloud
         self._tls = ssl.create_default_context(cafile=cloud["ca"])
 
-    async def spent(self) -> dict[str, float]:
-        found: dict[str, float] = await self._ask("/-/spent")
-        return found
+    async def spent(self, before: float = float("inf")) -> dict[str, float]:
+        return await self._ask(f"/-/spent?before={before}")
 
     async def power(self, of: int, to: str) -> None:
         await self._ask(f"/-/power?of={of}&to={to}")

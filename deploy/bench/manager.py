@@ -8,6 +8,7 @@ one ended.
 import json
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 from aiohttp import web
@@ -61,7 +62,9 @@ def world(machines: int, sets: int, each: int) -> World:
 class Manager(Server):
     """With a door for whoever measures."""
 
-    last = 0.0  # when an answer was given
+    def __init__(self, folder: Path, world: World) -> None:
+        super().__init__(folder, world)
+        self._answers: deque[float] = deque([0.0], maxlen=2000)  # when each was given
 
     def _app(self) -> web.Application:
         app = super()._app()
@@ -73,7 +76,7 @@ class Manager(Server):
         try:
             return await super()._list(request)
         finally:
-            self.last = time.time()
+            self._answers.append(time.time())
 
     async def _power(self, request: web.Request) -> web.Response:
         self.world.resources.vms[int(request.query["of"])].power = request.query["to"]
@@ -81,7 +84,10 @@ class Manager(Server):
         return web.Response()
 
     async def _spent(self, request: web.Request) -> web.Response:
-        said = {"calls": self.world.total, "spent": time.process_time(), "last": self.last}
+        """And when the last answer was given, before a moment if one is named."""
+        before = float(request.query.get("before", "inf"))
+        last = max(each for each in self._answers if each <= before)
+        said = {"calls": self.world.total, "spent": time.process_time(), "last": last}
         return web.json_response(said)
 
 
