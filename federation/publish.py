@@ -278,8 +278,10 @@ class Publisher:
         states = [s.written(reaches[s.kind]) for s in fresh]
         left = {s.workload.id for s in closed} - there.keys()
         evaluated = self._account.evaluated
+        # Of one that was here for a moment there is no other row, by which these would go with it.
+        heard = [receipt for receipt in receipts if receipt.proxy in there]
         try:
-            known = await self._catalog.record(self._replica, evaluated, states, left, receipts)
+            known = await self._catalog.record(self._replica, evaluated, states, left, heard)
         except Away:
             for subscriber in fresh:
                 subscriber.unwritten, subscriber.reached = True, None

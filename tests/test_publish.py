@@ -246,6 +246,21 @@ async def test_a_replica_that_was_taken_for_gone_says_everything_again(
         assert published.rows(rows) == []
 
 
+async def test_nothing_is_left_of_a_proxy_that_was_there_for_a_moment(
+    published: Published, publisher: Publisher
+) -> None:
+    passing = await publisher.open(peer(BUYING))
+    passing.receipt("CDS", "v1", 1.0, 2.0, "")
+    passing.close()
+    (await publisher.open(peer(SELLING))).receipt("CDS", "v1", 1.0, 2.0, "")
+
+    async def written() -> bool:
+        return SELLING.id in {proxy for (proxy,) in published.rows("select proxy from proxy_sync")}
+
+    await until("what is known of the other", written)
+    assert published.rows("select proxy from proxy_sync") == [(SELLING.id,)]
+
+
 async def test_a_proxy_that_must_go_and_does_not_yet_holds_nothing_up(
     published: Published, publisher: Publisher
 ) -> None:
