@@ -203,12 +203,11 @@ class Cluster:
             space = self._spaces.get(scope[0])
             if space is None:
                 ready = scope == WHOLE or all(each.lists for each in self._monitors)
-            elif since is None:
-                space.relist()
-                self._asked[scope] = space.lists
-                ready = bool(space.trouble)
             else:
-                ready = space.lists > since or bool(space.trouble)
+                if since is None:
+                    space.relist()
+                    since = self._asked[scope] = space.lists
+                ready = (space.index.begun and space.lists > since) or bool(space.trouble)
             if ready:
                 del self._asked[scope]
                 answered.add(scope)

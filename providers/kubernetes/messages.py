@@ -97,10 +97,10 @@ STATUS = msgspec.json.Decoder(Status)
 END = "k8s.io/initial-events-end"  # annotated on the bookmark after what there was at first
 
 
-def refusal(key: Key, path: str, error: msgspec.ValidationError) -> Rejected:
+def refusal(key: Key, plural: str, error: msgspec.ValidationError) -> Rejected:
     """Why an object is not taken in: `Expected `str`, got `int` - at `$.spec.type``."""
     why, _, field = str(error).partition(" - at ")
-    where = "/".join(part for part in (path.rpartition("/")[2], *key) if part)
+    where = "/".join(part for part in (plural, *key) if part)
     return Rejected(where, field.strip("`").removeprefix("$").removeprefix("."), why)
 
 

@@ -46,7 +46,8 @@ class Namespace:
     @property
     def troubled(self) -> str:
         """Why it cannot be heard now."""
-        return next((each.trouble for each in self.reflectors if each.trouble), "")
+        found = ((each.kind.plural, each.trouble) for each in self.reflectors)
+        return next((f"{plural}: {trouble}" for plural, trouble in found if trouble), "")
 
     def relist(self) -> None:
         for each in self.reflectors:

@@ -80,6 +80,10 @@ class Kind(Generic[T]):
     fields: str = ""  # selector
 
     @property
+    def plural(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
     def query(self) -> dict[str, str]:
         chosen = {"labelSelector": self.labels, "fieldSelector": self.fields}
         return {name: selector for name, selector in chosen.items() if selector}
@@ -284,7 +288,7 @@ class Reflector(Generic[T]):
             meta = BARE.decode(raw).metadata
             return meta, self._decoder.decode(raw)
         except msgspec.ValidationError as error:
-            return meta, refusal(meta.key, self.kind.path, error)
+            return meta, refusal(meta.key, self.kind.plural, error)
 
     def _event(self, event: Event) -> None:
         if event.type == "ERROR":
