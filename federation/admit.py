@@ -84,7 +84,7 @@ def admit(
 
 def vanished(before: frozenset[Endpoint], after: frozenset[Endpoint]) -> frozenset[Key]:
     """The keys that are missing afterwards."""
-    return _keys(before - after) - _keys(after - before)
+    return frozenset() if before is after else _keys(before) - _keys(after)
 
 
 def doubt(known: Known, seen: Observation, gone: frozenset[Key], fleet: Fleet) -> str:

@@ -6,12 +6,13 @@ import os
 import platform
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from cold import Cold, cold
 from figures import Figure, shown, told
 from history import Growth, history
 from inside import inside
@@ -19,6 +20,7 @@ from propagation import propagation
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from scale import Scale, both, reference, rows
 
 from meshfed.federation.admin.logs import configure
 from meshfed.federation.demo.processes import Broken
@@ -29,6 +31,18 @@ class Format(StrEnum):
     JSON = "json"
 
 
+SUSTAINED = 60.0  # seconds
+STARTS = 3  # of a control plane with twice the endpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Large:
+    """What many endpoints cost."""
+
+    databases: list[Scale]
+    start: Cold
+
+
 async def measured(proxies: int, times: int) -> tuple[list[Figure], Growth]:
     with tempfile.TemporaryDirectory(prefix="meshfed-bench-") as name:
         parts = await inside(Path(name), times)
@@ -36,10 +50,18 @@ async def measured(proxies: int, times: int) -> tuple[list[Figure], Growth]:
         return [*whole, *parts], await history(f"sqlite:///{name}/history.db")
 
 
+async def large(endpoints: int, times: int) -> Large:
+    databases = await both(endpoints, 10 * times, SUSTAINED)
+    with tempfile.TemporaryDirectory(prefix="meshfed-bench-") as name:
+        return Large(databases, await cold(Path(name), 2 * endpoints, STARTS))
+
+
 def machine() -> str:
     python = f"Python {platform.python_version()}"
     # Others' work on the same cores is in every figure.
-    busy = f"load {os.getloadavg()[0]:.1f} before"
+    busy = (
+        f"load {os.getloadavg()[0]:.1f} before, a million additions in {reference():.1f} ms of CPU"
+    )
     return f"{os.cpu_count()} cores, {busy}, {platform.system()} {platform.release()}, {python}"
 
 
@@ -55,30 +77,51 @@ def table(figures: list[Figure]) -> Table:
     return made
 
 
+def requirements(found: Large) -> Table:
+    made = Table(box=SIMPLE_HEAD)
+    made.add_column("what", overflow="fold")
+    for one in found.databases:
+        made.add_column(one.database, justify="right")
+        made.add_column("must", justify="right")
+    for lines in zip(*map(rows, found.databases), strict=True):
+        made.add_row(lines[0][0], *(each for _, *line in lines for each in line))
+    start = found.start
+    taken = f"{start.clusters:.1f} s to the first answer, {start.all_endpoints:.1f} s to all"
+    made.add_row(f"cold start with {start.endpoints:,} endpoints", taken, "≤ 8 s", "", "")
+    return made
+
+
 def bench(
     proxies: Annotated[int, typer.Option(min=1, help="Connected proxies.")] = 100,
     times: Annotated[int, typer.Option(min=5, help="How often everything is measured.")] = 20,
+    endpoints: Annotated[
+        int, typer.Option(help="Of a large catalog, on both databases: takes six minutes more.")
+    ] = 0,
     output: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> None:
     """Measure propagation through a real control plane, and the parts by themselves.
 
-    Example: make bench ARGS="--proxies 300 -o json"
+    Example: make bench ARGS="--endpoints 100000 -o json"
     """
     configure()
     progress, where = Console(stderr=True), machine()
-    with progress.status(f"measuring on {where}; about a minute"):
+    with progress.status(f"measuring on {where}; {'some minutes' if endpoints else 'a minute'}"):
         try:
             figures, growth = asyncio.run(measured(proxies, times))
+            much = asyncio.run(large(endpoints, times)) if endpoints else None
         except* Broken as broken:
             print(*broken.exceptions, sep="\n", file=sys.stderr)
             raise typer.Exit(1) from None
     if output is Format.JSON:
         said = [told(each) for each in figures]
-        print(json.dumps({"machine": where, "figures": said, "history": asdict(growth)}, indent=2))
+        found = {"machine": where, "figures": said, "history": asdict(growth)}
+        print(json.dumps(found | ({"large": asdict(much)} if much else {}), indent=2))
     else:
         console = Console()
         console.print(table(figures))
         console.print(str(growth), highlight=False, soft_wrap=True)
+        if much:
+            console.print(requirements(much))
         console.print(where, style="dim")
 
 
