@@ -1,6 +1,7 @@
 """The provider `azure` keeps every provider's promises, through Azure's own SDK and over TLS."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.mgmt.compute.aio import ComputeManagementClient
 from azure.mgmt.network.aio import NetworkManagementClient
 
+from meshfed.providers.azure import lists
 from meshfed.providers.azure.access import Line, credential
 from meshfed.providers.azure.lists import Instances, Inventory, Reader, Refused, Unreachable, look
 from meshfed.providers.azure.options import cloud
@@ -181,6 +183,13 @@ async def test_azures_own_client_asks_for_the_same_lists_and_understands_them(
             _ = [each async for each in compute.virtual_machine_scale_set_vms.list("Rg-1", "flex")]
     theirs = {(path.lower(), version) for path, version in azure.world.asked if "flex" not in path}
     assert ours == theirs
+
+
+def test_the_least_role_is_exactly_what_is_read() -> None:
+    role = json.loads((Path(__file__).parents[1] / "deploy" / "aks" / "role.json").read_text())
+    every = [each for each in vars(lists).values() if isinstance(each, lists.List)]
+    assert role["Actions"] == sorted({right for each in every for right in each.rights})
+    assert len(every) == 8
 
 
 # Trouble

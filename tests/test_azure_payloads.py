@@ -72,7 +72,7 @@ def test_pages_and_errors_are_understood() -> None:
     page = msgspec.json.decode(json.dumps(found["nic_list_all.json"]), type=objects.Page)
     assert (len(page.value or ()), page.next_link) == (60, None)
     body = json.dumps(found["vmss_vm_404_error.json"]).encode()
-    assert refusal(Answer(404, {}, body), "").args[0].startswith("404 ")
+    assert refusal(Answer(404, {}, body), ()).args[0].startswith("404 ")
 
 
 def test_machines_find_their_interfaces_whatever_the_casing() -> None:

@@ -29,12 +29,12 @@ ERROR = msgspec.json.Decoder(objects.ErrorBody)
 
 @dataclass(frozen=True, slots=True)
 class List(Generic[T]):
-    """One list: where it stands, and the right that it takes to read it."""
+    """One list: where it stands, and the rights that it takes to read it."""
 
     path: str  # below the subscription, or the scale set
     version: str
     type: type[T]
-    right: str
+    rights: tuple[str, ...]
     query: str = ""
     passing: bool = False  # of a set, which may be gone, or empty: then it is not found
 
@@ -46,32 +46,41 @@ MACHINES = List(
     "/providers/Microsoft.Compute/virtualMachines",
     COMPUTE,
     objects.Machine,
-    "Microsoft.Compute/virtualMachines/read",
+    ("Microsoft.Compute/virtualMachines/read",),
 )
-STATES = List(MACHINES.path, COMPUTE, objects.Machine, MACHINES.right, "&statusOnly=true")
+STATES = List(
+    MACHINES.path,
+    COMPUTE,
+    objects.Machine,
+    (*MACHINES.rights, "Microsoft.Compute/virtualMachines/instanceView/read"),
+    "&statusOnly=true",
+)
 SETS = List(
     "/providers/Microsoft.Compute/virtualMachineScaleSets",
     COMPUTE,
     objects.ScaleSet,
-    "Microsoft.Compute/virtualMachineScaleSets/read",
+    ("Microsoft.Compute/virtualMachineScaleSets/read",),
 )
 NICS = List(
     "/providers/Microsoft.Network/networkInterfaces",
     NETWORK,
     objects.Nic,
-    "Microsoft.Network/networkInterfaces/read",
+    ("Microsoft.Network/networkInterfaces/read",),
 )
 PUBLIC = List(
     "/providers/Microsoft.Network/publicIPAddresses",
     NETWORK,
     objects.PublicAddress,
-    "Microsoft.Network/publicIPAddresses/read",
+    ("Microsoft.Network/publicIPAddresses/read",),
 )
 INSTANCES = List(
     "/virtualMachines",
     COMPUTE,
     objects.Machine,
-    "Microsoft.Compute/virtualMachineScaleSets/virtualMachines/read",
+    (
+        "Microsoft.Compute/virtualMachineScaleSets/virtualMachines/read",
+        "Microsoft.Compute/virtualMachineScaleSets/virtualMachines/instanceView/read",
+    ),
     "&$expand=instanceView",
     passing=True,
 )
@@ -79,14 +88,14 @@ SET_NICS = List(
     "/networkInterfaces",
     OF_SETS,
     objects.Nic,
-    "Microsoft.Compute/virtualMachineScaleSets/networkInterfaces/read",
+    ("Microsoft.Compute/virtualMachineScaleSets/networkInterfaces/read",),
     passing=True,
 )
 SET_PUBLIC = List(
     "/publicipaddresses",
     OF_SETS,
     objects.PublicAddress,
-    "Microsoft.Compute/virtualMachineScaleSets/publicIPAddresses/read",
+    ("Microsoft.Compute/virtualMachineScaleSets/publicIPAddresses/read",),
     passing=True,
 )
 
@@ -233,7 +242,7 @@ class Reader:
         if answer.status == 404 and what.passing:
             return objects.Page()
         if answer.status != 200:
-            raise refusal(answer, what.right)
+            raise refusal(answer, what.rights)
         try:
             return PAGE.decode(answer.body)
         except msgspec.DecodeError as error:  # a proxy's page, not Azure's
@@ -250,14 +259,14 @@ class Reader:
         return link
 
 
-def refusal(answer: Answer, right: str) -> Refused:
-    """In words, with the right that is lacking if that is it."""
+def refusal(answer: Answer, rights: Iterable[str]) -> Refused:
+    """In words, with the rights of which one is lacking, if that is it."""
     try:
         error = ERROR.decode(answer.body).error or objects.Error()
     except msgspec.DecodeError:
         error = objects.Error()
     targets = [detail.target for detail in error.details or () if detail.target]
-    words = [error.code, f"needs {right}" if answer.status == 403 else "", *targets]
+    words = [error.code, f"needs {' and '.join(rights)}" if answer.status == 403 else "", *targets]
     why = ": ".join(word for word in (*words, *error.message.splitlines()[:1]) if word)
     return Refused(answer.status, why, retry_after(answer.headers))
 
