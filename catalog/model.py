@@ -352,6 +352,8 @@ class Mesh:
     trust_domain: str
     permissive: bool = False
     revision: int = 0
+    # When that was made: a catalog that was put back makes the same numbers again.
+    at: str = field(default="", compare=False)
     services: Mapping[ServiceName, Service] = field(default_factory=lambda: MappingProxyType({}))
     endpoints: Mapping[ServiceName, tuple[Endpoint, ...]] = field(
         default_factory=lambda: MappingProxyType({})

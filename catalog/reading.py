@@ -19,8 +19,11 @@ from meshfed.catalog.versions import ENDPOINTS, SERVICES, WORKLOADS, Versions
 K = TypeVar("K")
 V = TypeVar("V")
 
+TOLD = "(select at from changes where revision = {revision} limit 1)"
 STATE = Plain(
-    "select revision, shape_revision, trust_domain, permissive, federation from state where id = 1"
+    "select revision, shape_revision, trust_domain, permissive, federation,"
+    f" {TOLD.format(revision='state.revision')}, {TOLD.format(revision=':since')}"
+    " from state where id = 1"
 )
 # What had a row that began or ended after a revision.
 MOVED = (
@@ -42,6 +45,8 @@ class State:
     trust_domain: str
     permissive: bool
     preferences: Preferences
+    at: str  # when its revision was made, and the one that was asked about; "" once that is pruned
+    since: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,7 @@ def read(connection: Connection) -> Mesh:
         permissive=now.permissive,
         preferences=now.preferences,
         revision=now.revision,
+        at=now.at,
         services=MappingProxyType({service.name: service for service in services}),
         endpoints=MappingProxyType(_by_service(ITS_ENDPOINTS.all.rows(connection))),
         workloads=MappingProxyType(
@@ -87,17 +93,16 @@ def read(connection: Connection) -> Mesh:
 
 def advance(connection: Connection, mesh: Mesh) -> tuple[Mesh, Changed]:
     """The newest mesh from an older one, and what moved between them."""
-    now = _state(connection)
-    if now.revision == mesh.revision:
-        return mesh, Changed()
-    if now.revision < mesh.revision:
-        # The catalog was restored from a backup: nothing that is held can be trusted.
+    now = _state(connection, mesh.revision)
+    if now.revision < mesh.revision or (now.since and now.since != mesh.at):
+        # It was restored from a backup, or lost commits: nothing that is held can be trusted.
         fresh = read(connection)
         return fresh, Changed(frozenset(fresh.endpoints) | frozenset(mesh.endpoints), shape=True)
+    if now.revision == mesh.revision:
+        return mesh, Changed()
     names = _moved(connection, ITS_ENDPOINTS, mesh.revision)
-    newer = replace(
-        mesh, revision=now.revision, endpoints=_endpoints(connection, names, mesh.endpoints)
-    )
+    endpoints = _endpoints(connection, names, mesh.endpoints)
+    newer = replace(mesh, revision=now.revision, at=now.at, endpoints=endpoints)
     touched = frozenset(map(rows.service_name, names))
     shape = now.shape_revision > mesh.revision
     if shape:
@@ -168,10 +173,11 @@ def _outline(there: Iterable[Endpoint]) -> set[tuple[Any, ...]]:
     return {(e.workload, e.port, e.target, e.identity, e.interception, e.network) for e in there}
 
 
-def _state(connection: Connection) -> State:
-    revision, shape, trust_domain, permissive, federation = STATE.rows(connection)[0]
+def _state(connection: Connection, since: int = 0) -> State:
+    (row,) = STATE.rows(connection, since=since)
+    revision, shape, trust_domain, permissive, federation, at, then = row
     federated = preferences.read(federation)
-    return State(revision, shape, trust_domain, bool(permissive), federated)
+    return State(revision, shape, trust_domain, bool(permissive), federated, at or "", then or "")
 
 
 def _moved(connection: Connection, part: Part, since: int) -> list[str]:

@@ -9,11 +9,23 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from meshfed.catalog.copy import Uncopied, copied, held, moved, put_back
+from meshfed.catalog.database import Database
 from meshfed.catalog.migrating import carried_out
-from meshfed.catalog.model import Endpoint, Identity, Known, Port, Service, ServiceName, Workload
+from meshfed.catalog.model import (
+    Changed,
+    Endpoint,
+    Identity,
+    Known,
+    Port,
+    Service,
+    ServiceName,
+    Workload,
+)
 from meshfed.catalog.reader import query
+from meshfed.catalog.schema import metadata
 from meshfed.catalog.store import Catalog, migrate, pending
 from meshfed.federation.cli.reading import LISTINGS, Kind, flagged
 from meshfed.federation.cli.source import rows
@@ -70,6 +82,33 @@ async def test_a_catalog_moves(request: pytest.FixtureRequest, source: str, targ
     with closing(Catalog(there)) as catalog:  # new rows are numbered after the old ones
         assert await catalog.believe(known("10.0.0.3"), kind="hosts", cause="on") is not None
         assert await catalog.authority() == ("a certificate", bytes(range(256)))
+
+
+@pytest.mark.parametrize("more", [1, 2], ids=["to the same revision", "and beyond it"])
+async def test_who_is_ahead_of_what_was_put_back_reads_all_anew(url: str, more: int) -> None:
+    """As is who knew commits that a standby lost, when that is promoted and written to."""
+    with closing(Catalog(url)) as catalog:
+        await catalog.believe(known("10.0.0.1"), kind="hosts", cause="test")
+        copy = copied(url)
+        await catalog.believe(known("10.0.0.2"), kind="hosts", cause="test")
+        ahead = await catalog.read()
+        emptied(url)
+        put_back(url, copy, also=lambda: None)
+        for n in range(more):
+            await catalog.configure(f"shop-{n}.example", permissive=False)
+        newest, changed = await catalog.advance(ahead)
+        assert newest == await catalog.read()
+        assert changed == Changed(frozenset({BOOKSTORE}), shape=True)
+        assert await catalog.advance(newest) == (newest, Changed())
+
+
+def emptied(url: str) -> None:
+    def empty(connection: Connection) -> None:
+        for table in metadata.tables.values():
+            connection.execute(table.delete())
+
+    with closing(Database(url)) as database:
+        database.write(empty)
 
 
 async def test_what_is_in_use_is_left_as_it_is(sqlite_url: str, postgres_url: str) -> None:
