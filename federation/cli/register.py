@@ -143,7 +143,7 @@ def _option(field: str) -> str:
 
 
 def tell(act: "Callable[[Catalog], Awaitable[T]]", catalog: CatalogUrl, config: Config) -> T:
-    """What becomes of the catalog, brought to this version first."""
+    """What comes of it in the catalog, which must have the tables of this version."""
     from meshfed.federation.cli.source import catalog_url, existing, migrated, opened
 
     async def told() -> T:
