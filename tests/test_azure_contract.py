@@ -241,6 +241,32 @@ async def test_a_secret_that_is_over_is_said_and_a_new_one_is_found(azure: Azure
         assert len((await look(reader, SUBSCRIPTION, lambda _: True, public=False)).machines) == 2
 
 
+async def test_a_pod_that_aks_prepared_is_its_workload_identity(
+    azure: Azure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(ENVIRONMENT["AZURE_CLIENT_SECRET"])
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(token))
+    line = Line(cloud(azure.server.cloud, azure.base), "")
+    try:
+        path = lists.MACHINES.below(f"/subscriptions/{SUBSCRIPTION}")
+        assert (await line.get(f"{azure.server.url}{path}")).status == 200
+    finally:
+        await line.close()
+
+
+async def test_a_token_that_azure_does_not_take_is_said(azure: Azure) -> None:
+    azure.server.over = True
+    line = Line(cloud(azure.server.cloud, azure.base), "client_secret")
+    try:
+        await line.get(f"{azure.server.url}/subscriptions")
+        azure.server.over = True
+        answer = await line.get(f"{azure.server.url}/subscriptions")
+    finally:
+        await line.close()
+    assert str(lists.refusal(answer, ())) == "401 AuthenticationFailed: no token that is good"
+
+
 async def test_a_credential_that_is_not_there_is_said(
     azure: Azure, monkeypatch: pytest.MonkeyPatch
 ) -> None:

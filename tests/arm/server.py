@@ -87,7 +87,8 @@ class Server:
     async def _token(self, request: web.Request) -> web.Response:
         said = await request.post()
         scope = f"{self.url}/.default"
-        asked = (said.get("client_id"), said.get("client_secret"), said.get("scope"))
+        proof = said.get("client_secret") or said.get("client_assertion")
+        asked = (said.get("client_id"), proof, said.get("scope"))
         if self.refused or asked != (CLIENT, SECRET, scope):
             error = {"error": "invalid_client", "error_description": "AADSTS7000222: it is expired"}
             return web.json_response(error, status=401)
