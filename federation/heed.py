@@ -18,10 +18,13 @@ log = structlog.get_logger()
 async def heed(settings: Settings, catalog: Catalog, presence: Presence) -> None:
     """`mesh.permissive` and `federation`, now and whenever they are edited."""
     changed = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        if settings.file is not None:
-            tasks.create_task(watch.follow(settings.file, changed))
-        tasks.create_task(_heed(settings, changed, catalog, presence))
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            if settings.file is not None:
+                tasks.create_task(watch.follow(settings.file, changed))
+            tasks.create_task(_heed(settings, changed, catalog, presence))
+    finally:
+        presence.forget("configuration")
 
 
 async def _heed(

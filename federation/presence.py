@@ -26,6 +26,11 @@ class Presence:
         self._metrics.away(away=True)
 
     def found(self, who: str) -> None:
-        if self._missed.pop(who, ""):
+        if who in self._missed:
             log.info("catalog back", who=who)
-            self._metrics.away(away=bool(self._missed))
+            self.forget(who)
+
+    def forget(self, who: str) -> None:
+        """It asks no more: what it missed would be said for ever."""
+        self._missed.pop(who, None)
+        self._metrics.away(away=bool(self._missed))

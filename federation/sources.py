@@ -67,6 +67,8 @@ class Sources:
                 for each in self._all:
                     tasks.create_task(each.run())
         finally:
+            for each in self._all:
+                self._presence.forget(each.name)
             self._feeds = self._specifications = ()
             self._metrics.unprovided()
 
