@@ -192,7 +192,8 @@ def _explanation(error: Exception, seconds: float) -> Exception:
     # `create` is denied as SQLITE_SCHEMA, with these words.
     if code == sqlite3.SQLITE_AUTH or "not authorized" in str(error):
         return Refused(f"{error}: only selects of the mesh_… views are answered")
-    if code in (None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG):
+    # SQLITE_SCHEMA: a connection's first statement names a column that is not there.
+    if code in (None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_TOOBIG):
         return Refused(str(error))
     return Away(f"the catalog is away: {error}")
 

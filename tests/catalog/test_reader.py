@@ -289,6 +289,12 @@ async def test_reading_goes_on_while_the_catalog_is_written(filled: str) -> None
     catalog.close()
 
 
+def test_a_mistake_is_not_taken_for_a_database_that_is_away(attacked: dict[str, str]) -> None:
+    for url in attacked.values():
+        with pytest.raises(Refused, match=r"no such column: ports|\"ports\" does not exist"):
+            query(url, "select ports")
+
+
 @pytest.mark.parametrize(
     "nowhere", ["sqlite:////nowhere/at/all.db", "postgresql://nobody@127.0.0.1:9/nothing"]
 )
