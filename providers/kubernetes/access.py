@@ -25,6 +25,7 @@ from meshfed.providers.kubernetes.options import Where
 from meshfed.providers.kubernetes.reflect import Pace
 
 REREAD = 60.0  # seconds between two looks whether a kubeconfig is still what it was
+FAREWELL = 0.02  # seconds in which connections that were closed end: some turns of the loop
 UNBOUNDED = aiohttp.ClientTimeout(total=None)  # watches go on; whoever reads has limits
 HEADERS = {"Accept": "application/json"}
 UNUSABLE = (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError)
@@ -170,6 +171,7 @@ class Line:
             await self._retire()
         if self._below:
             await self._below.close()
+        await asyncio.sleep(FAREWELL)
 
     async def _ask(
         self, client: ApiClient, path: str, query: Mapping[str, str]
