@@ -16,7 +16,7 @@ Everything the mesh knows is in these views, on SQLite and Postgres alike:
 ```
 meshfed sql "select * from mesh_endpoints"
 sqlite3 -readonly meshfed.db "select * from mesh_endpoints"
-psql "$CATALOG" -c "select * from mesh_endpoints"
+psql postgresql://ann@db/meshfed -c "select * from mesh_endpoints"
 ```
 
 `meshfed sql` answers one select within 5 seconds and 10,000 rows and cannot change anything.
