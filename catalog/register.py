@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, update
 
 from meshfed.catalog import rows
 from meshfed.catalog.believe import believe, held
 from meshfed.catalog.model import Endpoint, Known, Service, ServiceName, Workload
-from meshfed.catalog.schema import CURRENT, scope_states, scopes, workloads
+from meshfed.catalog.plain import Plain
+from meshfed.catalog.schema import CURRENT, scope_states, scopes
 from meshfed.catalog.versions import ENDPOINTS, SERVICES, WORKLOADS
 from meshfed.catalog.writing import Writing
 
@@ -15,6 +16,11 @@ PROVIDER = "registered"
 
 THEIRS, RUNNING = (each.current("provider = :provider") for each in (ENDPOINTS, WORKLOADS))
 NAMED = SERVICES.current("service $among(names)")
+# The scope of another provider that has a workload of this name.
+ELSEWHERE = Plain(
+    "select scope from workloads where name = :name and valid_to_revision is null"
+    f" and provider <> '{PROVIDER}'"
+)
 
 
 class Taken(ValueError):
@@ -31,8 +37,8 @@ def scope(name: str) -> str:
 
 def register(writing: Writing, name: str, known: Known) -> None:
     """Make this what is registered as `name`. Raises Taken."""
-    if elsewhere := _elsewhere(writing.connection, name):
-        raise Taken(f"{name} is a workload of {elsewhere} already: register it by another name")
+    if elsewhere := ELSEWHERE.row(writing.connection, name=name):
+        raise Taken(f"{name} is a workload of {elsewhere[0]} already: register it by another name")
     believe(writing, known, PROVIDER)
 
 
@@ -68,13 +74,7 @@ def _mine(table: Table, scope: str) -> ColumnElement[bool]:
     return and_(table.c.provider == PROVIDER, table.c.scope == scope)
 
 
-def _elsewhere(connection: Connection, name: str) -> str | None:
-    """The scope of another provider that has a workload of this name."""
-    others = and_(workloads.c.name == name, workloads.c.provider != PROVIDER, CURRENT)
-    return connection.execute(select(workloads.c.scope).where(others)).scalars().first()
-
-
 def _unregistered(connection: Connection, name: str) -> str:
-    if elsewhere := _elsewhere(connection, name):
-        return f"{name} was not registered: {elsewhere} has it, so take it out there"
+    if elsewhere := ELSEWHERE.row(connection, name=name):
+        return f"{name} was not registered: {elsewhere[0]} has it, so take it out there"
     return f"no workload {name} is registered"

@@ -26,6 +26,7 @@ WORDS = Text().with_variant(Text(collation="C"), "postgresql")
 SERIAL = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER keys by itself
 CURRENT = text("valid_to_revision is null")
 ENDED = text("valid_to_revision is not null")
+CONTESTED = text("valid_to_revision is null and conflict <> ''")
 
 metadata = MetaData()
 
@@ -145,6 +146,7 @@ workloads = _versioned(
     *_words("labels", "resource_id", "cluster"),
 )
 Index("workloads_workload", workloads.c.workload)
+Index("workloads_name", workloads.c.name, sqlite_where=CURRENT, postgresql_where=CURRENT)
 Index("workloads_scope", workloads.c.provider, workloads.c.scope, sqlite_where=CURRENT,
       postgresql_where=CURRENT)  # fmt: skip
 
@@ -164,6 +166,7 @@ Index("endpoints_scope", endpoints.c.provider, endpoints.c.scope, sqlite_where=C
 Index("endpoints_identity", endpoints.c.identity, endpoints.c.service, endpoints.c.port,
       sqlite_where=CURRENT, postgresql_where=CURRENT)  # fmt: skip
 Index("endpoints_workload", endpoints.c.workload, sqlite_where=CURRENT, postgresql_where=CURRENT)
+Index("endpoints_contested", endpoints.c.id, sqlite_where=CONTESTED, postgresql_where=CONTESTED)
 
 policies = _versioned(
     "policies",

@@ -16,6 +16,7 @@ def where(condition: str) -> dict[str, sa.TextClause]:
 
 CURRENT = where("valid_to_revision is null")
 ENDED = where("valid_to_revision is not null")
+CONTESTED = where("valid_to_revision is null and conflict <> ''")
 
 
 def upgrade() -> None:
@@ -28,9 +29,13 @@ def upgrade() -> None:
     key = [*ENDPOINT, "provider", "scope"]
     op.create_index("endpoints_current", "endpoints", key, unique=True, **CURRENT)
     op.create_index("endpoints_scope", "endpoints", ["provider", "scope"], **CURRENT)
+    op.create_index("endpoints_contested", "endpoints", ["id"], **CONTESTED)
+    op.create_index("workloads_name", "workloads", ["name"], **CURRENT)
 
 
 def downgrade() -> None:
+    op.drop_index("workloads_name", "workloads")
+    op.drop_index("endpoints_contested", "endpoints")
     op.drop_index("endpoints_scope", "endpoints")
     op.drop_index("endpoints_current", "endpoints")
     key = ["provider", "scope", *ENDPOINT]
