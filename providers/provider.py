@@ -1,6 +1,7 @@
 """What an adapter is, and how one is found by its type."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -43,6 +44,22 @@ class Attachable(Protocol):
     def attach(self, attached: Iterable[Attachment]) -> None:
         """This is all that is attached now, also what is other providers'."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found out about something that a provider needs; with a remedy, it is wrong."""
+
+    about: str
+    what: str
+    remedy: str = ""
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """A provider that can say, for `doctor`, whether its platform lets itself be asked."""
+
+    def examine(self) -> AsyncIterator[Examined]: ...
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ from meshfed.providers.azure.options import cloud
 from meshfed.providers.azure.pace import Pace
 from meshfed.providers.azure.provider import AzureProvider
 from meshfed.providers.contract import Platform, ProviderContract
-from meshfed.providers.provider import Provider, load
+from meshfed.providers.provider import Examinable, Provider, load
 
 STORE = "bookstore.shop:8080"
 
@@ -290,6 +290,46 @@ async def test_the_token_goes_nowhere_else(azure: Azure) -> None:
     azure.world.elsewhere = "https://localhost:1"
     with pytest.raises(Unreachable, match="goes on at another host, localhost:1"):
         await listed(azure)
+
+
+async def examined(azure: Azure) -> list[tuple[str, str]]:
+    """What doctor is told, and what is to be done."""
+    provider = azure.provider()
+    assert isinstance(provider, Examinable)
+    return [(each.what, each.remedy) async for each in provider.examine()]
+
+
+async def test_doctor_is_told_that_all_may_be_read_and_how_much_more(azure: Azure) -> None:
+    fleet(azure, machines=3, uniform=2)
+    azure.world.left = {"x-ms-ratelimit-remaining-subscription-reads": 200}
+    assert await examined(azure) == [
+        ("all that is needed may be read", ""),
+        ("80% of what may be asked is left", ""),
+    ]
+    assert azure.world.total == 4 + 2  # a page of each, and one set
+
+
+async def test_doctor_is_told_each_right_that_is_lacking(azure: Azure) -> None:
+    fleet(azure, machines=1, uniform=1)
+    azure.world.left = {"x-ms-ratelimit-remaining-subscription-reads": 10}
+    azure.world.faults = [
+        Fault(403, "AuthorizationFailed", "Microsoft.Network/networkInterfaces"),
+        Fault(403, "AuthorizationFailed", "/uni0/networkInterfaces"),
+    ]
+    of_sets = "Microsoft.Compute/virtualMachineScaleSets/networkInterfaces/read"
+    (network, sets, left) = await examined(azure)
+    needs = "403 AuthorizationFailed: needs"
+    assert network[0] == f"{needs} Microsoft.Network/networkInterfaces/read"
+    assert sets[0] == f"{needs} {of_sets}"
+    assert network[1].startswith("assign the role of deploy/aks/role.json")
+    assert left[1].startswith("ask less often")
+
+
+async def test_doctor_is_told_of_a_credential_once(azure: Azure) -> None:
+    azure.server.refused = True
+    ((what, remedy),) = await examined(azure)
+    assert "AADSTS7000222" in what
+    assert remedy.startswith("see `auth`")
 
 
 def test_nothing_of_azures_sdk_is_loaded_before_azure_is_asked() -> None:

@@ -195,8 +195,9 @@ def doctor(
 ) -> None:
     """Examine the mesh: database, providers, policies, certificates, clock, ports, proxies.
 
-    Run it where `serve` runs to have its ports and key looked at too. It tries up to 200 ports of
-    endpoints, and writes nothing. Exit code 1: something is wrong; each with its remedy.
+    Run it where `serve` runs to have its ports and key looked at too, and Azure asked as it asks.
+    It tries up to 200 ports of endpoints, and writes nothing. Exit code 1: something is wrong; each
+    with its remedy.
 
     Example: meshfed doctor
     """

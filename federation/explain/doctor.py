@@ -9,6 +9,7 @@ from meshfed.federation.explain.facts import Facts
 from meshfed.federation.explain.seen import Certified, Provided, Refusal
 from meshfed.federation.explain.step import State, Step, counted, failing, note, ok, some, warning
 from meshfed.federation.explain.why import exposed, provided
+from meshfed.providers.provider import Examined
 from meshfed.xds.endpoints import reached_at
 
 SKEW = 5.0  # seconds that clocks may differ: histories and ages are wrong by as much
@@ -78,6 +79,16 @@ def providers(seen: Iterable[Provided]) -> Iterator[Step]:
             yield failing("provider", step.object, step.what, step.remedy)
         else:
             yield Step("provider", step.state, step.object, step.what, step.remedy)
+
+
+def platforms(found: Iterable[tuple[str, Examined]]) -> Iterator[Step]:
+    """Whether they let themselves be asked."""
+    for name, each in found:
+        about = f"{name}/{each.about}"
+        if each.remedy:
+            yield failing("platform", about, each.what, each.remedy)
+        else:
+            yield ok("platform", about, each.what)
 
 
 def policies(facts: Facts, refused: Iterable[Refusal]) -> Iterator[Step]:

@@ -22,6 +22,8 @@ from meshfed.federation.explain.step import Step
 from meshfed.federation.fields import Address, CatalogUrl
 from meshfed.federation.lead import host
 from meshfed.federation.settings import Settings
+from meshfed.providers import provider
+from meshfed.providers.provider import Examinable, Examined
 
 PATIENCE = 1.0  # seconds for an answer of a control plane on this machine
 
@@ -38,12 +40,30 @@ def examined(settings: Settings, url: str) -> Iterator[Step]:
     yield from doctor.control_plane(facts)
     yield from doctor.ports(_doors(settings), running_here=_here(facts))
     yield from doctor.providers(seen.provided(url))
+    yield from doctor.platforms(asyncio.run(_platforms(settings)))
     yield from doctor.policies(facts, seen.refused(url))
     yield from _certificates(settings, url, facts.now)
     yield from doctor.proxies(facts)
     endpoints = [e for there in facts.mesh.endpoints.values() for e in there]
     wanted = probes.places(endpoints)
     yield from doctor.applications(endpoints, probes.answering(wanted), len(wanted))
+
+
+async def _platforms(settings: Settings) -> list[tuple[str, Examined]]:
+    """What providers find out about their platforms from here, with this environment."""
+    found: list[tuple[str, Examined]] = []
+    for entry in settings.providers:
+        try:
+            made = provider.load(entry.type)(
+                name=entry.name, options=entry.options, base=settings.base
+            )
+        except ValueError as error:
+            remedy = "correct it; `meshfed validate` says where it stands"
+            found.append((entry.name, Examined("its configuration", str(error), remedy)))
+            continue
+        if isinstance(made, Examinable):
+            found += [(entry.name, each) async for each in made.examine()]
+    return found
 
 
 def _here(facts: Facts) -> bool:

@@ -214,7 +214,6 @@ class Reader:
 
     async def all(self, what: List[T], parent: str) -> tuple[T, ...]:
         """Raises Refused, Unreachable."""
-        decoder = msgspec.json.Decoder(what.type)
         name = what.below(parent)
         before = self._before.pop(name, {})
         found: dict[str, T] = {}  # a list that changes while it is read may have one twice
@@ -222,18 +221,26 @@ class Reader:
         while url:
             asked.add(url)
             page = await self._page(url, what)
-            for raw in page.value or ():
-                try:
-                    one = decoder.decode(raw)
-                except msgspec.ValidationError as error:
-                    self.odd = f"{parent}{what.path}: {error}"
-                    continue
+            for one in self._understood(page, what):
                 own = lowered(one.id)
                 known = before.get(own)
                 found[own] = known if isinstance(known, what.type) and known == one else one
             url = self._next(page.next_link, asked)
         self._kept[name] = found
         return tuple(found.values())
+
+    async def first(self, what: List[T], parent: str) -> tuple[T, ...]:
+        """What stands on its first page. Raises Refused, Unreachable."""
+        page = await self._page(self._arm.url + what.below(parent), what)
+        return tuple(self._understood(page, what))
+
+    def _understood(self, page: objects.Page, what: List[T]) -> Iterator[T]:
+        decoder = msgspec.json.Decoder(what.type)
+        for raw in page.value or ():
+            try:
+                yield decoder.decode(raw)
+            except msgspec.ValidationError as error:
+                self.odd = f"{what.path.rpartition('/')[2]}: {error}"
 
     async def _page(self, url: str, what: List[T]) -> objects.Page:
         async with self._turns:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Protocol
 
 from meshfed.catalog.model import Attachment, Observation
+from meshfed.providers.azure.examine import examine
 from meshfed.providers.azure.lists import Arm
 from meshfed.providers.azure.options import Cloud
 from meshfed.providers.azure.options import options as read
 from meshfed.providers.azure.pace import Pace
 from meshfed.providers.azure.subscription import Subscription
+from meshfed.providers.provider import Examined
 
 AT_ONCE = 8  # calls under way
 
@@ -69,10 +71,21 @@ class AzureProvider:
             for name, bucket in subscription.budget.buckets.items()
         }
 
+    async def examine(self) -> AsyncGenerator[Examined, None]:
+        arm = await self._line()
+        try:
+            async for found in examine(arm, self._options):
+                yield found
+        finally:
+            await arm.close()
+
+    async def _line(self) -> Line:
+        if self._arm is not None:
+            return self._arm
+        return await asyncio.to_thread(line, self._options.cloud, self._options.auth)
+
     async def observe(self) -> AsyncGenerator[Observation, None]:
-        arm = self._arm
-        if arm is None:
-            arm = await asyncio.to_thread(line, self._options.cloud, self._options.auth)
+        arm = await self._line()
         turns = asyncio.Semaphore(AT_ONCE)
         tasks = [asyncio.create_task(s.run(arm, turns)) for s in self._subscriptions.values()]
         for task in tasks:
