@@ -63,3 +63,7 @@ def _write(file: Path, data: bytes) -> None:
             out.write(data)
     except FileExistsError as error:
         raise Finding(f"{file}: is there already: name another") from error
+    except OSError as error:
+        if error.filename is None:  # it was begun: the disk is full
+            file.unlink()
+        raise Finding(f"{file}: {error.strerror}") from error
