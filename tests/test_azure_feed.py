@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from shutil import copy
 
 import pytest
 from arm.direct import Direct
@@ -79,10 +80,17 @@ class Fed:
             await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog of which each test has a copy: to make one takes longer than most of them."""
+    path = tmp_path_factory.mktemp("migrated") / "catalog.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-async def fed(tmp_path: Path) -> AsyncIterator[Fed]:
-    url = f"sqlite:///{tmp_path}/catalog.db"
-    migrate(url)
+async def fed(migrated: Path, tmp_path: Path) -> AsyncIterator[Fed]:
+    url = f"sqlite:///{copy(migrated, tmp_path)}"
     world = World(page=200)
     world.resources.vms = [vm(f"vm-{n}", f"10.0.0.{n}", STORE) for n in range(1, 6)]
     made = Fed(world, url)
