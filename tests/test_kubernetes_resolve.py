@@ -505,3 +505,10 @@ def test_a_pod_is_the_same_workload_in_each_of_its_services() -> None:
 def test_the_order_of_slices_does_not_matter() -> None:
     found = [slices(at(f"10.0.0.{n}"), name=f"web-{n}") for n in range(1, 6)]
     assert places(resolved(*found)) == places(resolved(*reversed(found)))
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0", "::", "224.0.0.1", "10.0.1", "010.0.0.1", "fe80::1%eth0"]
+)
+def test_an_address_that_nobody_can_connect_to_is_left_out(address: str) -> None:
+    assert not resolved(slices(at(address))).endpoints

@@ -12,6 +12,7 @@ from meshfed.federation.cli import (
     config,
     explain,
     migrate,
+    namespace,
     past,
     provider,
     proxy,
@@ -72,6 +73,7 @@ app.command(rich_help_panel=REGISTER)(register.register)
 app.command(rich_help_panel=REGISTER)(register.deregister)
 app.command(rich_help_panel=REGISTER)(attach.attach)
 app.command(rich_help_panel=REGISTER)(attach.detach)
+app.add_typer(namespace.app, name="namespace", rich_help_panel=REGISTER)
 app.command(rich_help_panel=MAINTAIN)(archive.backup)
 app.command(rich_help_panel=MAINTAIN)(archive.restore)
 app.add_typer(provider.app, name="provider", rich_help_panel=MAINTAIN)

@@ -4,8 +4,8 @@ import asyncio
 import base64
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -27,12 +27,20 @@ from meshfed.providers.kubernetes.reflect import Pace
 REREAD = 60.0  # seconds between two looks whether a kubeconfig is still what it was
 FAREWELL = 0.02  # seconds in which connections that were closed end: some turns of the loop
 UNBOUNDED = aiohttp.ClientTimeout(total=None)  # watches go on; whoever reads has limits
-HEADERS = {"Accept": "application/json"}
+HEADERS = {"Accept": "application/json", "Content-Type": "application/merge-patch+json"}
 UNUSABLE = (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError)
 
 
 class Secret(msgspec.Struct):
     data: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    change: Mapping[str, object] | None = None
 
 
 @dataclass(slots=True)
@@ -147,12 +155,19 @@ class Line:
         self._session: Session | None = None
         self._turn = asyncio.Lock()
 
+    def get(self, path: str, query: Mapping[str, str]) -> AbstractAsyncContextManager[Answer]:
+        return self._asked(Request("GET", path, query))
+
+    def patch(self, path: str, change: Mapping[str, object]) -> AbstractAsyncContextManager[Answer]:
+        """What is null in the change is taken away (RFC 7386)."""
+        return self._asked(Request("PATCH", path, change=change))
+
     @asynccontextmanager
-    async def get(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Answer]:
+    async def _asked(self, request: Request) -> AsyncIterator[Answer]:
         session = await self._current()
         session.users += 1
         try:
-            answer = await self._ask(session.client, path, query)
+            answer = await self._ask(session.client, request)
             try:
                 if answer.status == 401 and self._session is session:
                     await self._retire()  # a token that is over: they are read again
@@ -173,19 +188,18 @@ class Line:
             await self._below.close()
         await asyncio.sleep(FAREWELL)
 
-    async def _ask(
-        self, client: ApiClient, path: str, query: Mapping[str, str]
-    ) -> aiohttp.ClientResponse:
+    async def _ask(self, client: ApiClient, request: Request) -> aiohttp.ClientResponse:
         try:
             async with asyncio.timeout(self._pace.headers):
-                method, url, headers, *_ = await client.param_serialize(
-                    "GET",
-                    path,
-                    query_params=list(query.items()),
+                serialized = await client.param_serialize(
+                    request.method,
+                    request.path,
+                    query_params=list(request.query.items()),
                     header_params=dict(HEADERS),
+                    body=request.change,
                     auth_settings=["BearerToken"],
                 )
-                asked = await client.call_api(method, url, headers, _request_timeout=UNBOUNDED)
+                asked = await client.call_api(*serialized, _request_timeout=UNBOUNDED)
         except TimeoutError as error:
             raise Unreachable(f"no answer in {self._pace.headers:g} s") from error
         except (aiohttp.ClientError, *UNUSABLE) as error:

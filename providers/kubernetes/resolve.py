@@ -4,8 +4,10 @@ The rules are those of kube-proxy where it has one, and of Open Service Mesh whe
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from socket import AF_INET, inet_pton
 
 from meshfed.catalog.model import (
     Endpoint,
@@ -21,10 +23,10 @@ from meshfed.catalog.model import (
     ServiceName,
     Workload,
 )
-from meshfed.providers.hostlist import literal
 from meshfed.providers.kubernetes import objects
 from meshfed.providers.listing import everywhere
 
+MULTICAST = 224  # the first byte of such addresses, and of what comes after them
 FAMILIES = ("IPv4", "IPv6")  # FQDN means nothing: kube-proxy and everybody else ignore it
 HEADLESS = "None"
 EXTERNAL = "ExternalName"  # an alias in DNS, which nobody answers for
@@ -165,6 +167,18 @@ def resolve(
     return _last_resort(resolved)
 
 
+def reachable(text: str) -> str:
+    """An address in its shortest form. Raises ValueError."""
+    if text != "0.0.0.0":
+        with suppress(OSError):  # ten times as fast as ip_address, and it takes no other form
+            if inet_pton(AF_INET, text)[0] < MULTICAST:
+                return text
+    found = ip_address(text)
+    if found.is_unspecified or found.is_multicast or "%" in text:
+        raise ValueError(f"{text} is no address that callers could connect to")
+    return found.compressed
+
+
 def order(family: str, families: tuple[str, ...]) -> int:
     return families.index(family) if family in families else len(families)
 
@@ -265,7 +279,7 @@ def _runs(
     if not endpoint.addresses:
         return None
     try:
-        address = literal(endpoint.addresses[0])
+        address = reachable(endpoint.addresses[0])
     except ValueError as error:
         meta = found.metadata
         where = f"endpointslices/{meta.namespace}/{meta.name}"
