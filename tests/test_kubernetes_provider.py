@@ -172,6 +172,26 @@ async def test_only_the_label_that_is_asked_for_counts(shop: Cluster) -> None:
         assert {each.scope for each in told.all} == {"aks/shop/web"}
 
 
+async def test_the_rights_that_the_docs_ask_for_are_those_that_are_used(shop: Cluster) -> None:
+    """Lists are for servers that cannot list by a watch."""
+    for pages in (False, True):
+        shop.server.faults.without_watchlist = pages
+        async with telling(provider(shop)) as told:
+            await told.has("10.0.0.1", "10.0.0.2")
+    used = {(call.group, call.resource, call.verb) for call in calls(shop)}
+    written = (Path(__file__).parents[1] / "docs" / "kubernetes.md").read_text()
+    roles = yaml.safe_load_all(written.partition("```yaml\napiVersion")[2].partition("```")[0])
+    asked = {
+        (group, resource, verb)
+        for role in roles
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert used == asked
+
+
 # What it survives
 
 
