@@ -131,8 +131,8 @@ class Cluster:
             space.index.begun = True
             for name in space.scopes():
                 self._touched[space.name, name] = Evidence.LISTED
-        elif trouble == space.trouble:
-            return
+        elif bool(trouble) == bool(space.trouble):
+            return  # in other words now, perhaps: each would be written to all its endpoints
         space.trouble = trouble
         if trouble and not space.index.begun:
             self._touched[space.name, PODS] = Evidence.LISTED
