@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from meshfed.catalog.database import stamp
-from meshfed.catalog.model import Interception, Mesh, ServiceName, Workload
+from meshfed.catalog.model import Endpoint, Interception, Mesh, ServiceName, Workload
 from meshfed.federation.explain import envoy, probes, seen
 from meshfed.federation.explain.callers import Unknown
 from meshfed.federation.explain.facts import Facts
@@ -21,6 +21,7 @@ from meshfed.federation.explain.why import (
     workload_steps,
 )
 from meshfed.federation.findings import nearest
+from meshfed.xds.endpoints import reached_at
 
 MOST_TRIED = 20  # endpoints of one thing
 
@@ -108,16 +109,25 @@ def _ended(workload: Workload, now: float) -> str:
 
 def _endpoint(facts: Facts, read: Seen, place: Place) -> tuple[Step, ...]:
     every = subjects(facts, read)
-    at = [s for s in every if s.endpoint.target == place.port]
-    mine = tuple(at or every)  # the sidecar's port is everybody's there
-    if not mine:
+    if not every:
         return _missing(facts, read, place.address)
+    mine = tuple(s for s in every if place.port in (None, *_ports(s.endpoint)))
+    if not mine:
+        known = " and ".join(map(str, sorted({s.endpoint.target for s in every})))
+        asked = f"[{place.address}]" if ":" in place.address else place.address
+        there = f"at {place.address} there is port {known}"
+        raise Unknown(f"nothing here is called {asked}:{place.port}: {there}")
     scopes = [(s.listed.provider, s.listed.scope) for s in mine]
     steps = [*observed(facts, read, scopes)]
     for subject in mine:
         steps += endpoint_steps(facts, read, subject)
         steps += sent(facts, (subject,))
     return tuple(dict.fromkeys(steps))
+
+
+def _ports(endpoint: Endpoint) -> tuple[int, int]:
+    """The application's, and the one that callers dial: a sidecar's is everybody's there."""
+    return endpoint.target, reached_at(endpoint)[1]
 
 
 def _missing(facts: Facts, read: Seen, name: str) -> tuple[Step, ...]:

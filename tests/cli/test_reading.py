@@ -269,3 +269,15 @@ def test_an_unknown_provider_is_answered_with_the_known_ones(
     assert ended.code == 1
     (line,) = ended.lines
     assert "rack" in line
+
+
+@pytest.mark.parametrize("port", [8080, 15003], ids=["the application's", "the sidecar's"])
+def test_why_takes_a_port_that_is_there(meshfed: Run, shop: str, port: int) -> None:
+    asked, whole = (meshfed("why", f"10.0.0.1{end}", "-o", "json") for end in (f":{port}", ""))
+    assert json.loads(asked.out) == json.loads(whole.out) != []
+
+
+def test_why_of_a_port_that_nobody_has_names_those_there_are(meshfed: Run, shop: str) -> None:
+    ended = meshfed("why", "10.0.0.1:9999")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.lines == ["nothing here is called 10.0.0.1:9999: at 10.0.0.1 there is port 8080"]
