@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, or_, select
 
 from meshfed.catalog import rows
 from meshfed.catalog.differences import placed
@@ -55,12 +55,17 @@ class Happened:
     events: tuple[Event, ...]
 
 
-def happened(connection: Connection, name: str, since: str) -> Happened:
-    """Everything that is kept of a service, an address or a workload, oldest first."""
+def happened(connection: Connection, name: str, since: str, target: int | None = None) -> Happened:
+    """Everything that is kept of a service, an address or a workload, oldest first.
+
+    Of an address it may be one port alone, the application's.
+    """
     ids = set(connection.execute(_ids(name)).scalars())
     concerned = or_(
         endpoints.c.service == name, endpoints.c.address == name, endpoints.c.workload.in_(ids)
     )
+    if target is not None:
+        concerned = and_(concerned, endpoints.c.target == target)
     found = {
         "endpoint": _versions(connection, endpoints, concerned),
         "service": _versions(connection, services, services.c.service == name),

@@ -37,7 +37,8 @@ def history(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A service, the address of an endpoint, or a workload."
+            metavar="NAME",
+            help="A service, an endpoint (ADDRESS or ADDRESS:PORT), or a workload.",
         ),
     ],
     since: Annotated[
@@ -160,8 +161,14 @@ def _known(url: str) -> Iterator[None]:
 def _happened(url: str, name: str, since: str) -> "Happened":
     from meshfed.catalog.events import happened
     from meshfed.catalog.past import looked
+    from meshfed.federation.explain.asked import parsed
+    from meshfed.xds.endpoints import INBOUND_PORT
 
-    return looked(url, lambda connection: happened(connection, name, since))
+    place = parsed(name)
+    if place is None:
+        return looked(url, lambda connection: happened(connection, name, since))
+    target = None if place.port == INBOUND_PORT else place.port  # the sidecar's is everybody's
+    return looked(url, lambda connection: happened(connection, place.address, since, target))
 
 
 def _names(url: str) -> list[str]:

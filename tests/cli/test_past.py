@@ -110,6 +110,21 @@ def test_history_of_nobody_says_who_was_meant(meshfed: Run, shop: str) -> None:
     assert ended.code == 1
 
 
+@pytest.mark.parametrize("place", ["10.0.0.2:8080", "10.0.0.2:15003"])
+def test_history_takes_an_endpoint_as_why_does(
+    meshfed: Run, one_leaves: Callable[[], None], place: str
+) -> None:
+    one_leaves()
+    told = listed(meshfed("history", place, "-o", "json"))
+    assert told == listed(meshfed("history", "10.0.0.2", "-o", "json")) != []
+
+
+def test_history_of_a_port_that_nobody_had_says_who_was_meant(meshfed: Run, shop: str) -> None:
+    ended = meshfed("history", "10.0.0.2:9999")
+    assert ended.code == 1
+    assert ended.lines[0].startswith("nothing is known of 10.0.0.2:9999: did you mean 10.0.0.2")
+
+
 def test_history_of_a_quiet_time_is_empty(meshfed: Run, shop: str) -> None:
     ended = meshfed("history", "bookstore.shop", "--since", "0s")
     assert (ended.code, ended.out) == (0, "")
