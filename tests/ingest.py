@@ -53,10 +53,10 @@ async def ingest(url: str, n: int) -> None:
 def main() -> None:
     for line in sys.stdin:
         if pid := os.fork():
-            print(f"pid {pid}", flush=True)
             os.waitpid(pid, 0)
             print("ended", flush=True)
         else:
+            print(f"pid {os.getpid()}", flush=True)
             asyncio.run(ingest(sys.argv[1], int(line)))
 
 

@@ -50,12 +50,14 @@ class Ingest:
         assert self.program.stdout is not None
         self.program.stdin.write(f"{len(self.stored)}\n")
         pid = int(self.program.stdout.readline().removeprefix("pid "))
-        if going:
-            self.reported(self.program.stdout.readline())
-        time.sleep(seconds)  # the moment is the test
-        if also is not None:
-            also()
-        os.kill(pid, signal.SIGKILL)
+        try:
+            if going:
+                self.reported(self.program.stdout.readline())
+            time.sleep(seconds)  # the moment is the test
+            if also is not None:
+                also()
+        finally:
+            os.kill(pid, signal.SIGKILL)
         for line in iter(self.program.stdout.readline, "ended\n"):
             self.reported(line)
 
