@@ -162,7 +162,8 @@ class Database:
                 # What was opened read-only stays so, and a disk that is mounted again is another.
                 self._engine.dispose()
             cause = error.orig if isinstance(error, DBAPIError) else error
-            raise Away(f"the catalog is away: {_line(cause)}") from error
+            file = f"{self.url.database}: " if self.is_sqlite else ""  # SQLite never names it
+            raise Away(f"the catalog is away: {file}{_line(cause)}") from error
 
 
 def _line(cause: object) -> str:

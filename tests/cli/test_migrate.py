@@ -63,14 +63,16 @@ def test_a_catalog_moves_with_its_history(meshfed: Run, shop: str, tmp_path: Pat
     [
         (("--to", "sqlite:///meshfed.db"), "--to: this is the catalog itself"),
         (("--to", "elsewhere"), "--to: must be sqlite:///FILE or "),
-        (("--to", "sqlite:////nowhere/at/all.db"), "the catalog is away: unable to open"),
+        (("--to", "sqlite:////nowhere/at/all.db"), "/nowhere/at/all.db: unable to open"),
+        (("--to", "sqlite:///notes.txt"), "notes.txt: file is not a database"),
         (("--to-revision", "7777"), "7777 is no schema of this version: it knows 0001, 0002"),
         (("--reader", "ann"), "SQLite has no roles: who may read the file may read the catalog"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
-    meshfed: Run, shop: str, arguments: tuple[str, ...], said: str
+    meshfed: Run, shop: str, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
+    (tmp_path / "notes.txt").write_text("to be kept: this is no database at all\n")
     ended = meshfed("migrate", *arguments)
     assert ended.code == 1
     (line,) = ended.lines
