@@ -10,6 +10,9 @@ import typer
 Row = Mapping[str, object]
 Cells = Sequence[object]
 
+# A terminal obeys these, and values are written by anybody; lines and tabs are laid out.
+CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+
 
 class Format(StrEnum):
     """How rows are printed."""
@@ -95,9 +98,9 @@ def _table(columns: Sequence[str], rows: Iterable[Cells], width: int | None) -> 
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     for column in columns:
-        table.add_column(Text(column.upper()), overflow="fold")
+        table.add_column(Text(column.upper().translate(CONTROL)), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_cell(cell)) for cell in row))
+        table.add_row(*(Text(_cell(cell).translate(CONTROL)) for cell in row))
     console = Console(file=io.StringIO(), width=width or 100_000, color_system=None)
     with console.capture() as captured:
         console.print(table)

@@ -49,6 +49,31 @@ def test_a_name_in_a_table_is_never_taken_for_markup() -> None:
     assert "[red]x[/red]" in rendered(("name",), [("[red]x[/red]",)], Format.TABLE)
 
 
+@pytest.mark.parametrize("value", ["\x1b[2J\x07", ["\x1b[2J\x07"]], ids=["text", "a list"])
+def test_a_value_cannot_speak_to_the_terminal(value: object) -> None:
+    text = rendered(("reason",), [(value,)], Format.TABLE)
+    assert "\x1b" not in text
+    assert "1b[2J" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        pytest.param("\x1b]0;t\x07", r"\x1b]0;t\x07", id="an escape sequence"),
+        pytest.param("a\x9b2Jb\x7f", r"a\x9b2Jb\x7f", id="of eight bits, and delete"),
+        pytest.param("a\rb\x08", r"a\x0db\x08", id="what moves the cursor"),
+        pytest.param("größer → 3", "größer → 3", id="what is no control character"),
+    ],
+)
+def test_a_control_character_in_a_table_is_shown(value: str, shown: str) -> None:
+    assert rendered(("reason",), [(value,)], Format.TABLE) == f"REASON\n{shown}\n"
+
+
+def test_data_is_as_it_is() -> None:
+    assert rendered(("a",), [("\x1b\t",)], Format.CSV) == "a\n\x1b\t\n"
+    assert json.loads(rendered(("a",), [("\x1b",)], Format.JSON)) == [{"a": "\x1b"}]
+
+
 def test_a_table_is_folded_rather_than_cut_when_the_terminal_is_narrow() -> None:
     text = rendered(("name",), [("a" * 30,)], Format.TABLE, width=20)
     assert max(map(len, text.splitlines())) <= 20
