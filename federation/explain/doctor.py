@@ -166,7 +166,7 @@ class Door:
     name: str
     address: str
     answers: bool
-    ours: bool  # what answers is a control plane
+    ours: bool | None  # what answers is a control plane; None: it accepts, and says nothing
 
 
 def ports(doors: Iterable[Door], *, running_here: bool | None) -> Iterator[Step]:
@@ -174,6 +174,10 @@ def ports(doors: Iterable[Door], *, running_here: bool | None) -> Iterator[Step]
     for door in doors:
         if door.answers and door.ours and running_here is not False:
             yield ok("port", door.address, f"{door.name}: `meshfed serve` answers")
+        elif door.answers and door.ours is None:
+            why = f"{door.name}: taken, but does not answer"
+            remedy = f"is `meshfed serve` stopped or stuck? Else name another port: {door.name}"
+            yield failing("port", door.address, why, remedy)
         elif door.answers:
             who = "another catalog's control plane" if door.ours else "something else"
             why = f"{door.name}: {who} answers there"

@@ -148,12 +148,15 @@ def _dialled(listen: Address) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
 
 
-def _healthy(listen: Address) -> bool:
+def _healthy(listen: Address) -> bool | None:
+    """Whether a control plane answers; None where nothing is said, as by one that is stopped."""
     connection = HTTPConnection(_dialled(listen), listen.port, timeout=PATIENCE)
     try:
         connection.request("GET", "/healthz")
         response = connection.getresponse()
         return response.status == 200 and response.read() == b"ok\n"
+    except TimeoutError:
+        return None
     except (OSError, HTTPException):
         return False
     finally:

@@ -1,6 +1,11 @@
 """What doctor says of each part, from what was found out about it."""
 
+import json
+import socket
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +13,7 @@ from meshfed.catalog.bearings import Bearings, Connected, Replica
 from meshfed.catalog.leadership import Leader, Term
 from meshfed.catalog.model import Mesh
 from meshfed.catalog.view import resolve
+from meshfed.federation.explain import examine
 from meshfed.federation.explain.doctor import (
     Door,
     Store,
@@ -83,12 +89,32 @@ def test_the_clock(here: float, theirs: float | None, newest: float | None, wron
             Door("xds.listen", "x", answers=False, ours=False), True, "nothing answers",
             id="not where it should be",
         ),
+        pytest.param(
+            Door("xds.listen", "x", answers=True, ours=None), True, "taken, but does not answer",
+            id="taken by what is stopped",
+        ),
     ],
 )  # fmt: skip
 def test_a_port(door: Door, here: bool, wrong: str) -> None:
     found = failed(ports([door], running_here=here))
     assert bool(found) == bool(wrong)
     assert all(wrong in each for each in found)
+
+
+def test_a_port_that_accepts_and_is_silent_is_not_taken_for_something_else(
+    command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examine, "PATIENCE", 0.1)
+    config = tmp_path / "meshfed.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        config.write_text(
+            "mesh: {trust_domain: shop.example}\n"
+            f"admin: {{listen: '127.0.0.1:{port}'}}\nxds: {{listen: '127.0.0.1:0'}}\n"
+        )
+        ended = command("doctor", "--config", config, "-o", "json")
+    (door,) = (step for step in json.loads(ended.out) if step["step"] == "port")
+    assert (door["state"], door["what"]) == ("failing", "admin.listen: taken, but does not answer")
 
 
 def test_certificates_that_ended_and_a_key_that_is_lost() -> None:
