@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
+from itertools import islice
 from pathlib import Path
+from random import sample
 from string import Template
 
 import yaml
@@ -16,6 +18,7 @@ import yaml
 from meshfed.federation.demo.envoys import ADMIN, INBOUND, OUTBOUND
 from meshfed.federation.demo.processes import Broken
 
+QUIET_PORTS = range(20_000, 32_768)  # the kernel gives those above to any connection that is made
 LEDGER = 13306  # the ledger's `local` port at its callers (hosts.yaml)
 
 
@@ -70,12 +73,17 @@ def replace(path: Path, text: str) -> float:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on, taken all at once so that they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Different loopback ports that nobody listens on, nor is given before they are used."""
+    free = filter(_free, sample(QUIET_PORTS, len(QUIET_PORTS)))
+    return list(islice(free, count))
+
+
+def _free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def taken(hosts: tuple[Host, ...]) -> Iterator[str]:
