@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-from arm.resources import SUBSCRIPTION, ScaleSet, vm
-from arm.server import ENVIRONMENT, Server
-from arm.world import Fault, World, throttled
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.mgmt.compute.aio import ComputeManagementClient
 from azure.mgmt.network.aio import NetworkManagementClient
 
+from meshfed.demo.arm.resources import SUBSCRIPTION, ScaleSet, vm
+from meshfed.demo.arm.server import ENVIRONMENT, Server
+from meshfed.demo.arm.world import Fault, World, throttled
 from meshfed.providers.azure import lists
 from meshfed.providers.azure.access import Line, credential
 from meshfed.providers.azure.lists import Instances, Inventory, Reader, Refused, Unreachable, look

@@ -9,13 +9,13 @@ from shutil import copy
 
 import pytest
 from arm.direct import Direct
-from arm.resources import SUBSCRIPTION, Ip, Nic, Resources, ScaleSet, Vm, vm
-from arm.world import Fault, World
 from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.model import Attachment, Identity, ServiceName
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog, migrate
+from meshfed.demo.arm.resources import SUBSCRIPTION, Ip, Nic, Resources, ScaleSet, Vm, vm
+from meshfed.demo.arm.world import Fault, World
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.feed import Feed
 from meshfed.federation.presence import Presence

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arm.resources import SUBSCRIPTION
 
+from meshfed.demo.arm.resources import SUBSCRIPTION
 from meshfed.federation.check import check
 from meshfed.providers.azure.options import CLOUDS, options
 

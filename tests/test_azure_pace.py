@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from arm.direct import Direct, Hours
-from arm.resources import SUBSCRIPTION, Ip, Nic, ScaleSet, Vm, vm
-from arm.world import Fault, World, throttled
 
 from meshfed.catalog.model import Attachment, Evidence, Identity, Observation, ServiceName
+from meshfed.demo.arm.resources import SUBSCRIPTION, Ip, Nic, ScaleSet, Vm, vm
+from meshfed.demo.arm.world import Fault, World, throttled
 from meshfed.providers.azure.pace import Budget, Pace, remaining, slower, turn
 from meshfed.providers.azure.provider import AzureProvider
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from arm.resources import Row
 
 from meshfed.catalog.model import Attachment, Health, Identity, ServiceName
+from meshfed.demo.arm.resources import Row
 from meshfed.providers.azure import objects
 from meshfed.providers.azure.lists import Answer, Inventory, T, machines, refusal
 from meshfed.providers.azure.machines import lowered, machine, verdict

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from arm.listed import inventory
-from arm.resources import SUBSCRIPTION, Ip, Nic, Resources, ScaleSet, Vm, vm
 
 from meshfed.catalog.model import (
     Attachment,
@@ -21,6 +20,7 @@ from meshfed.catalog.model import (
     ServiceName,
     Workload,
 )
+from meshfed.demo.arm.resources import SUBSCRIPTION, Ip, Nic, Resources, ScaleSet, Vm, vm
 from meshfed.providers.azure.lists import machines
 from meshfed.providers.azure.resolve import (
     FORGOTTEN,

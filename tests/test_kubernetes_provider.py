@@ -10,9 +10,9 @@ import pytest
 import yaml
 from clusters import OURS, SOON, endpoint, namespace, pod, provider, serve, service, slices
 from kube.cluster import Cluster
-from kube.http import Call
 
 from meshfed.catalog.model import Evidence, Observation
+from meshfed.demo.kube.http import Call
 from meshfed.providers.kubernetes.provider import KubernetesProvider
 
 PATIENCE = 10.0

@@ -15,9 +15,9 @@ from aiohttp import web
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from arm.resources import Ip, Nic, ScaleSet, Vm
-from arm.server import Server
-from arm.world import World
+from meshfed.demo.arm.resources import Ip, Nic, ScaleSet, Vm
+from meshfed.demo.arm.server import Server
+from meshfed.demo.arm.world import World
 
 GROUP = 500  # machines of one resource group
 SERVICES = 100

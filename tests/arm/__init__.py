@@ -1,1 +1,1 @@
-"""An Azure Resource Manager for tests: what it lists, and how it says so."""
+"""The Resource Manager of demo and tests, without sockets or with time passed by hand."""

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlsplit
 
-from arm.world import World
+from meshfed.demo.arm.world import World
 from meshfed.providers.azure.lists import Answer, Unreachable
 from meshfed.providers.azure.pace import Pace
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from arm.resources import Resources, Row
+from meshfed.demo.arm.resources import Resources, Row
 from meshfed.providers.azure import objects
 from meshfed.providers.azure.lists import Instances, Inventory, T
 from meshfed.providers.azure.machines import lowered

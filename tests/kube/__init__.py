@@ -1,9 +1,7 @@
-"""A Kubernetes API server for tests: real clients and kubectl talk to it, and it can be broken.
+"""The API server of demo and tests (deploy/demo/kube), proved by real clients and kubectl.
 
 A test asks for `cluster` (cluster.py): its address, papers, kubeconfig and kubectl, objects in and
-out. What it accepts, a real one accepts: the same tests run against kube-apiserver and etcd when
-KUBEBUILDER_ASSETS names a folder with them. What only this server can do is reached by
-`cluster.server` and `cluster.faults`, and is skipped there. `running` starts more of them.
-
-There are no controllers: nobody makes EndpointSlices of Services, ends pods or empties namespaces.
+out. The same tests run against kube-apiserver and etcd when KUBEBUILDER_ASSETS names a folder with
+them. What only our own can do is reached by `cluster.server` and `cluster.faults`, and is skipped
+there. `running` starts more of them.
 """

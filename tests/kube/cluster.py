@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
-from kube.faults import Faults
-from kube.kinds import BUILT_IN
-from kube.objects import Object
-from kube.papers import Authority, Paper
-from kube.server import Server
+from meshfed.demo.kube.faults import Faults
+from meshfed.demo.kube.kinds import BUILT_IN
+from meshfed.demo.kube.objects import Object
+from meshfed.demo.kube.papers import Authority, Paper
+from meshfed.demo.kube.server import Server
 
 PATIENCE = 10.0  # seconds for an answer
 

@@ -1,6 +1,6 @@
 """Objects as a cluster's users write them."""
 
-from kube.objects import Object
+from meshfed.demo.kube.objects import Object
 
 
 def thing(version: str, kind: str, name: str, namespace: str = "", **rest: object) -> Object:

@@ -10,11 +10,11 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from live import Process
 
-from kube.access import MASTERS
 from kube.cluster import Answered, Cluster, kubeconfig, until
-from kube.kinds import BUILT_IN, CRD, NAMESPACE, Kind
-from kube.objects import Object
-from kube.papers import LOOPBACK, Authority, pem, public_pem
+from meshfed.demo.kube.access import MASTERS
+from meshfed.demo.kube.kinds import BUILT_IN, CRD, NAMESPACE, Kind
+from meshfed.demo.kube.objects import Object
+from meshfed.demo.kube.papers import LOOPBACK, Authority, pem, public_pem
 from meshfed.federation.demo.folder import free_ports
 
 TOKEN = "real"  # of a server that lives as long as the tests

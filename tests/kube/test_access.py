@@ -5,7 +5,7 @@ import pytest
 
 from kube.cluster import Cluster, refused
 from kube.given import configmap, namespace, pod, thing
-from kube.objects import Object
+from meshfed.demo.kube.objects import Object
 
 RBAC = "rbac.authorization.k8s.io"
 

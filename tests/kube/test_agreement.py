@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from kube.schema import mistakes, pruned
 from kube.test_crds import BROKEN, CRDS, documents
 from meshfed.catalog.document import Document
+from meshfed.demo.kube.schema import mistakes, pruned
 from meshfed.federation.specification.smi import Stated, parse
 
 Path = tuple[str | int, ...]

@@ -6,7 +6,7 @@ import pytest
 
 from kube.cluster import Cluster, refused
 from kube.given import crd, thing
-from kube.objects import Object
+from meshfed.demo.kube.objects import Object
 
 STRATEGIC = "application/strategic-merge-patch+json"
 SIZE = {"type": "integer", "minimum": 1, "maximum": 9}

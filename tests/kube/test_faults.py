@@ -7,8 +7,8 @@ import pytest
 
 from kube.cluster import Answered, Cluster, refused
 from kube.given import configmap, slice_
-from kube.objects import Object
-from kube.server import Server
+from meshfed.demo.kube.objects import Object
+from meshfed.demo.kube.server import Server
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 SHORT = 0.2  # seconds; for what never comes

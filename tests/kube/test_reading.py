@@ -9,7 +9,7 @@ import pytest
 
 from kube.cluster import Answered, Cluster, refused
 from kube.given import configmap, labelled, namespace, pod, service
-from kube.objects import Object
+from meshfed.demo.kube.objects import Object
 
 PODS = "/api/v1/namespaces/default/pods"
 MAPS = "/api/v1/namespaces/default/configmaps"

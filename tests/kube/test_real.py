@@ -9,7 +9,7 @@ from kube.given import configmap, crd, namespace, pod, thing
 from kube.real import started, swept
 
 ETCD = "#!/bin/sh\nexec sleep 600\n"
-APISERVER = f'#!/bin/sh\ncd {Path(__file__).parent.parent}\nexec {sys.executable} -m kube "$@"\n'
+APISERVER = f'#!/bin/sh\nexec {sys.executable} -m meshfed.demo.kube "$@"\n'
 ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 

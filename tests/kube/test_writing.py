@@ -4,7 +4,7 @@ import pytest
 
 from kube.cluster import Cluster, refused
 from kube.given import configmap, labelled, namespace, pod, service, slice_, thing
-from kube.objects import Object
+from meshfed.demo.kube.objects import Object
 
 MERGE = "application/merge-patch+json"
 JSON = "application/json-patch+json"

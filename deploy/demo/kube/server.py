@@ -11,15 +11,15 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from kube import writing
-from kube.access import ADMIN, Tokens
-from kube.asked import Asked, Target
-from kube.faults import Faults
-from kube.http import Api, Call
-from kube.kinds import NAMESPACE
-from kube.objects import Object
-from kube.papers import LOOPBACK, Paper
-from kube.store import Store, Stored
+from meshfed.demo.kube import writing
+from meshfed.demo.kube.access import ADMIN, Tokens
+from meshfed.demo.kube.asked import Asked, Target
+from meshfed.demo.kube.faults import Faults
+from meshfed.demo.kube.http import Api, Call
+from meshfed.demo.kube.kinds import NAMESPACE
+from meshfed.demo.kube.objects import Object
+from meshfed.demo.kube.papers import LOOPBACK, Paper
+from meshfed.demo.kube.store import Store, Stored
 
 T = TypeVar("T")
 BOOKMARKS = 60.0  # seconds; a real one sends about one a minute

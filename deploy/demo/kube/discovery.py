@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from kube.kinds import VERBS, Kind
-from kube.objects import NoSuchPath, Object
-from kube.store import Store
+from meshfed.demo.kube.kinds import VERBS, Kind
+from meshfed.demo.kube.objects import NoSuchPath, Object
+from meshfed.demo.kube.store import Store
 
 VERSION = {
     "major": "1", "minor": "33", "gitVersion": "v1.33.0", "gitCommit": "tests",

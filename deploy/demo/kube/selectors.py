@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from kube.kinds import Kind
-from kube.objects import Object, bad_request
+from meshfed.demo.kube.kinds import Kind
+from meshfed.demo.kube.objects import Object, bad_request
 
 Selects = Callable[[Object], bool]
 

@@ -3,8 +3,8 @@
 from copy import deepcopy
 from typing import Any
 
-from kube.lists import SET, Keyed, Names
-from kube.objects import Refusal
+from meshfed.demo.kube.lists import SET, Keyed, Names
+from meshfed.demo.kube.objects import Refusal
 
 
 def merged(thing: Any, patch: Any) -> Any:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kube.kinds import VERBS
-from kube.objects import Key, NoSuchPath, bad_request, invalid, no_such_resource
+from meshfed.demo.kube.kinds import VERBS
+from meshfed.demo.kube.objects import Key, NoSuchPath, bad_request, invalid, no_such_resource
 
 SUBRESOURCES = {"namespaces": ("status", "finalize")}
 YES = ("true", "1")

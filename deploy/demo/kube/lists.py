@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from kube.kinds import Kind
-from kube.schema import LIST_KEYS, LIST_TYPE
+from meshfed.demo.kube.kinds import Kind
+from meshfed.demo.kube.schema import LIST_KEYS, LIST_TYPE
 
 Names = tuple[str, ...]  # of the fields on the way, without places in lists
 Keyed = Callable[[Names], Names]  # the keys; none for a list that is replaced

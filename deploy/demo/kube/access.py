@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from secrets import token_urlsafe
 from typing import Any
 
-from kube.asked import Target
-from kube.kinds import RBAC
-from kube.objects import Object, Refusal
-from kube.store import Store
+from meshfed.demo.kube.asked import Target
+from meshfed.demo.kube.kinds import RBAC
+from meshfed.demo.kube.objects import Object, Refusal
+from meshfed.demo.kube.store import Store
 
 MASTERS = "system:masters"
 AUTHENTICATED = "system:authenticated"

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import yaml
 from aiohttp import web
 
-from kube import access, protobuf, writing
-from kube.asked import Asked, Target, asked, target, verb
-from kube.discovery import discovered
-from kube.faults import Faults
-from kube.kinds import Kind
-from kube.objects import (
+from meshfed.demo.kube import access, protobuf, writing
+from meshfed.demo.kube.asked import Asked, Target, asked, target, verb
+from meshfed.demo.kube.discovery import discovered
+from meshfed.demo.kube.faults import Faults
+from meshfed.demo.kube.kinds import Kind
+from meshfed.demo.kube.objects import (
     NoSuchPath,
     Object,
     Refusal,
@@ -25,9 +25,9 @@ from kube.objects import (
     now,
     unsupported,
 )
-from kube.reading import Cut, page, watch
-from kube.store import Store
-from kube.tables import table
+from meshfed.demo.kube.reading import Cut, page, watch
+from meshfed.demo.kube.store import Store
+from meshfed.demo.kube.tables import table
 
 LARGEST = 3 * 1024 * 1024  # a real one takes as much
 DISCOVERY = ("/version", "/api", "/apis", "/openapi")
@@ -218,11 +218,12 @@ async def _body(request: web.Request, does: str) -> Object:
     if "yaml" not in content and "json" not in content:
         raise unsupported(["application/json", "application/yaml", PROTOBUF])
     try:
-        if "yaml" in content:
-            return yaml.safe_load(raw)
-        return json.loads(raw, parse_float=_number)
+        read: Object = (
+            yaml.safe_load(raw) if "yaml" in content else json.loads(raw, parse_float=_number)
+        )
     except (ValueError, yaml.YAMLError) as error:
         raise bad_request(f"the body cannot be read: {error}") from error
+    return read
 
 
 def _number(text: str) -> float | int:

@@ -8,9 +8,17 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kube.kinds import BUILT_IN, CRD, Kind, Of, defined
-from kube.objects import Key, NoSuchPath, Object, encode, expired, key, no_such_resource
-from kube.schema import pruned
+from meshfed.demo.kube.kinds import BUILT_IN, CRD, Kind, Of, defined
+from meshfed.demo.kube.objects import (
+    Key,
+    NoSuchPath,
+    Object,
+    encode,
+    expired,
+    key,
+    no_such_resource,
+)
+from meshfed.demo.kube.schema import pruned
 
 What = Literal["ADDED", "MODIFIED", "DELETED"]
 HISTORY = 100_000  # changes kept; a real one keeps minutes

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from kube.asked import Asked, Target
-from kube.kinds import Kind
-from kube.objects import Key, Object, Refusal, bad_request, encode, expired, too_large
-from kube.selectors import Selects, fielded, labelled
-from kube.store import Change, Store, Stored, Told, Watcher
+from meshfed.demo.kube.asked import Asked, Target
+from meshfed.demo.kube.kinds import Kind
+from meshfed.demo.kube.objects import Key, Object, Refusal, bad_request, encode, expired, too_large
+from meshfed.demo.kube.selectors import Selects, fielded, labelled
+from meshfed.demo.kube.store import Change, Store, Stored, Told, Watcher
 
 LATEST = -1  # a continued list whose first page is forgotten goes on with what there is now
 INITIAL_END = {"k8s.io/initial-events-end": "true"}

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from arm.resources import SUBSCRIPTION, Resources, Row
+from meshfed.demo.arm.resources import SUBSCRIPTION, Resources, Row
 
 LISTS = re.compile(
     r"/subscriptions/(?P<subscription>[^/]+)/providers/microsoft\.(?P<kind>compute/virtualmachines"

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Any
 
-from kube.kinds import Kind
-from kube.objects import Object
-from kube.schema import unstructural
+from meshfed.demo.kube.kinds import Kind
+from meshfed.demo.kube.objects import Object
+from meshfed.demo.kube.schema import unstructural
 
 Causes = Iterator[tuple[str, str]]
 Settles = Callable[[Object, Object | None, Callable[[], str]], Causes]

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from aiohttp import web
-from kube.papers import Authority
 
-from arm.world import World
+from meshfed.demo.arm.world import World
+from meshfed.demo.kube.papers import Authority
 
 T = TypeVar("T")
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from kube.kinds import Kind
-from kube.objects import Object, encode
-from kube.selectors import at
+from meshfed.demo.kube.kinds import Kind
+from meshfed.demo.kube.objects import Object, encode
+from meshfed.demo.kube.selectors import at
 
 NAME = {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0}
 AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}

@@ -1,8 +1,8 @@
-"""The tests' API server as a process of its own: `python -m kube`, with kube-apiserver's flags.
+"""The API server as a process of its own: `python -m meshfed.demo.kube`.
 
-It is what a launcher of the real one can be tried with, and what is measured against: its work
-is not on the loop of the one that is measured. `--plant FILE` stores the objects of a file first,
-one as JSON in each line.
+It takes kube-apiserver's flags. A launcher of the real one can be tried with it, and speed can be
+measured against it: its work is not on the loop of the one that is measured. `--plant FILE` stores
+the objects of a file first, one as JSON in each line.
 """
 
 import argparse
@@ -11,13 +11,13 @@ import json
 import signal
 from pathlib import Path
 
-from kube.access import AUTHENTICATED, User
-from kube.papers import Paper
-from kube.server import Server
+from meshfed.demo.kube.access import AUTHENTICATED, User
+from meshfed.demo.kube.papers import Paper
+from meshfed.demo.kube.server import Server
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="kube", allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="meshfed.demo.kube", allow_abbrev=False)
     parser.add_argument("--secure-port", type=int, required=True)
     for name in ("client-ca-file", "tls-cert-file", "tls-private-key-file", "token-auth-file"):
         parser.add_argument(f"--{name}", type=Path, required=True)

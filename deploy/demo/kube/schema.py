@@ -5,7 +5,7 @@ from typing import Any
 
 import re2
 
-from kube.objects import Object, encode
+from meshfed.demo.kube.objects import Object, encode
 
 Schema = Mapping[str, Any]
 Mistakes = Iterator[tuple[str, str]]

@@ -4,16 +4,16 @@ from collections.abc import Callable
 from copy import deepcopy
 from uuid import uuid4
 
-from kube.asked import Asked, Target
-from kube.builtin import METADATA, settled
-from kube.kinds import CRD, NAMESPACE, Kind, known
-from kube.lists import keyed
-from kube.managed import after_update, applied
-from kube.objects import Object, Refusal, bad_request, invalid, now, unsupported
-from kube.patches import merged, operated, strategic
-from kube.reading import selects
-from kube.schema import defaulted, mistakes, pruned
-from kube.store import Store, Stored
+from meshfed.demo.kube.asked import Asked, Target
+from meshfed.demo.kube.builtin import METADATA, settled
+from meshfed.demo.kube.kinds import CRD, NAMESPACE, Kind, known
+from meshfed.demo.kube.lists import keyed
+from meshfed.demo.kube.managed import after_update, applied
+from meshfed.demo.kube.objects import Object, Refusal, bad_request, invalid, now, unsupported
+from meshfed.demo.kube.patches import merged, operated, strategic
+from meshfed.demo.kube.reading import selects
+from meshfed.demo.kube.schema import defaulted, mistakes, pruned
+from meshfed.demo.kube.store import Store, Stored
 
 MERGE, JSON, STRATEGIC, APPLY = PATCHES = (
     "application/merge-patch+json",

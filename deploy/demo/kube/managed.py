@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kube.kinds import Kind
-from kube.lists import SET, Keyed, Names, keyed, mark
-from kube.objects import Object, Refusal, encode, now
+from meshfed.demo.kube.kinds import Kind
+from meshfed.demo.kube.lists import SET, Keyed, Names, keyed, mark
+from meshfed.demo.kube.objects import Object, Refusal, encode, now
 
 Path = tuple[str, ...]  # as in fieldsV1: "f:spec", 'k:{"name":"a"}', 'v:"x"', "."
 Leaves = dict[Path, Any]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kube.objects import Object
+from meshfed.demo.kube.objects import Object
 
 Of = tuple[str, str]  # group and plural: versions of a kind share what is stored
 VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from kube.objects import Refusal
-from kube.store import Store, Told
+from meshfed.demo.kube.objects import Refusal
+from meshfed.demo.kube.store import Store, Told
 
 REASONS = {
     401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict", 410: "Expired",

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-from kube.objects import Object, unsupported
+from meshfed.demo.kube.objects import Object, unsupported
 
 MAGIC = b"k8s\x00"
 VARINT, LENGTH = 0, 2

@@ -1,0 +1,1 @@
+"""An Azure Resource Manager for demo and tests: what it lists, and how it says so."""
