@@ -25,7 +25,6 @@ from meshfed.providers.kubernetes.options import Where
 from meshfed.providers.kubernetes.reflect import Pace
 
 REREAD = 60.0  # seconds between two looks whether a kubeconfig is still what it was
-FAREWELL = 0.02  # seconds in which connections that were closed end: some turns of the loop
 UNBOUNDED = aiohttp.ClientTimeout(total=None)  # watches go on; whoever reads has limits
 HEADERS = {"Accept": "application/json", "Content-Type": "application/merge-patch+json"}
 UNUSABLE = (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError)
@@ -175,7 +174,7 @@ class Line:
             except aiohttp.ClientError as error:
                 raise Unreachable(brief(error)) from error
             finally:
-                answer.close()
+                _drop(answer)
         finally:
             session.users -= 1
             await self._end(session)
@@ -186,7 +185,6 @@ class Line:
             await self._retire()
         if self._below:
             await self._below.close()
-        await asyncio.sleep(FAREWELL)
 
     async def _ask(self, client: ApiClient, request: Request) -> aiohttp.ClientResponse:
         try:
@@ -234,6 +232,13 @@ class Line:
     async def _end(self, session: Session) -> None:
         if session.over and not session.users:
             await session.client.close()
+
+
+def _drop(answer: aiohttp.ClientResponse) -> None:
+    """End a watch at once: a farewell in TLS waits for the other end, which may be long gone."""
+    if answer.connection and answer.connection.transport:
+        answer.connection.transport.abort()
+    answer.close()
 
 
 def brief(error: Exception) -> str:

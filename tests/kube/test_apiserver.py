@@ -47,6 +47,7 @@ async def test_the_asynchronous_client_is_told_what_changes(cluster: Cluster) ->
         )
         line = json.loads(await answer.content.readline())
         assert (line["type"], line["object"]["metadata"]["name"]) == ("ADDED", "a")
+        answer.connection.transport.abort()  # a farewell in TLS would outlive the loop
         answer.close()
 
 
