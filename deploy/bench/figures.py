@@ -1,4 +1,4 @@
-"""What was measured, and how it is told: medians and 95th percentiles."""
+"""What was measured, and how it is told: medians, 95th and 99th percentiles."""
 
 import math
 from collections.abc import Sequence
@@ -24,9 +24,13 @@ class Figure:
     def p95(self) -> float:
         return percentile(self.milliseconds, 0.95)
 
+    @property
+    def p99(self) -> float:
+        return percentile(self.milliseconds, 0.99)
+
 
 def percentile(samples: Sequence[float], part: float) -> float:
-    """The nearest rank: with fewer than 20 samples, p95 is the worst."""
+    """The nearest rank: with fewer than 20 samples p95 is the worst, and p99 of 100."""
     return sorted(samples)[math.ceil(part * len(samples)) - 1]
 
 
@@ -35,6 +39,7 @@ def told(figure: Figure) -> Json:
         "what": figure.what,
         "median_ms": round(figure.median, 3),
         "p95_ms": round(figure.p95, 3),
+        "p99_ms": round(figure.p99, 3),
         "times": len(figure.milliseconds),
         "how": figure.how,
     }

@@ -9,6 +9,8 @@ SPARE = "spare"  # a host without a proxy, which leaves and comes back
 
 Json = dict[str, object]
 
+HOSTS: Json = {"name": "rack", "type": "hosts", "path": "hosts.yaml"}
+
 
 def services(hosts: int) -> list[str]:
     return [f"app-{n}" for n in range(max(2, -(-hosts // GROUP)))]
@@ -60,12 +62,12 @@ def split(first: int) -> str:
     return json.dumps({**root, "spec": {"service": "front", "backends": backends}})
 
 
-def configuration(xds: str, admin: str) -> str:
+def configuration(xds: str, admin: str, provider: Json = HOSTS) -> str:
     return json.dumps(
         {
             "mesh": {"trust_domain": DOMAIN},
             "catalog": "sqlite:///meshfed.db",
-            "providers": [{"name": "rack", "type": "hosts", "path": "hosts.yaml"}],
+            "providers": [provider],
             "specification": [{"type": "files", "path": "policy/"}],
             "xds": {"listen": xds},
             "admin": {"listen": admin},

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
 from itertools import cycle
 from pathlib import Path
 
@@ -28,28 +28,35 @@ async def propagation(folder: Path, proxies: int, times: int) -> list[Figure]:
     """The figures of every kind of change, `times` each."""
     xds, admin = (f"127.0.0.1:{port}" for port in free_ports(2))
     where = Folder(folder, given.DOMAIN, admin)
-    control = Control(where)
     furnish(where, proxies, xds)
+    async with connected(where, xds, given.names(proxies)) as control:
+        figures = []
+        for what, edits in changes(where, proxies):
+            taken = [await measured(control, next(edits)) for _ in range(times)]
+            figures += list(told(what, taken, proxies))
+        return figures
+
+
+@asynccontextmanager
+async def connected(where: Folder, xds: str, names: list[str]) -> AsyncIterator[Control]:
+    """A control plane as the folder says, once a proxy of each of these workloads is in sync."""
+    control = Control(where)
     async with asyncio.TaskGroup() as tasks:
-        processes = Processes(folder, tasks)
+        processes = Processes(where.path, tasks)
         try:
             await processes.start("serve", command(where))
             await until("the control plane's start", control.ready)
-            await certify(where, given.names(proxies))
+            await certify(where, names)
             for n in range(PROCESSES):
-                mine = [str(where.papers(name)) for name in given.names(proxies)[n::PROCESSES]]
+                mine = [str(where.papers(name)) for name in names[n::PROCESSES]]
                 clients = (sys.executable, CLIENTS, xds, *mine)
                 await processes.start(f"proxies-{n}", clients)
 
-            async def connected() -> bool:
-                return await control.in_sync() == proxies
+            async def all_there() -> bool:
+                return await control.in_sync() == len(names)
 
-            await until("the proxies' start", connected)
-            figures = []
-            for what, edits in changes(where, proxies):
-                taken = [await measured(control, next(edits)) for _ in range(times)]
-                figures += list(told(what, taken, proxies))
-            return figures
+            await until("the proxies' start", all_there)
+            yield control
         finally:
             await processes.stop_all()
 
