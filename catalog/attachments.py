@@ -2,7 +2,8 @@
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select
 
-from meshfed.catalog.model import Attachment, Identity, Interception, ServiceName
+from meshfed.catalog.model import Identity, Interception, ServiceName
+from meshfed.catalog.orders import Attachment
 from meshfed.catalog.schema import attachments
 from meshfed.catalog.writing import Writing
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Literal, Self
+from typing import Self
 
 from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
 
@@ -372,79 +372,3 @@ class Changed:
 
     endpoints: frozenset[ServiceName] = frozenset()  # services whose endpoints changed
     shape: bool = False  # services, workloads, policies or the mesh's own settings
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """A proxy's answer to one response: which version of which type it accepted or rejected."""
-
-    proxy: str  # Workload.id
-    type: str  # CDS, EDS, LDS, RDS, SDS
-    version: str
-    sent_at: float  # seconds since the epoch
-    answered_at: float
-    rejected: str = ""  # the proxy's words, when it rejected it
-
-
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    """All that a proxy was sent of one type and still has, once a revision had been sent."""
-
-    proxy: str  # Workload.id
-    type: str  # CDS, EDS, LDS, RDS, SDS
-    revision: int
-    versions: Mapping[str, str]  # by name; empty: rejected, so the one before it is what it has
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyState:
-    """One connected proxy, as the replica that serves it sees it."""
-
-    proxy: str  # Workload.id
-    identity: Identity
-    workload: str  # Workload.name
-    connected_since: float  # seconds since the epoch
-    state: Literal["synced", "behind", "rejecting", "expiring"] = "synced"
-    reason: str = ""
-    envoy_version: str = ""
-    behind: int | None = None  # the oldest revision it has not acknowledged
-    # (cluster, service, priority, endpoints, version) as last sent; None: as recorded before
-    clusters: tuple[tuple[str, str, int, int, str], ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateState:
-    """The certificate that an identity has on behalf of one of its services."""
-
-    identity: Identity
-    service: ServiceName
-    issuer: str
-    state: Literal["unclaimed", "claimed", "retired"]
-    serial: str
-    not_before: float  # seconds since the epoch
-    not_after: float
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A machine, or each machine of a scale set, answers for a service: somebody said so."""
-
-    resource: str  # the platform's own id, in lower case
-    service: ServiceName
-    port: int  # the service's
-    target: int  # the application's
-    identity: Identity | None = None
-    interception: Interception = Interception.EXPLICIT
-    weight: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.service}:{self.port} at {self.resource}"
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What operators have asked of one provider."""
-
-    paused: bool = False
-    accepted: frozenset[str] = frozenset()  # scopes whose doubted observation is to be believed
-    attached: tuple[Attachment, ...] = ()  # of all platforms

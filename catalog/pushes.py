@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, or_, select, update
 
-from meshfed.catalog.model import Pushed
+from meshfed.catalog.reports import Pushed
 from meshfed.catalog.schema import CURRENT, pushes, workloads
 from meshfed.catalog.writing import Writing
 

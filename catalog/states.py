@@ -7,14 +7,9 @@ from sqlalchemy import Connection, and_, bindparam, delete, insert, select, text
 
 from meshfed.catalog.attachments import attached
 from meshfed.catalog.database import seconds, stamp
-from meshfed.catalog.model import (
-    CertificateState,
-    Identity,
-    Orders,
-    ProxyState,
-    Receipt,
-    ServiceName,
-)
+from meshfed.catalog.model import Identity, ServiceName
+from meshfed.catalog.orders import Orders
+from meshfed.catalog.reports import CertificateState, ProxyState, Receipt
 from meshfed.catalog.schema import (
     acceptances,
     authority,

@@ -29,23 +29,19 @@ from meshfed.catalog.follow import Bell, deaf, follow
 from meshfed.catalog.leadership import Leader, Term
 from meshfed.catalog.migrating import Newer, migrate, pending
 from meshfed.catalog.model import (
-    Attachment,
-    CertificateState,
     Changed,
     Endpoint,
     Known,
     Mesh,
-    Orders,
-    ProxyState,
-    Pushed,
-    Receipt,
     Service,
     ServiceName,
     Specified,
     Workload,
 )
+from meshfed.catalog.orders import Attachment, Orders
 from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
 from meshfed.catalog.register import Taken, Unregistered
+from meshfed.catalog.reports import CertificateState, ProxyState, Pushed, Receipt
 from meshfed.catalog.standing import observed
 from meshfed.catalog.states import UnknownScope
 from meshfed.catalog.writing import Writing

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from meshfed.catalog.model import Receipt
+from meshfed.catalog.reports import Receipt
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.propagation import Ledger, Propagation
 

@@ -10,7 +10,8 @@ from itertools import accumulate
 
 import structlog
 
-from meshfed.catalog.model import Evidence, Known, Observation, Orders
+from meshfed.catalog.model import Evidence, Known, Observation
+from meshfed.catalog.orders import Orders
 from meshfed.catalog.store import Away, Catalog
 from meshfed.federation.admit import Admitted, Fleet, Trial, admit, vanished
 from meshfed.federation.presence import Presence

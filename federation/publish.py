@@ -7,16 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import structlog
 
-from meshfed.catalog.model import (
-    Changed,
-    Endpoint,
-    Identity,
-    Mesh,
-    ProxyState,
-    Pushed,
-    ServiceName,
-    Workload,
-)
+from meshfed.catalog.model import Changed, Endpoint, Identity, Mesh, ServiceName, Workload
+from meshfed.catalog.reports import ProxyState, Pushed
 from meshfed.catalog.store import Away, Catalog
 from meshfed.catalog.view import Anonymous, ProxyClass
 from meshfed.federation.account import Account

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 import structlog
 from prometheus_client import CollectorRegistry
 
-from meshfed.catalog.model import ProxyState
+from meshfed.catalog.reports import ProxyState
 from meshfed.catalog.store import Away, Catalog, Newer, migrate
 from meshfed.federation.account import Account
 from meshfed.federation.admin import app as admin

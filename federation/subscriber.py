@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import structlog
 
-from meshfed.catalog.model import Identity, Mesh, ProxyState, Pushed, Receipt, Workload
+from meshfed.catalog.model import Identity, Mesh, Workload
+from meshfed.catalog.reports import ProxyState, Pushed, Receipt
 from meshfed.catalog.view import ProxyClass
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Reason

@@ -6,7 +6,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from meshfed.catalog.model import Attachment, Observation
+from meshfed.catalog.model import Observation
+from meshfed.catalog.orders import Attachment
 
 GROUP = "meshfed.providers"
 

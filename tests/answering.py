@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import httpx
 from fastapi import FastAPI
 
-from meshfed.catalog.model import ProxyState
+from meshfed.catalog.reports import ProxyState
 from meshfed.federation.admin.app import bound, serve
 from meshfed.federation.propagation import Propagation
 

@@ -16,7 +16,8 @@ from answering import Running, answering
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshfed.catalog.model import Identity, ProxyState
+from meshfed.catalog.model import Identity
+from meshfed.catalog.reports import ProxyState
 from meshfed.federation.admin import logs
 from meshfed.federation.admin.app import app, bound, is_local_name, unsettled
 from meshfed.federation.admin.metrics import Certificates, Metrics, Reason

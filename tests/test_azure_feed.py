@@ -11,7 +11,8 @@ import pytest
 from arm.direct import Direct
 from prometheus_client import CollectorRegistry
 
-from meshfed.catalog.model import Attachment, Identity, ServiceName
+from meshfed.catalog.model import Identity, ServiceName
+from meshfed.catalog.orders import Attachment
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.demo.arm.resources import SUBSCRIPTION, Ip, Nic, Resources, ScaleSet, Vm, vm

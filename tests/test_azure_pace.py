@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from arm.direct import Direct, Hours
 
-from meshfed.catalog.model import Attachment, Evidence, Identity, Observation, ServiceName
+from meshfed.catalog.model import Evidence, Identity, Observation, ServiceName
+from meshfed.catalog.orders import Attachment
 from meshfed.demo.arm.resources import SUBSCRIPTION, Ip, Nic, ScaleSet, Vm, vm
 from meshfed.demo.arm.world import Fault, World, throttled
 from meshfed.providers.azure.pace import Budget, Pace, remaining, slower, turn

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from meshfed.catalog.model import Attachment, Health, Identity, ServiceName
+from meshfed.catalog.model import Health, Identity, ServiceName
+from meshfed.catalog.orders import Attachment
 from meshfed.demo.arm.resources import Row
 from meshfed.providers.azure import objects
 from meshfed.providers.azure.lists import Answer, Inventory, T, machines, refusal

@@ -7,7 +7,6 @@ import pytest
 from arm.listed import inventory
 
 from meshfed.catalog.model import (
-    Attachment,
     Endpoint,
     Evidence,
     Health,
@@ -20,6 +19,7 @@ from meshfed.catalog.model import (
     ServiceName,
     Workload,
 )
+from meshfed.catalog.orders import Attachment
 from meshfed.demo.arm.resources import SUBSCRIPTION, Ip, Nic, Resources, ScaleSet, Vm, vm
 from meshfed.providers.azure.lists import machines
 from meshfed.providers.azure.resolve import (

@@ -8,7 +8,8 @@ from typing import Self
 import pytest
 from cryptography import x509
 
-from meshfed.catalog.model import CertificateState, Identity, ServiceName
+from meshfed.catalog.model import Identity, ServiceName
+from meshfed.catalog.reports import CertificateState
 from meshfed.federation.certificates import keypair
 from meshfed.federation.certificates.authority import LocalAuthority, root
 from meshfed.federation.certificates.control import ControlPlane

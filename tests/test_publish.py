@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.model import (
     Backend,
-    CertificateState,
     Endpoint,
     Identity,
     Known,
@@ -29,6 +28,7 @@ from meshfed.catalog.model import (
     Workload,
 )
 from meshfed.catalog.model import Protocol as Spoken
+from meshfed.catalog.reports import CertificateState
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Metrics

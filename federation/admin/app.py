@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from meshfed.catalog.model import ProxyState
+from meshfed.catalog.reports import ProxyState
 from meshfed.federation.propagation import Propagation
 
 LONGEST_WAIT = 60.0

@@ -10,7 +10,8 @@ from types import MappingProxyType
 
 import structlog
 
-from meshfed.catalog.model import CertificateState, Identity, ServiceName
+from meshfed.catalog.model import Identity, ServiceName
+from meshfed.catalog.reports import CertificateState
 from meshfed.federation.certificates.issuer import Issuer, Names, Unissuable
 from meshfed.federation.certificates.keypair import Failure, Keypair, glance, issue, pem
 

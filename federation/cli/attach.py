@@ -85,7 +85,8 @@ def attach(
     Example: meshfed attach azure-vmss /subscriptions/…/virtualMachineScaleSets/store
     --service bookstore.shop --port 8080 --identity bookstore.shop
     """
-    from meshfed.catalog.model import Attachment, Identity, ServiceName
+    from meshfed.catalog.model import Identity, ServiceName
+    from meshfed.catalog.orders import Attachment
     from meshfed.catalog.store import Otherwise
     from meshfed.federation.cli.caller import caller
 

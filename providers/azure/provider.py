@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from meshfed.catalog.model import Attachment, Observation
+from meshfed.catalog.model import Observation
+from meshfed.catalog.orders import Attachment
 from meshfed.providers.azure.examine import examine
 from meshfed.providers.azure.lists import Arm
 from meshfed.providers.azure.options import Cloud

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from meshfed.catalog.model import (
-    Attachment,
     Endpoint,
     Evidence,
     Identity,
@@ -18,6 +17,7 @@ from meshfed.catalog.model import (
     ServiceName,
     Workload,
 )
+from meshfed.catalog.orders import Attachment
 from meshfed.providers.azure.machines import (
     Address,
     Listed,

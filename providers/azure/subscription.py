@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from meshfed.catalog.model import Attachment, Evidence, Observation
+from meshfed.catalog.model import Evidence, Observation
+from meshfed.catalog.orders import Attachment
 from meshfed.providers.azure.lists import (
     Arm,
     Inventory,

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from meshfed.catalog.model import Attachment, Identity, Interception, ServiceName
+from meshfed.catalog.model import Identity, Interception, ServiceName
+from meshfed.catalog.orders import Attachment
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog, Otherwise, Unattached
 

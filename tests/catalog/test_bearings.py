@@ -14,12 +14,12 @@ from meshfed.catalog.model import (
     Identity,
     Known,
     ObjectName,
-    ProxyState,
     Rejected,
     Specified,
     TcpRoute,
     Workload,
 )
+from meshfed.catalog.reports import ProxyState
 from meshfed.catalog.store import Catalog
 from meshfed.federation.cli.main import main
 

@@ -25,8 +25,6 @@ from meshfed.catalog.model import (
     Policy,
     Port,
     Protocol,
-    ProxyState,
-    Receipt,
     Rejected,
     RouteGroup,
     Rule,
@@ -38,6 +36,7 @@ from meshfed.catalog.model import (
     TrafficTarget,
     Workload,
 )
+from meshfed.catalog.reports import ProxyState, Receipt
 from meshfed.catalog.store import Away, Catalog, UnknownScope
 
 WEB = ServiceName("web", "shop")

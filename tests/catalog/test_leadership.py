@@ -14,7 +14,8 @@ from sqlalchemy import Connection, text
 from meshfed.catalog.database import LOCK, Database
 from meshfed.catalog.follow import REVISION
 from meshfed.catalog.leadership import NOBODY, Deposed, Leader, Term, take
-from meshfed.catalog.model import Identity, Known, ProxyState, Receipt, Specified
+from meshfed.catalog.model import Identity, Known, Specified
+from meshfed.catalog.reports import ProxyState, Receipt
 from meshfed.catalog.store import Away, Catalog
 
 KNOWN = Known("rack", "rack/a")

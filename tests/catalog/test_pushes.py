@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshfed.catalog import pushes
-from meshfed.catalog.model import Identity, Known, Pushed, Workload
+from meshfed.catalog.model import Identity, Known, Workload
 from meshfed.catalog.past import looked
+from meshfed.catalog.reports import Pushed
 from meshfed.catalog.store import Catalog
 
 NUMBERS = count()

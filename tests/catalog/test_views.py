@@ -14,7 +14,6 @@ from sqlalchemy.engine import make_url
 from meshfed.catalog.dictionary import OPENING, QUESTIONS, dictionary
 from meshfed.catalog.model import (
     Backend,
-    CertificateState,
     Endpoint,
     Health,
     HttpMatch,
@@ -25,8 +24,6 @@ from meshfed.catalog.model import (
     Platform,
     Port,
     Protocol,
-    ProxyState,
-    Receipt,
     Rejected,
     RouteGroup,
     Rule,
@@ -39,6 +36,7 @@ from meshfed.catalog.model import (
     Workload,
 )
 from meshfed.catalog.reader import query
+from meshfed.catalog.reports import CertificateState, ProxyState, Receipt
 from meshfed.catalog.store import Catalog
 from meshfed.catalog.viewing import READER
 from meshfed.catalog.views import VIEWS

@@ -13,17 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from meshfed.catalog.model import (
-    Endpoint,
-    Identity,
-    Known,
-    Port,
-    ProxyState,
-    Receipt,
-    Service,
-    ServiceName,
-    Workload,
-)
+from meshfed.catalog.model import Endpoint, Identity, Known, Port, Service, ServiceName, Workload
+from meshfed.catalog.reports import ProxyState, Receipt
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation.cli.main import main
 

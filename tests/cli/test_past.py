@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from meshfed.catalog.database import stamp
-from meshfed.catalog.model import Pushed, Workload
+from meshfed.catalog.model import Workload
+from meshfed.catalog.reports import Pushed
 from meshfed.catalog.store import Catalog
 
 Run = Callable[..., Any]  # how it ended: code, out, err, lines

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from meshfed.catalog.model import Receipt, Workload
+from meshfed.catalog.model import Workload
+from meshfed.catalog.reports import Receipt
 from meshfed.catalog.store import Catalog
 from meshfed.federation.cli.output import Finding, Format, nearest, rendered
 from meshfed.federation.cli.reading import LISTINGS, Kind

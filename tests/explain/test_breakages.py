@@ -22,16 +22,8 @@ import live
 import pytest
 from dns.resolver import NoResolverConfiguration, Resolver
 
-from meshfed.catalog.model import (
-    CertificateState,
-    Endpoint,
-    Identity,
-    Known,
-    Port,
-    Service,
-    ServiceName,
-    Workload,
-)
+from meshfed.catalog.model import Endpoint, Identity, Known, Port, Service, ServiceName, Workload
+from meshfed.catalog.reports import CertificateState
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation.bootstrap import bootstrap
 from meshfed.federation.demo import envoys
