@@ -343,6 +343,9 @@ class Specified:
     policies: tuple[tuple[Policy, str], ...] = ()  # with where each stands, file:line
     rejected: tuple[tuple[ObjectName | None, str, Rejected], ...] = ()  # object, kind, why
     fault: str = ""  # the source could not be read: nothing changes
+    doubt: str = ""  # a part of it could not be read
+    # Kind and namespace of objects that were not read: those that were known of them stay.
+    unread: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What one source of policies now says, made rows; what it got wrong stands beside what it had."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,15 +38,17 @@ NAMED = ("source", "kind", "namespace", "name", "slot")
 POLICIES = Versions("policies", (*NAMED, *Entry.__slots__), NAMED)
 
 
-def entries(specified: Specified, before: Mapping[Key, Entry]) -> dict[Key, Entry]:
+def entries(
+    specified: Specified, before: Mapping[Key, Entry], first: Sequence[str] = ()
+) -> dict[Key, Entry]:
     """All entries of all sources, now that one of them says this."""
     source = specified.source
     kept = {key: entry for key, entry in before.items() if key[0] != source}
-    mine = {key: entry for key, entry in before.items() if key[0] == source and not key[4]}
+    mine = {key: entry for key, entry in before.items() if key[0] == source}
     said = _stated(specified)
-    lasting = {k: e for k, e in mine.items() if k not in said and _is_rejected(k, e, specified)}
+    lasting = {k: e for k, e in mine.items() if k not in said and _lasts(k, e, specified)}
     refused = _refusals(specified, {**lasting, **said})
-    return _ranked({**kept, **lasting, **said, **refused})
+    return _ranked({**kept, **lasting, **said, **refused}, first)
 
 
 def _stated(specified: Specified) -> dict[Key, Entry]:
@@ -74,13 +76,15 @@ def _refusals(specified: Specified, standing: Mapping[Key, Entry]) -> dict[Key, 
     return refused
 
 
-def _is_rejected(key: Key, entry: Entry, specified: Specified) -> bool:
-    """Whether an object is missing because its new text is wrong: then the old one holds.
+def _lasts(key: Key, entry: Entry, specified: Specified) -> bool:
+    """Whether an object is missing because it was not read, or its new text is wrong.
 
     A text so wrong that it has no name may be any object of its file, so all of them hold.
     """
-    _, kind, namespace, name, _ = key
-    return any(
+    _, kind, namespace, name, slot = key
+    if (kind, namespace) in specified.unread:
+        return True
+    return not slot and any(
         (at == ObjectName(namespace, name) and told in (kind, ""))
         if at
         else _file(why.where) == entry.file
@@ -88,19 +92,25 @@ def _is_rejected(key: Key, entry: Entry, specified: Specified) -> bool:
     )
 
 
-def _ranked(all_of_them: dict[Key, Entry]) -> dict[Key, Entry]:
-    """An object that several sources have is in force as the first of them, by name, says."""
-    first: dict[tuple[str, str, str], str] = {}
-    for source, kind, namespace, name, slot in sorted(all_of_them):
+def _ranked(all_of_them: dict[Key, Entry], first: Sequence[str]) -> dict[Key, Entry]:
+    """An object that several sources have is in force as the first of them says.
+
+    These come first; of all others, the first by name.
+    """
+    ranks = {source: rank - len(first) for rank, source in enumerate(first)}
+    winners: dict[tuple[str, str, str], str] = {}
+    for source, kind, namespace, name, slot in sorted(
+        all_of_them, key=lambda key: (ranks.get(key[0], 0), key)
+    ):
         if not slot:
-            first.setdefault((kind, namespace, name), source)
-    return {key: _rank(key, entry, first) for key, entry in all_of_them.items()}
+            winners.setdefault((kind, namespace, name), source)
+    return {key: _rank(key, entry, winners) for key, entry in all_of_them.items()}
 
 
-def _rank(key: Key, entry: Entry, first: Mapping[tuple[str, str, str], str]) -> Entry:
+def _rank(key: Key, entry: Entry, winners: Mapping[tuple[str, str, str], str]) -> Entry:
     if entry.state == REJECTED:
         return entry
-    winner = first[key[1:4]]
+    winner = winners[key[1:4]]
     if winner == key[0]:
         return replace(entry, state=ACCEPTED, reason="")
     return replace(entry, state=SHADOWED, reason=f"{winner} has the same object and comes first")
@@ -115,10 +125,10 @@ def _file(where: str) -> str:
     return file if colon and line.isdigit() else where
 
 
-def specify(writing: Writing, specified: Specified) -> None:
+def specify(writing: Writing, specified: Specified, first: Sequence[str] = ()) -> None:
     """Write what is different, if anything is; an unreadable source changes no policy."""
     if not specified.fault:
-        _policies(writing, specified)
+        _policies(writing, specified, first)
     _source(writing, specified)
 
 
@@ -130,12 +140,12 @@ def in_force(connection: Connection) -> list[Policy]:
     return [rows.policy(row) for row in ordered]
 
 
-def _policies(writing: Writing, specified: Specified) -> None:
+def _policies(writing: Writing, specified: Specified, first: Sequence[str]) -> None:
     before: dict[Key, Entry] = {}
     for row in writing.connection.execute(select(policies).where(CURRENT)).mappings():
         key = (row["source"], row["kind"], row["namespace"], row["name"], row["slot"])
         before[key] = Entry(*(row[name] for name in Entry.__slots__))
-    after = entries(specified, before)
+    after = entries(specified, before, first)
     moved = difference(before, after)
     if not moved:
         return
@@ -193,21 +203,19 @@ def _become(connection: Connection, table: Table, wanted: Iterable[dict[str, Any
 
 def _source(writing: Writing, specified: Specified) -> None:
     """How the source itself fares, as one more row of mesh_providers."""
+    doubt = specified.fault or specified.doubt
     mine = and_(scopes.c.provider == specified.source, scopes.c.scope == specified.source)
     before = writing.connection.execute(select(scopes).where(mine)).mappings().one_or_none()
     said: dict[str, Any] = {
         "type": "specification",
-        "state": "doubted" if specified.fault else "good",
-        "doubt": specified.fault,
+        "state": "doubted" if doubt else "good",
+        "doubt": doubt,
     }
     if before is None:
         new = {"provider": specified.source, "scope": specified.source}
         writing.connection.execute(insert(scopes).values(new))
     if before is None or any(before[name] != value for name, value in said.items()):
-        if specified.fault:
-            word = f"doubted: {specified.fault}"
-        else:
-            word = "believed again" if before else "first seen"
+        word = f"doubted: {doubt}" if doubt else "believed again" if before else "first seen"
         writing.tell("provider", specified.source, word, specified.source)
     elif not writing.begun:
         return

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from typing import Self, TypeVar
 
@@ -188,10 +188,13 @@ class Catalog:
         """The providers and sources of policies that have once been read in full."""
         return await self._ask(observed)
 
-    async def specify(self, specified: Specified) -> int | None:
-        """Make this what a source of policies says; what it got wrong changes nothing in force."""
+    async def specify(self, specified: Specified, first: Sequence[str] = ()) -> int | None:
+        """Make this what a source of policies says; what it got wrong changes nothing in force.
+
+        `first`: the sources that come before all others where several have one object, in order.
+        """
         cause = f"{specified.source} changed"
-        return await self._change(lambda w: specify.specify(w, specified), cause)
+        return await self._change(lambda w: specify.specify(w, specified, first), cause)
 
     async def prune(self, before: float) -> int:
         """Take away a little of what ended before a time; how many rows, 0 when all is done."""

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-from meshfed.catalog.access import access
+from meshfed.catalog.access import Unresolved, access
 from meshfed.catalog.document import Document, Unreadable, documents
 from meshfed.catalog.model import (
     Identity,
@@ -28,6 +28,7 @@ from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.findings import nearest
 from meshfed.federation.settings import (
     Certificates,
+    KubernetesEntry,
     ProviderEntry,
     Refused,
     Settings,
@@ -79,6 +80,7 @@ class Input:
     policies: tuple[Text, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     partial: bool = False  # some providers can only be asked when they run
+    elsewhere: bool = False  # there are policies that are in no file
 
     def __add__(self, other: "Input") -> "Input":
         hosts = {each.text.file: each for each in (*self.host_lists, *other.host_lists)}
@@ -88,6 +90,7 @@ class Input:
             tuple(dict.fromkeys((*self.policies, *other.policies))),
             (*self.rejected, *other.rejected),
             self.partial or other.partial,
+            self.elsewhere or other.elsewhere,
         )
 
     @property
@@ -148,7 +151,8 @@ def checked(given: Input) -> Checked:
         *(why for _, _, why in specified.rejected),
     )
     whole = bool(seen) and not given.partial
-    return Checked(tuple(given.read), rejected, tuple(unresolved(specified, seen, whole=whole)))
+    found = unresolved(specified, seen, whole=whole, elsewhere=given.elsewhere)
+    return Checked(tuple(given.read), rejected, tuple(found))
 
 
 def _said(seen: Observation) -> Iterator[Rejected]:
@@ -158,12 +162,17 @@ def _said(seen: Observation) -> Iterator[Rejected]:
 
 
 def unresolved(
-    specified: Specified, seen: Sequence[Observation], *, whole: bool
+    specified: Specified, seen: Sequence[Observation], *, whole: bool, elsewhere: bool
 ) -> Iterator[Rejected]:
-    """Policies that have no effect; about identities and services only where all are known."""
+    """Policies that have no effect; about identities and services only where all are known.
+
+    Where there are policies `elsewhere`, what a policy refers to may be there.
+    """
     where = {(KINDS[type(policy)], str(policy.name)): at for policy, at in specified.policies}
     policies = tuple(policy for policy, _ in specified.policies)
-    if not whole:
+    if elsewhere:
+        found: Iterable[Unresolved] = ()
+    elif not whole:
         found = access(policies).unresolved
     else:
         found = resolve(Mesh("mesh.local", services=_services(seen), policies=policies)).unresolved
@@ -236,6 +245,8 @@ def _observed(written: Document, n: int, entry: ProviderEntry, base: Path) -> In
 
 
 def _specified(written: Document, n: int, entry: SpecificationEntry, base: Path) -> Input:
+    if isinstance(entry, KubernetesEntry):
+        return Input(elsewhere=True)
     path = shown(base / entry.path)
     seen = scan(Path(path))
     if seen.fault:

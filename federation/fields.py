@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PlainValidator
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 from pydantic.json_schema import GenerateJsonSchema
 
 from meshfed.catalog.model import LABEL
@@ -145,6 +145,19 @@ TrustDomain = Annotated[
 Label = Annotated[
     str, AfterValidator(label), Field(json_schema_extra={"pattern": f"^{LABEL.pattern}$"})
 ]
+
+
+# What may stand in it the provider of the same name says; here is only its schema.
+Namespaces = Annotated[
+    object,
+    WithJsonSchema({
+        "anyOf": [
+            {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            {"type": "object", "properties": {"label": {"type": "string"}},
+             "required": ["label"], "additionalProperties": False},
+        ]
+    }),
+]  # fmt: skip
 
 
 class AsWritten(GenerateJsonSchema):

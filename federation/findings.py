@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
-from typing import TypeVar, get_args
+from typing import Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -28,6 +28,7 @@ WORDS = {
     "string_too_short": "must not be empty",
     "model_type": "must be a mapping, `key: value`",
     "model_attributes_type": "must be a mapping, `key: value`",
+    "union_tag_not_found": "required",
 }
 
 
@@ -40,8 +41,10 @@ class Strict(BaseModel):
 def findings(error: ValidationError, model: type[BaseModel]) -> Iterator[Finding]:
     """Each mistake with the path of the value that has it."""
     for found in error.errors(include_url=False):
-        # pydantic's word for a key that is wrong itself
-        yield tuple(part for part in found["loc"] if part != "[key]"), _words(found, model)
+        path, around = _placed(found["loc"], model)
+        if found["type"].startswith("union_tag"):
+            path = (*path, found["ctx"]["discriminator"].strip("'"))
+        yield path, _words(found, around)
 
 
 def unknown(name: str, known: Collection[str]) -> str:
@@ -60,12 +63,13 @@ def nearest(name: str, known: Collection[str], cutoff: float = 0.6) -> str:
 def _words(found: ErrorDetails, model: type[BaseModel]) -> str:
     kind, context = found["type"], found.get("ctx", {})
     if kind == "extra_forbidden":
-        *around, name = found["loc"]
-        return unknown(str(name), list(_keys(model, tuple(around))))
+        return unknown(str(found["loc"][-1]), list(_keys(model)))
     if kind == "value_error":
         return str(context["error"])
     if kind in ("literal_error", "enum"):
         return f"must be {context['expected']}"
+    if kind == "union_tag_invalid":
+        return f"must be {' or '.join(context['expected_tags'].split(', '))}"
     if kind == "greater_than_equal":
         return f"must be {context['ge']} or more"
     if kind == "less_than_equal":
@@ -73,14 +77,33 @@ def _words(found: ErrorDetails, model: type[BaseModel]) -> str:
     return WORDS.get(kind, found["msg"])
 
 
-def _keys(model: type[BaseModel], path: Path) -> Iterator[str]:
-    """The keys that are known where the path leads."""
+def _placed(path: Path, model: type[BaseModel]) -> tuple[Path, type[BaseModel]]:
+    """The path as its writer knows it, and the model that it leads into."""
+    written: Path = ()
+    several: tuple[type[BaseModel], ...] = ()  # of which a tag says which is meant
     for part in path:
+        tagged = next((each for each in several if part in _tags(each)), None)
+        if tagged:
+            model, several = tagged, ()
+        if tagged or part == "[key]":  # pydantic's words: for what is meant, for a key itself
+            continue
+        written = (*written, part)
         fields = (f for name, f in model.model_fields.items() if part in (name, f.alias))
         field = next(fields, None)
         if field is None:  # a place in a list, or a key that its writer chose
             continue
-        model = next(_models(field.annotation))
+        several = tuple(_models(field.annotation))
+        model = several[0] if several else model
+    return written, model
+
+
+def _tags(model: type[BaseModel]) -> Iterator[object]:
+    for field in model.model_fields.values():
+        if get_origin(field.annotation) is Literal:
+            yield from get_args(field.annotation)
+
+
+def _keys(model: type[BaseModel]) -> Iterator[str]:
     return (field.alias or name for name, field in model.model_fields.items())
 
 

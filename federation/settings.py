@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, SecretStr, ValidationError
 from pydantic.json_schema import SkipJsonSchema
@@ -27,6 +27,7 @@ from meshfed.federation.fields import (
     Label,
     Listen,
     LoopbackListen,
+    Namespaces,
     TrustDomain,
     duration,
 )
@@ -35,6 +36,7 @@ from meshfed.federation.rules import Federation
 
 if TYPE_CHECKING:
     from meshfed.federation.certificates.keys import Seal
+    from meshfed.providers.kubernetes.options import Monitored, Where
 
 PREFIX = "MESHFED_"
 KEY = "MESHFED_KEY"  # the sealing key itself, which stands in no file
@@ -73,8 +75,8 @@ class ProviderEntry(Strict):
         return self.model_extra or {}
 
 
-class SpecificationEntry(Strict):
-    """A source of SMI objects."""
+class FilesEntry(Strict):
+    """SMI objects in files."""
 
     type: Literal["files"] = Field(description="`files`: YAML or JSON")
     path: Path = Field(description="a file, or a folder with all in it")
@@ -83,6 +85,34 @@ class SpecificationEntry(Strict):
     def source(self) -> str:
         """Its name in the catalog; no provider's has a colon."""
         return f"{self.type}:{self.path}"
+
+
+class KubernetesEntry(Strict):
+    """SMI objects in a cluster; the keys are those of the provider `kubernetes`."""
+
+    type: Literal["kubernetes"] = Field(description="`kubernetes`: CRDs of a cluster")
+    context: str = Field(default="", description="the context of a kubeconfig")
+    kubeconfig: str = Field(default="", description="a file; else KUBECONFIG, ~/.kube/config")
+    in_cluster: bool = Field(default=False, description="true: the cluster that meshfed runs in")
+    secret: str = Field(default="", description="<namespace>/<name> of the kubeconfig to use")
+    namespaces: Namespaces = Field(default=None, description='names, or {label: "key=value"}')
+
+    @property
+    def source(self) -> str:
+        """Its name in the catalog: how the cluster is reached."""
+        inside = "in-cluster" if self.in_cluster else ""
+        parts = (self.type, self.kubeconfig, self.context, inside, self.secret)
+        return ":".join(part for part in parts if part)
+
+    def reached(self, base: Path) -> "tuple[Where, Monitored]":
+        """How, and which of its namespaces count. Raises ValueError: `key: why`."""
+        from meshfed.providers.kubernetes.options import monitored, where
+
+        said = self.model_dump(exclude_unset=True)
+        return where(said, base), monitored(said.get("namespaces"))
+
+
+SpecificationEntry = Annotated[FilesEntry | KubernetesEntry, Field(discriminator="type")]
 
 
 class Certificates(Strict):
@@ -236,9 +266,16 @@ def _clashes(settings: Settings) -> Iterator[Finding]:
             why = f"{name!r} is what `meshfed register` makes known: choose another"
             yield ("providers", n, "name"), why
     sources = [entry.source for entry in settings.specification]
-    for n, source in enumerate(sources):
-        if source in sources[:n]:
-            yield ("specification", n, "path"), "stands here twice"
+    for n, entry in enumerate(settings.specification):
+        if entry.source in sources[:n]:
+            key = "path" if isinstance(entry, FilesEntry) else "context"
+            yield ("specification", n, key), "stands here twice"
+        if isinstance(entry, KubernetesEntry):
+            try:
+                entry.reached(settings.base)
+            except ValueError as error:
+                key, _, why = str(error).partition(": ")
+                yield ("specification", n, key), why
     yield from rules.clashes(settings.federation, names)
     if settings.admin.listen.overlaps(settings.xds.listen):
         yield ("admin", "listen"), f"{settings.admin.listen} is taken by xds.listen"

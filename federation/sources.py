@@ -5,6 +5,7 @@ import gc
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import structlog
 
@@ -15,8 +16,15 @@ from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.feed import Feed
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher
-from meshfed.federation.settings import ProviderEntry, Refused, Settings
+from meshfed.federation.settings import (
+    KubernetesEntry,
+    ProviderEntry,
+    Refused,
+    Settings,
+    SpecificationEntry,
+)
 from meshfed.federation.specification.files import FilesSpecification
+from meshfed.federation.specification.specification import Specification
 from meshfed.federation.specify import Specifying
 from meshfed.providers import provider
 from meshfed.providers.provider import Provider
@@ -26,6 +34,16 @@ GLANCE = 0.05  # seconds between two looks whether the leader has read them
 METERED = 1.0  # seconds between two looks at what metrics are made of
 
 log = structlog.get_logger()
+
+
+def specification(entry: SpecificationEntry, base: Path) -> Specification:
+    """The source that an entry of the configuration means."""
+    if not isinstance(entry, KubernetesEntry):
+        return FilesSpecification(base / entry.path, entry.source)
+    # With it comes the client, for whoever needs it.
+    from meshfed.federation.specification.cluster import ClusterSpecification
+
+    return ClusterSpecification(entry.source, *entry.reached(base))
 
 
 class Sources:
@@ -54,13 +72,11 @@ class Sources:
             Feed(made, kind, led, self._presence, time.monotonic)
             for made, kind in zip(self._providers(), kinds, strict=True)
         ]
+        entries = self._settings.specification
+        clusters = [each.source for each in entries if isinstance(each, KubernetesEntry)]
         self._specifications = [
-            Specifying(
-                FilesSpecification(self._settings.base / entry.path, entry.source),
-                led,
-                self._presence,
-            )
-            for entry in self._settings.specification
+            Specifying(specification(each, self._settings.base), led, self._presence, clusters)
+            for each in entries
         ]
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -91,6 +91,14 @@ def test_what_is_right_is_right(folder: Path, paths: list[str]):
     assert (found.rejected, found.unresolved) == ((), ())
 
 
+def test_what_a_policy_refers_to_may_be_in_a_cluster(folder: Path):
+    edit(folder / "policy" / "all.yaml", "metadata: {name: books,", "metadata: {name: others,")
+    assert [each.field for each in checked(".").unresolved] == ["shop/buyers"]
+    append(folder, "  - {type: kubernetes, context: aks-weu}\n")
+    found = checked(".")
+    assert (found.rejected, found.unresolved) == ((), ())
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from meshfed.federation.fields import CatalogUrl, address, catalog_url, duration
-from meshfed.federation.settings import Refused, Settings, schema
+from meshfed.federation.settings import FilesEntry, KubernetesEntry, Refused, Settings, schema
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,12 +48,37 @@ def test_the_example_says_what_it_says(file: Path):
     [rack] = settings.providers
     assert (rack.name, rack.type, rack.options) == ("rack", "hosts", {"path": "hosts.yaml"})
     [files] = settings.specification
+    assert isinstance(files, FilesEntry)
     assert (files.type, files.path, files.source) == ("files", Path("policy"), "files:policy")
     assert settings.certificates.workload_lifetime == timedelta(hours=24)
     assert settings.certificates.proxy_lifetime == timedelta(days=365)
     assert (settings.xds.listen.host, settings.xds.listen.port) == ("0.0.0.0", 15128)
     assert settings.admin.listen == "127.0.0.1:15080"
     assert (settings.base, settings.file) == (file.parent, file)
+
+
+@pytest.mark.parametrize(
+    ("written", "source"),
+    [
+        pytest.param("context: aks", "kubernetes:aks", id="a context"),
+        pytest.param("kubeconfig: k.yaml, context: aks", "kubernetes:k.yaml:aks", id="of a file"),
+        pytest.param("in_cluster: true", "kubernetes:in-cluster", id="its own"),
+        pytest.param("secret: mesh/aks, in_cluster: true", "kubernetes:in-cluster:mesh/aks",
+                     id="by way of its own"),
+    ],
+)  # fmt: skip
+def test_a_cluster_with_policies_is_called_as_it_is_reached(file: Path, written: str, source: str):
+    [entry] = read(file, f"specification: [{{type: kubernetes, {written}}}]").specification
+    assert entry.source == source
+
+
+def test_a_cluster_with_policies_has_the_keys_of_the_provider(file: Path):
+    said = "kubeconfig: k.yaml, context: aks, namespaces: [shop]"
+    [entry] = read(file, f"specification: [{{type: kubernetes, {said}}}]").specification
+    assert isinstance(entry, KubernetesEntry)
+    where, monitored = entry.reached(Path("/etc/meshfed"))
+    assert (where.kubeconfig, where.context) == (Path("/etc/meshfed/k.yaml"), "aks")
+    assert monitored.names == ("shop",)
 
 
 @pytest.mark.parametrize("text", ["", "# all defaults\n", "{}"])

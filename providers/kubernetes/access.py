@@ -26,7 +26,8 @@ from meshfed.providers.kubernetes.reflect import Pace
 
 REREAD = 60.0  # seconds between two looks whether a kubeconfig is still what it was
 UNBOUNDED = aiohttp.ClientTimeout(total=None)  # watches go on; whoever reads has limits
-HEADERS = {"Accept": "application/json", "Content-Type": "application/merge-patch+json"}
+HEADERS = {"Accept": "application/json"}
+MERGE = "application/merge-patch+json"
 UNUSABLE = (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError)
 
 
@@ -39,7 +40,8 @@ class Request:
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
-    change: Mapping[str, object] | None = None
+    body: Mapping[str, object] | None = None
+    content: str = "application/json"
 
 
 @dataclass(slots=True)
@@ -159,7 +161,10 @@ class Line:
 
     def patch(self, path: str, change: Mapping[str, object]) -> AbstractAsyncContextManager[Answer]:
         """What is null in the change is taken away (RFC 7386)."""
-        return self._asked(Request("PATCH", path, change=change))
+        return self._asked(Request("PATCH", path, body=change, content=MERGE))
+
+    def post(self, path: str, thing: Mapping[str, object]) -> AbstractAsyncContextManager[Answer]:
+        return self._asked(Request("POST", path, body=thing))
 
     @asynccontextmanager
     async def _asked(self, request: Request) -> AsyncIterator[Answer]:
@@ -193,8 +198,8 @@ class Line:
                     request.method,
                     request.path,
                     query_params=list(request.query.items()),
-                    header_params=dict(HEADERS),
-                    body=request.change,
+                    header_params=HEADERS | {"Content-Type": request.content},
+                    body=request.body,
                     auth_settings=["BearerToken"],
                 )
                 asked = await client.call_api(*serialized, _request_timeout=UNBOUNDED)

@@ -9,6 +9,7 @@ from meshfed.catalog.model import LABEL, Evidence, Observation, Rejected
 from meshfed.providers.kubernetes import objects
 from meshfed.providers.kubernetes.index import PODS, put
 from meshfed.providers.kubernetes.messages import Api
+from meshfed.providers.kubernetes.monitors import Monitors
 from meshfed.providers.kubernetes.namespace import Namespace
 from meshfed.providers.kubernetes.options import Options
 from meshfed.providers.kubernetes.reflect import Change, Kind, Pace, Reflector, Turns
@@ -24,17 +25,11 @@ DOUBTFUL = 60.0
 class Cluster:
     def __init__(self, options: Options, api: Api, pace: Pace, wake: Callable[[], None]) -> None:
         self._place = options.place
-        self._names = options.monitored.names
         self._api = api
         self._pace = pace
         self._wake = wake
         self._nodes = Reflector(api, Kind("/api/v1/nodes", objects.Node), self._node, wake, pace)
-        self._monitors = [
-            Reflector(
-                api, Kind("/api/v1/namespaces", objects.Namespace, label), self._left, wake, pace
-            )
-            for label in options.monitored.labels
-        ]
+        self._monitors = Monitors(options.monitored, api, pace, self._left, wake)
         self._where: dict[str, objects.Node] = {}
         self._spaces: dict[str, Namespace] = {}
         self._departed: dict[str, Evidence] = {}  # how we know that a namespace is gone
@@ -48,7 +43,7 @@ class Cluster:
 
     def begin(self) -> None:
         self._start("nodes", self._nodes.run())
-        for each in self._monitors:
+        for each in self._monitors.reflectors:
             self._start(f"namespaces {each.kind.labels}", each.run())
 
     async def end(self) -> None:
@@ -95,10 +90,9 @@ class Cluster:
     # Which namespaces there are
 
     def _monitor(self) -> None:
-        if not all(each.lists for each in self._monitors):
+        if not self._monitors.known:
             return
-        found = {name for each in self._monitors for _, name in each.held}
-        wanted = found.union(self._names)
+        wanted = self._monitors.names
         for name in self._spaces.keys() - wanted:
             self._stop(name)
             del self._spaces[name]
@@ -164,7 +158,7 @@ class Cluster:
                                   | Reflector[objects.Service] | Reflector[objects.Slice]
                                   | Reflector[objects.Pod]]:  # fmt: skip
         mine = [each for space in self._spaces.values() for each in space.reflectors]
-        return [self._nodes, *self._monitors, *mine]
+        return [self._nodes, *self._monitors.reflectors, *mine]
 
     def _look(self, now: float) -> None:
         """Tells the whole after its parts: its trouble, and when that is over."""
@@ -173,7 +167,7 @@ class Cluster:
             self._waits = now + 2 * self._pace.longest  # by then all have asked again
             ready = not any(each.faltering for each in self._reflectors)
         else:
-            ready = all(each.lists for each in self._monitors) and all(
+            ready = self._monitors.known and all(
                 each.index.begun or each.trouble for each in self._spaces.values()
             )
             if known and known.fault and now < self._waits:
@@ -184,9 +178,7 @@ class Cluster:
 
     def _whole(self) -> Observation:
         scope = self._place.scope(*WHOLE)
-        trouble = next((each.trouble for each in self._monitors if each.trouble), "")
-        if trouble:
-            why = f"namespaces: {trouble}"
+        if why := self._monitors.trouble:
             return Observation(scope, evidence=Evidence.FAULT, fault=why)
         rejected = [*self._nodes.refused.values()]
         if self._nodes.trouble:
@@ -202,7 +194,7 @@ class Cluster:
         for scope, since in list(self._asked.items()):
             space = self._spaces.get(scope[0])
             if space is None:
-                ready = scope == WHOLE or all(each.lists for each in self._monitors)
+                ready = scope == WHOLE or self._monitors.known
             else:
                 if since is None:
                     space.relist()
