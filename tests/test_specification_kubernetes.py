@@ -348,7 +348,7 @@ async def test_a_crd_that_is_deleted_takes_its_objects_and_may_come_back(shop: C
 
 async def test_history_that_was_compacted_is_listed_again(shop: Cluster) -> None:
     shop.put(route("a", 1))
-    async with telling(source(shop)) as told:
+    async with telling(source(shop, pace=replace(SOON, grace=5.0))) as told:
         await told.until(lambda t: t.ports == {"a": [1]})
         await asyncio.to_thread(shop.server.restart)
         shop.put(route("b", 2))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from meshfed.catalog.document import Document
 from meshfed.catalog.model import ObjectName, Rejected, Specified
 from meshfed.federation.specification.notices import Notice, Notices
-from meshfed.federation.specification.served import PLURALS, Served
-from meshfed.federation.specification.smi import GROUPS, SHAPES, Refused, Stated, parse
+from meshfed.federation.specification.served import RESOURCES, Served
+from meshfed.federation.specification.smi import SHAPES, Refused, Stated, parse
 from meshfed.providers.kubernetes import objects
 from meshfed.providers.kubernetes.access import Line, line
 from meshfed.providers.kubernetes.messages import Key
@@ -50,7 +50,7 @@ class Read:
 
 def judged(kind: str, key: Key, thing: Object) -> Stated | Refused:
     """The same verdict as of a file with this object; it stands where kubectl finds it."""
-    where = "/".join((PLURALS[kind], *key))
+    where = "/".join((RESOURCES[kind][1], *key))
     (found,) = parse(Document("", thing, {}))
     if isinstance(found, Stated):
         return replace(found, where=where)
@@ -64,6 +64,7 @@ class Part:
     def __init__(self, kind: str, namespace: str) -> None:
         self.kind = kind
         self.namespace = namespace
+        self.group, self.plural = RESOURCES[kind]
         self.version = ""  # in which they are read; none: there is no such kind
         self.reflector: Reflector[Object] | None = None
         self.begun = False  # all of them were listed once
@@ -73,12 +74,11 @@ class Part:
     @property
     def trouble(self) -> str:
         why = self.reflector.trouble if self.reflector else ""
-        return f"{PLURALS[self.kind]} in {self.namespace}: {why}" if why else ""
+        return f"{self.plural} in {self.namespace}: {why}" if why else ""
 
     @property
     def path(self) -> str:
-        group = GROUPS[self.kind]
-        return f"/apis/{group}/{self.version}/namespaces/{self.namespace}/{PLURALS[self.kind]}"
+        return f"/apis/{self.group}/{self.version}/namespaces/{self.namespace}/{self.plural}"
 
     def look(self) -> None:
         """Takes in what was heard; what is not different is not judged again."""
@@ -92,7 +92,7 @@ class Part:
             else Read(thing, judged(self.kind, key, thing))
             for key, thing in self.reflector.held.items()
         }
-        where = f"{PLURALS[self.kind]}/{self.namespace}"
+        where = f"{self.plural}/{self.namespace}"
         refused = self.reflector.refused.values()
         self.nameless = tuple(replace(each, where=where) for each in refused)
 
@@ -205,9 +205,11 @@ class Cluster:
         for namespace, kind in [at for at in self._parts if at[0] not in wanted]:
             self._reflect(self._parts.pop((namespace, kind)), "")
         for namespace in wanted:
-            for kind in SHAPES:
-                part = self._parts.setdefault((namespace, kind), Part(kind, namespace))
+            for kind in RESOURCES:
+                part = self._parts.get((namespace, kind)) or Part(kind, namespace)
                 version = self._served.versions.get(kind, part.version)
+                if version or kind in SHAPES:
+                    self._parts[namespace, kind] = part
                 if version != part.version:
                     self._reflect(part, version)
 
@@ -242,9 +244,8 @@ class Cluster:
             yield trouble
         if trouble := self._served.trouble:
             yield f"kinds: {trouble}"
-        for kind, version in self._served.versions.items():
-            if not version and self._parts:
-                yield f"{PLURALS[kind]}.{GROUPS[kind]}: {UNKNOWN}"
+        for group, plural in (RESOURCES[kind] for kind in self._served.missing if self._parts):
+            yield f"{plural}.{group}: {UNKNOWN}"
         yield from sorted(part.trouble for part in self._parts.values() if part.trouble)
 
     @property

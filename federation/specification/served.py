@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
@@ -12,11 +12,13 @@ from meshfed.federation.specification.smi import GROUPS, SHAPES
 from meshfed.providers.kubernetes.messages import Api, Refused, status
 from meshfed.providers.kubernetes.reflect import TROUBLE, Pace, pause
 
-PLURALS = {
-    "TrafficTarget": "traffictargets",
-    "HTTPRouteGroup": "httproutegroups",
-    "TCPRoute": "tcproutes",
-    "TrafficSplit": "trafficsplits",
+# What is read, by kind: the group, and the name of the resource.
+RESOURCES = {
+    "TrafficTarget": (GROUPS["TrafficTarget"], "traffictargets"),
+    "HTTPRouteGroup": (GROUPS["HTTPRouteGroup"], "httproutegroups"),
+    "TCPRoute": (GROUPS["TCPRoute"], "tcproutes"),
+    "TrafficSplit": (GROUPS["TrafficSplit"], "trafficsplits"),
+    "UDPRoute": (GROUPS["TCPRoute"], "udproutes"),  # to be refused, as in files, where it is known
 }
 AGAIN = 60.0  # seconds between two looks at a cluster that has them all
 SOON = 2.0  # seconds between two looks at one that does not
@@ -41,23 +43,32 @@ class Resources(msgspec.Struct):
     resources: list[Resource] | None = None
 
 
-def newest(kind: str, having: Mapping[str, Iterable[str]]) -> str:
-    """The version in which a kind is read, of those with what each has; empty: in none."""
-    plural = PLURALS[kind]
-    return next((each for each in SHAPES[kind] if plural in having.get(each, ())), "")
+def newest(kind: str, having: Mapping[str, Collection[str]]) -> str:
+    """The version in which a kind is read, of those with what each has; empty: in none.
+
+    One that is not understood is better than none: its objects are refused, as in files.
+    """
+    _, plural = RESOURCES[kind]
+    versions = dict.fromkeys((*SHAPES.get(kind, ()), *having))
+    return next((each for each in versions if plural in having.get(each, ())), "")
 
 
 class Served:
     """Looks again and again, and soon when something is missing or was asked for."""
 
     def __init__(self, api: Api, pace: Pace, wake: Callable[[], None]) -> None:
-        self.versions: Mapping[str, str] = {}  # by kind, empty where it is not there
+        self.versions: Mapping[str, str] = {}  # by kind, empty where it is not there; once known
         self.fault = ""  # why nobody knows
         self._since = 0.0  # when that began
         self._api = api
         self._pace = pace
         self._wake = wake
         self._asked = asyncio.Event()
+
+    @property
+    def missing(self) -> list[str]:
+        """The kinds that a mesh needs and the cluster does not know."""
+        return [kind for kind in SHAPES if self.versions and not self.versions[kind]]
 
     @property
     def troubled_at(self) -> float:
@@ -94,7 +105,7 @@ class Served:
             await self._pace.rest(pause(failures, self._pace, random.random()))
             return
         await self._pace.rest(min(SOON, self._pace.longest))
-        if all(self.versions.values()):
+        if not self.missing:
             with suppress(TimeoutError):
                 async with asyncio.timeout(AGAIN):
                     await self._asked.wait()
@@ -103,11 +114,10 @@ class Served:
     async def _look(self) -> Mapping[str, str]:
         having: dict[str, dict[str, list[str]]] = {}
         for group in dict.fromkeys(GROUPS.values()):
-            known = {v for kind in SHAPES if GROUPS[kind] == group for v in SHAPES[kind]}
             found = await self._get(f"/apis/{group}", Group)
-            there = known & {each.version for each in found.versions} if found else set()
+            there = [each.version for each in found.versions] if found else []
             having[group] = {version: await self._plurals(group, version) for version in there}
-        return {kind: newest(kind, having[GROUPS[kind]]) for kind in SHAPES}
+        return {kind: newest(kind, having[group]) for kind, (group, _) in RESOURCES.items()}
 
     async def _plurals(self, group: str, version: str) -> list[str]:
         found = await self._get(f"/apis/{group}/{version}", Resources)
