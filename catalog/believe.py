@@ -1,42 +1,43 @@
 """What one provider's scope now holds, made rows: only what is different, in one transaction."""
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from operator import attrgetter
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from meshfed.catalog import claims, pushes, rows
-from meshfed.catalog.differences import Claim, Difference, EndpointKey, by_key, difference, union
-from meshfed.catalog.model import Known, Service, Workload
-from meshfed.catalog.plain import Into, Plain
+from meshfed.catalog.differences import Difference, EndpointKey, apart, by_key, difference, union
+from meshfed.catalog.model import Endpoint, Known, Service, Workload
+from meshfed.catalog.plain import Each, Into, Plain, Row
 from meshfed.catalog.standing import condition, stood
-from meshfed.catalog.versions import ENDPOINTS, SERVICES, STATEMENTS, WORKLOADS
+from meshfed.catalog.versions import ENDPOINTS, SERVICES, STATEMENTS, WORKLOADS, Versions
 from meshfed.catalog.writing import Writing
 
 V = TypeVar("V")
 
-MINE = "provider = :provider and scope = :scope"
-SCOPE = Plain(
-    "select revision, type, state, doubt, fault, left_out, rejected,"
-    " (select count(*) from acceptances a where a.provider = :provider and a.scope = :scope)"
-    f" from scopes where {MINE}"
+THESE = "provider = :provider and scope $among(scopes)"
+SCOPES = Plain(
+    "select scope, revision, type, state, doubt, fault, left_out, rejected, (select count(*)"
+    " from acceptances a where a.provider = :provider and a.scope = scopes.scope)"
+    f" from scopes where {THESE}"
 )
-SAID = Plain(
+SAID = Each(
     "insert into scopes (provider, scope, revision, type, state, doubt, left_out, rejected,"
-    " last_good) values (:provider, :scope, :revision, :type, :state, :doubt, :left_out, :rejected,"
-    " :last_good) on conflict (provider, scope) do update set revision = excluded.revision,"
+    " last_good) values (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " on conflict (provider, scope) do update set revision = excluded.revision,"
     " type = excluded.type, state = excluded.state, doubt = excluded.doubt,"
     " left_out = excluded.left_out, rejected = excluded.rejected,"
     " last_good = coalesce(excluded.last_good, scopes.last_good)"
 )
-ACCEPTED = Plain(f"delete from acceptances where {MINE}")
-MY_STATEMENTS, MY_WORKLOADS, MY_ENDPOINTS = (
-    each.current(MINE) for each in (STATEMENTS, WORKLOADS, ENDPOINTS)
+ACCEPTED = Plain(f"delete from acceptances where {THESE}")
+THEIR_STATEMENTS, THEIR_WORKLOADS, THEIR_ENDPOINTS = (
+    each.current(THESE) for each in (STATEMENTS, WORKLOADS, ENDPOINTS)
 )
-ELSEWHERE = Plain(
-    "select workload from workloads where workload $among(keys) and scope <> :scope"
+TOLD = Plain(
+    "select workload, scope from workloads where workload $among(keys)"
     " and valid_to_revision is null"
 )
 NAMED, STATED = (each.current("service $among(names)") for each in (SERVICES, STATEMENTS))
@@ -61,7 +62,7 @@ class Scope:
 UNHEARD = Scope(None, "", "", "", "", "", "", 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Held:
     """What is believed of a scope, and the revision of its row at which that was so."""
 
@@ -69,60 +70,80 @@ class Held:
     revision: int | None = None
     fault: str = ""
 
-    @cached_property
-    def services(self) -> Mapping[str, Service]:
-        return by_key(self.known.services, lambda service: str(service.name))
 
-    @cached_property
-    def workloads(self) -> Mapping[str, Workload]:
-        return by_key(self.known.workloads, lambda workload: workload.id)
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a scope's row says, and what is different of what it holds."""
 
-    @cached_property
-    def claims(self) -> Mapping[EndpointKey, Claim]:
-        stale, seen = self.known.stale, by_key(self.known.endpoints, lambda e: e.key)
-        return {key: Claim(endpoint, key in stale) for key, endpoint in seen.items()}
+    row: Scope | None
+    known: Known
+    services: Difference[str, Service]
+    workloads: Difference[str, Workload]
+    claims: claims.Moved
+
+    @property
+    def mine(self) -> tuple[str, str]:
+        return self.known.provider, self.known.scope
+
+    def __bool__(self) -> bool:
+        return bool(self.services or self.workloads or self.claims.difference)
+
+
+def moved(row: Scope | None, before: Known, now: Known) -> Moved:
+    services = apart(before.services, now.services, attrgetter("name.name"))
+    workloads = apart(before.workloads, now.workloads, attrgetter("name"))
+    return Moved(
+        row,
+        now,
+        difference(*(by_key(some, lambda service: str(service.name)) for some in services)),
+        difference(*(by_key(some, lambda workload: workload.id) for some in workloads)),
+        claims.moved(before, now),
+    )
+
+
+# What is held of several scopes of one provider, by scope
 
 
 def held(
-    connection: Connection, provider: str, scope: str, before: Held | None = None
-) -> Held | None:
-    """What is believed of a scope, of which `before` was true once; None when nothing ever was."""
-    row = _scope(connection, provider, scope)
-    if row is None or row.revision is None:
-        return None
-    return before if before and _stands(before, row) else _read(connection, provider, scope, row)
+    connection: Connection, provider: str, scopes: Iterable[str], before: Mapping[str, Held]
+) -> dict[str, Held]:
+    """What is believed of scopes, of which `before` was true once; of some nothing ever was."""
+    return _held(connection, provider, _scopes(connection, provider, scopes), before)
 
 
-def stands(connection: Connection, before: Held, now: Known, kind: str) -> bool:
-    """Whether the database has all of what was known before, and nothing is to be said of it."""
-    row = _scope(connection, now.provider, now.scope)
-    if row is None or (row.accepted and not now.doubt):
-        return False
-    return _stands(before, row) and row == _said(row, now, kind)
+def standing(
+    connection: Connection, provider: str, kind: str, same: Mapping[str, Held]
+) -> set[str]:
+    """Those of which the database has all that is known, and of which there is nothing to say."""
+    there = _scopes(connection, provider, same)
+    return {
+        scope
+        for scope, row in there.items()
+        if _stands(same[scope], row)
+        and row == _said(row, same[scope].known, kind)
+        and not (row.accepted and not same[scope].known.doubt)
+    }
 
 
-def believe(writing: Writing, believed: Known, kind: str, before: Held | None = None) -> Held:
-    """Write what is different, if anything is. `before` was true once: its row tells if it is."""
-    row = _scope(writing.connection, believed.provider, believed.scope)
-    if row is None or row.revision is None:  # nothing was ever written of it
-        before = Held(Known(believed.provider, believed.scope))
-    elif before is None or not _stands(before, row):
-        before = _read(writing.connection, believed.provider, believed.scope, row)
-    now = Held(believed)
-    if not same(believed.services, before.known.services):
-        _services(writing, believed, before.services, now.services)
-    if not same(believed.workloads, before.known.workloads):
-        _workloads(writing, believed, before.workloads, now.workloads)
-    if believed.stale != before.known.stale or not same(believed.endpoints, before.known.endpoints):
-        claims.write(writing, believed, before.claims, now.claims)
-    revision = _write(writing, believed, kind, row)
-    if writing.untold:  # other words for services whose union is what it was
-        writing.tell("provider", believed.scope, "restated", believed.provider)
-    return Held(believed, revision, row.fault if row else "")
+def believe(
+    writing: Writing, believed: Sequence[Known], kind: str, before: Mapping[str, Held]
+) -> list[Held]:
+    """Write what is different, if anything is, of scopes of one provider, table by table.
 
-
-def same(some: frozenset[V], others: frozenset[V]) -> bool:
-    return some is others or some == others
+    `before` was true once: the scopes' rows tell if it is.
+    """
+    provider = believed[0].provider
+    there = _scopes(writing.connection, provider, [one.scope for one in believed])
+    known = _held(writing.connection, provider, there, before)
+    were = {scope: each.known for scope, each in known.items()}
+    several = [
+        moved(there.get(one.scope), were.get(one.scope, Known(provider, one.scope)), one)
+        for one in believed
+    ]
+    _services(writing, [each for each in several if each.services])
+    _workloads(writing, [each for each in several if each.workloads])
+    claims.write(writing, [each.claims for each in several if each.claims.difference])
+    return _write(writing, several, kind)
 
 
 def _stands(before: Held, row: Scope) -> bool:
@@ -131,37 +152,64 @@ def _stands(before: Held, row: Scope) -> bool:
     return (before.revision, rejected) == (row.revision, row.rejected)
 
 
-def _read(connection: Connection, provider: str, scope: str, row: Scope) -> Held:
-    mine = {"provider": provider, "scope": scope}
-    stated = (rows.service(row[2:]) for row in MY_STATEMENTS.rows(connection, **mine))
-    running = map(rows.workload, MY_WORKLOADS.rows(connection, **mine))
-    found = {claims.key(one): claims.claim(one) for one in MY_ENDPOINTS.rows(connection, **mine)}
-    known = Known(
-        provider,
-        scope,
-        services=frozenset(stated),
-        workloads=frozenset(running),
-        endpoints=frozenset(claim.endpoint for claim in found.values()),
-        doubt=row.doubt,
-        stale=frozenset(key for key, claim in found.items() if claim.stale),
-        rejected=rows.rejected(row.rejected),
-    )
-    return Held(known, row.revision, row.fault)
+def _held(
+    connection: Connection, provider: str, there: Mapping[str, Scope], before: Mapping[str, Held]
+) -> dict[str, Held]:
+    """What is held, and of those whose rows say otherwise what they hold."""
+    ever = {scope: row for scope, row in there.items() if row.revision is not None}
+    stand = {
+        scope: before[scope]
+        for scope, row in ever.items()
+        if scope in before and _stands(before[scope], row)
+    }
+    others = {scope: row for scope, row in ever.items() if scope not in stand}
+    return stand | _read(connection, provider, others) if others else stand
+
+
+def _read(connection: Connection, provider: str, there: Mapping[str, Scope]) -> dict[str, Held]:
+    these = {"provider": provider, "scopes": list(there)}
+    services: dict[str, list[Service]] = {scope: [] for scope in there}
+    workloads: dict[str, list[Workload]] = {scope: [] for scope in there}
+    endpoints: dict[str, list[Endpoint]] = {scope: [] for scope in there}
+    stale: dict[str, list[EndpointKey]] = {scope: [] for scope in there}
+    for _, scope, *rest in THEIR_STATEMENTS.rows(connection, **these):
+        services[scope].append(rows.service(tuple(rest)))
+    for workload in map(rows.workload, THEIR_WORKLOADS.rows(connection, **these)):
+        workloads[workload.scope].append(workload)
+    for row in THEIR_ENDPOINTS.rows(connection, **these):
+        claim = claims.claim(row)
+        endpoints[claim.endpoint.scope].append(claim.endpoint)
+        if claim.stale:
+            stale[claim.endpoint.scope].append(claim.endpoint.key)
+    return {
+        scope: Held(
+            Known(
+                provider,
+                scope,
+                services=frozenset(services[scope]),
+                workloads=frozenset(workloads[scope]),
+                endpoints=frozenset(endpoints[scope]),
+                doubt=row.doubt,
+                stale=frozenset(stale[scope]),
+                rejected=rows.rejected(row.rejected),
+            ),
+            row.revision,
+            row.fault,
+        )
+        for scope, row in there.items()
+    }
 
 
 # Services
 
 
-def _services(
-    writing: Writing, believed: Known, before: Mapping[str, Service], after: Mapping[str, Service]
-) -> None:
-    moved = difference(before, after)
-    mine = (believed.provider, believed.scope)
-    writing.end(STATEMENTS, ((*mine, name) for name, _ in moved.left), "left")
-    writing.end(STATEMENTS, ((*mine, name) for name, *_ in moved.altered))
-    for word, services in _begun(moved):
-        writing.begin(STATEMENTS, [(*mine, *rows.service_row(each)) for each in services], word)
-    _unions(writing, sorted(moved.keys), believed.provider)
+def _services(writing: Writing, several: Sequence[Moved]) -> None:
+    if not several:
+        return
+    moved = [(each.mine, each.services) for each in several]
+    _replace(writing, STATEMENTS, moved, lambda mine, one: (*mine, *rows.service_row(one)))
+    names = sorted({name for _, each in moved for name in each.keys})
+    _unions(writing, names, several[0].known.provider)
 
 
 def _unions(writing: Writing, names: list[str], provider: str) -> None:
@@ -175,10 +223,7 @@ def _unions(writing: Writing, names: list[str], provider: str) -> None:
     moved = difference(before, {name: service for name, service in unions if service is not None})
     if not moved:
         return
-    writing.end(SERVICES, ((name,) for name, _ in moved.left), "left")
-    writing.end(SERVICES, ((name,) for name, *_ in moved.altered))
-    for word, services in _begun(moved):
-        writing.begin(SERVICES, list(map(rows.service_row, services)), word)
+    _replace(writing, SERVICES, [((), moved)], lambda _, service: rows.service_row(service))
     _ports(writing.connection, moved)
     for name, _ in moved.joined:
         writing.tell("service", name, "joined", provider)
@@ -192,10 +237,11 @@ def _unions(writing: Writing, names: list[str], provider: str) -> None:
 def _ports(connection: Connection, moved: Difference[str, Service]) -> None:
     if gone := [name for name, *_ in (*moved.altered, *moved.left)]:
         CLOSED.run(connection, names=gone)
+    joined = [service for _, service in moved.joined]
+    changed = [service for _, _, service in moved.altered]
     opened = [
         (str(service.name), port.number, port.name, port.protocol.value)
-        for _, services in _begun(moved)
-        for service in services
+        for service in (*joined, *changed)
         for port in service.ports
     ]
     if opened:
@@ -205,53 +251,65 @@ def _ports(connection: Connection, moved: Difference[str, Service]) -> None:
 # Workloads
 
 
-def _workloads(
-    writing: Writing, believed: Known, before: Mapping[str, Workload], after: Mapping[str, Workload]
-) -> None:
-    moved = difference(before, after)
-    if not moved:
+def _workloads(writing: Writing, several: Sequence[Moved]) -> None:
+    if not several:
         return
-    mine = (believed.provider, believed.scope)
-    known = _elsewhere(writing.connection, believed, (*moved.joined, *moved.left))
-    writing.end(WORKLOADS, ((*mine, key) for key, _ in moved.left), "left")
-    writing.end(WORKLOADS, ((*mine, key) for key, *_ in moved.altered))
-    for word, workloads in _begun(moved):
-        writing.begin(WORKLOADS, list(map(rows.workload_row, workloads)), word)
-    for _, _, workload in moved.altered:
-        writing.tell("workload", workload.name, "changed", believed.provider)
-    for key, workload in moved.joined:
-        if key not in known:
-            writing.tell("workload", workload.name, "joined", believed.provider)
-    gone = [key for key, _ in moved.left if key not in known]
-    for key, workload in moved.left:
-        if key not in known:
-            writing.tell("workload", workload.name, "left", believed.provider)
+    told = _told(writing.connection, several)
+    moved = [(each.mine, each.workloads) for each in several]
+    _replace(writing, WORKLOADS, moved, lambda _, workload: rows.workload_row(workload))
+    for (provider, _), each in moved:
+        for *_, workload in each.altered:
+            writing.tell("workload", workload.name, "changed", provider)
+    for (provider, scope), each in moved:
+        for key, workload in each.joined:
+            if not told[key]:
+                writing.tell("workload", workload.name, "joined", provider)
+            told[key].add(scope)
+    gone = []
+    for (provider, scope), each in moved:
+        for key, workload in each.left:
+            told[key].discard(scope)
+            if not told[key]:
+                writing.tell("workload", workload.name, "left", provider)
+                gone.append(key)
     if gone:
         pushes.forget(writing, gone)
     writing.shape_moved()
 
 
-def _elsewhere(
-    connection: Connection, believed: Known, some: Iterable[tuple[str, Workload]]
-) -> set[str]:
-    """Which of these are told by other scopes too, as only platforms' own ids can be."""
-    keys = [key for key, workload in some if workload.resource_id]
-    if not keys:
-        return set()
-    return {key for (key,) in ELSEWHERE.rows(connection, keys=keys, scope=believed.scope)}
+def _told(connection: Connection, several: Iterable[Moved]) -> defaultdict[str, set[str]]:
+    """The scopes that tell of these workloads; of several, only those of platforms' own ids."""
+    told: defaultdict[str, set[str]] = defaultdict(set)
+    moved = (pair for each in several for pair in (*each.workloads.joined, *each.workloads.left))
+    if keys := [key for key, workload in moved if workload.resource_id]:
+        for key, scope in TOLD.rows(connection, keys=keys):
+            told[key].add(scope)
+    return told
 
 
-def _begun(moved: Difference[str, V]) -> Iterable[tuple[str, list[V]]]:
-    yield "joined", [value for _, value in moved.joined]
-    yield "changed", [value for _, _, value in moved.altered]
+def _replace(
+    writing: Writing,
+    versions: Versions,
+    moved: Sequence[tuple[Row, Difference[str, V]]],
+    row: Callable[[Row, V], Row],
+) -> None:
+    """Versions end and begin; the first values of a key stand beside what differs under them."""
+    left = ((*mine, key) for mine, each in moved for key, _ in each.left)
+    altered = ((*mine, key) for mine, each in moved for key, *_ in each.altered)
+    writing.end(versions, left, "left")
+    writing.end(versions, altered)
+    joined = [row(mine, value) for mine, each in moved for _, value in each.joined]
+    changed = [row(mine, value) for mine, each in moved for *_, value in each.altered]
+    writing.begin(versions, joined, "joined")
+    writing.begin(versions, changed, "changed")
 
 
-# The scope itself
+# The scopes themselves
 
 
-def _scope(connection: Connection, provider: str, scope: str) -> Scope | None:
-    found = SCOPE.row(connection, provider=provider, scope=scope)
-    return None if found is None else Scope(*found)
+def _scopes(connection: Connection, provider: str, scopes: Iterable[str]) -> dict[str, Scope]:
+    found = SCOPES.rows(connection, provider=provider, scopes=list(scopes))
+    return {scope: Scope(*row) for scope, *row in found}
 
 
 def _said(before: Scope, believed: Known, kind: str) -> Scope:
@@ -268,35 +326,45 @@ def _said(before: Scope, believed: Known, kind: str) -> Scope:
     )
 
 
-def _write(writing: Writing, believed: Known, kind: str, row: Scope | None) -> int | None:
-    """The scope's row, and the revision that it then is of."""
-    mine = {"provider": believed.provider, "scope": believed.scope}
-    before = row or UNHEARD
-    said = _said(before, believed, kind)
-    if before.revision is None:
-        writing.tell("provider", believed.scope, "first seen", believed.provider)
-        writing.allocate()  # a first belief is news even where it is empty
-    if believed.doubt != before.doubt:
-        word = f"doubted: {believed.doubt}" if believed.doubt else "believed again"
-        writing.tell("provider", believed.scope, word, believed.provider)
-        writing.allocate()
-    if before.accepted and not believed.doubt:
+def _write(writing: Writing, several: Sequence[Moved], kind: str) -> list[Held]:
+    """The scopes' rows; the revision that each then is of is a part of what is held of it."""
+    provider = several[0].known.provider
+    told = {each.known.scope for each in several if _tell(writing, each)}
+    news = told | {each.known.scope for each in several if each}
+    revision = writing.allocate() if news else None
+    held, said, moved, used = [], [], [], []
+    for each in several:
+        scope, before = each.known.scope, each.row or UNHEARD
+        now = _said(before, each.known, kind)
+        is_of = revision if scope in news else before.revision
+        held.append(Held(each.known, is_of, before.fault))
+        if before.accepted and not now.doubt:
+            used.append(scope)
+        if each.row is None or now != before:
+            moved.append(scope)
+        elif scope not in news:
+            continue
+        words = (now.type, now.state, now.doubt, now.left_out, now.rejected)
+        said.append((provider, scope, is_of, *words, None if now.doubt else writing.now))
+    if used:
         # What an operator accepted has been believed; the next doubt needs a word of its own.
-        ACCEPTED.run(writing.connection, **mine)
-    moved = row is None or said != before
-    revision = writing.allocate() if writing.begun else before.revision
-    if moved or writing.begun:
-        SAID.run(
-            writing.connection,
-            type=said.type,
-            state=said.state,
-            doubt=said.doubt,
-            left_out=said.left_out,
-            rejected=said.rejected,
-            last_good=None if said.doubt else writing.now,
-            revision=revision,
-            **mine,
-        )
+        ACCEPTED.run(writing.connection, provider=provider, scopes=used)
+    if said:
+        SAID.on(writing.connection, said)
     if moved:
-        stood(writing, believed.provider, believed.scope)
-    return revision
+        stood(writing, provider, moved)
+    if writing.untold:  # other words for services whose union is what it was
+        for scope in sorted(news):
+            writing.tell("provider", scope, "restated", provider)
+    return held
+
+
+def _tell(writing: Writing, moved: Moved) -> bool:
+    """What is to be told of a scope itself, if anything is."""
+    before, now = moved.row or UNHEARD, moved.known
+    if first := before.revision is None:  # a first belief is news even where it is empty
+        writing.tell("provider", now.scope, "first seen", now.provider)
+    if other := now.doubt != before.doubt:
+        word = f"doubted: {now.doubt}" if now.doubt else "believed again"
+        writing.tell("provider", now.scope, word, now.provider)
+    return first or other

@@ -3,15 +3,20 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 
 from sqlalchemy import Connection
 
 from meshfed.catalog import preferences, rows
 from meshfed.catalog.differences import (
     Claim,
+    Difference,
     EndpointKey,
     Place,
     Standing,
+    apart,
+    by_key,
     change,
     difference,
     disputed,
@@ -28,6 +33,8 @@ Claims = Mapping[EndpointKey, Claim]
 
 UNDISPUTED = Standing()
 
+ADDRESS, KEY = attrgetter("address"), attrgetter("key")
+
 CONTESTED = ENDPOINTS.current("conflict <> ''", "id")
 FEDERATION = Plain("select federation from state where id = 1")
 # What other scopes claim in the same places.
@@ -35,13 +42,41 @@ THEIRS = (
     f"select {ENDPOINTS.listed('e.')} from endpoints e where e.service = k.value ->> 0"
     " and e.port = cast(k.value ->> 1 as integer) and e.address = k.value ->> 2"
     " and e.valid_to_revision is null"
-    " and not (e.provider = :provider and e.scope = :scope)"
+    " and not (e.provider = :provider and e.scope = k.value ->> 3)"
 )
 # The index is asked once for each: `offset 0` keeps Postgres from joining the whole table instead.
 OTHERS = Plain(
     THEIRS.replace("from endpoints e where", "from $each(keys) as k cross join endpoints e where"),
     postgresql=f"select e.* from $each(keys) as k cross join lateral ({THEIRS} offset 0) as e",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What is different of one scope's claims, and all that it claims now at those addresses."""
+
+    known: Known
+    difference: Difference[EndpointKey, Claim]
+    there: Claims
+
+    @property
+    def mine(self) -> tuple[str, str]:
+        return self.known.provider, self.known.scope
+
+    @property
+    def places(self) -> set[Place]:
+        return {key[:3] for key in self.difference.keys}
+
+
+def moved(before: Known, after: Known) -> Moved:
+    seen = apart(
+        before.endpoints, after.endpoints, ADDRESS, (key[2] for key in before.stale ^ after.stale)
+    )
+    were, are = (
+        {key: Claim(endpoint, key in stale) for key, endpoint in by_key(some, KEY).items()}
+        for some, stale in zip(seen, (before.stale, after.stale), strict=True)
+    )
+    return Moved(after, difference(were, are), are)
 
 
 def key(row: Row) -> EndpointKey:
@@ -58,30 +93,45 @@ def standing(row: Row) -> Standing:
     return Standing(bool(row[-2]), row[-1])
 
 
-def write(writing: Writing, believed: Known, before: Claims, after: Claims) -> None:
-    """What is different of one scope's claims, and what that means for those of others."""
-    moved = difference(before, after)
-    if not moved:
+def write(writing: Writing, several: Sequence[Moved]) -> None:
+    """What is different of the claims of one provider's scopes, and what of others' it changes."""
+    if not several:
         return
-    others = _others(writing.connection, believed, moved.keys)
+    others = _others(writing.connection, several)
+    entangled = _entangled(several, others)
+    if not entangled:
+        _write(writing, several, others)
+        return
+    alone = [each for each in several if each.mine not in entangled]
+    for some in (alone, *([each] for each in several if each.mine in entangled)):
+        _write(writing, some, _others(writing.connection, some))
+
+
+def _write(
+    writing: Writing, several: Sequence[Moved], others: Mapping[Place, Sequence[Row]]
+) -> None:
+    """Of scopes that have no place in common."""
     federation = _federation(writing.connection) if others else NO_PREFERENCES
-    mine = (believed.provider, believed.scope)
-    writing.end(ENDPOINTS, ((*mine, *key) for key, _ in moved.left), "left")
-    writing.end(ENDPOINTS, ((*mine, *key) for key, *_ in moved.altered))
+    left = [(*each.mine, *key) for each in several for key, _ in each.difference.left]
+    altered = [(*each.mine, *key) for each in several for key, *_ in each.difference.altered]
+    writing.end(ENDPOINTS, left, "left")
+    writing.end(ENDPOINTS, altered)
     began: defaultdict[str, list[Row]] = defaultdict(list)
-    started = [("joined", key, claim) for key, claim in moved.joined]
-    started += [(change(old, new), key, new) for key, old, new in moved.altered]
-    for word, key, claim in started:
-        doubt = believed.doubt if claim.stale else ""
-        stands = _standing(claim, others.get(key[:3], ()), federation)
-        began[word].append(_version(claim, stands, doubt))
-        writing.tell("endpoint", placed(key), word, believed.provider)
-    for key, _ in moved.left:
-        writing.tell("endpoint", placed(key), "left", believed.provider)
+    for each in several:
+        doubt, provider = each.known.doubt, each.known.provider
+        started = [("joined", key, claim) for key, claim in each.difference.joined]
+        started += [(change(old, new), key, new) for key, old, new in each.difference.altered]
+        for word, key, claim in started:
+            stands = _standing(claim, others.get(key[:3], ()), federation)
+            began[word].append(_version(claim, stands, doubt if claim.stale else ""))
+            writing.tell("endpoint", placed(key), word, provider)
+        for key, _ in each.difference.left:
+            writing.tell("endpoint", placed(key), "left", provider)
     for word, versions in began.items():
         writing.begin(ENDPOINTS, versions, word)
     if others:
-        reconsider(writing, others, after, federation)
+        there = {key: claim for each in several for key, claim in each.there.items()}
+        reconsider(writing, others, there, federation)
 
 
 def contested(connection: Connection) -> dict[Place, list[Row]]:
@@ -90,7 +140,7 @@ def contested(connection: Connection) -> dict[Place, list[Row]]:
 
 
 def reconsider(
-    writing: Writing, others: Mapping[Place, list[Row]], seen: Claims, federation: Preferences
+    writing: Writing, others: Mapping[Place, Sequence[Row]], seen: Claims, federation: Preferences
 ) -> None:
     """Let claims stand or fall, now that this scope's, or the rules, have changed."""
     mine: defaultdict[Place, list[Endpoint]] = defaultdict(list)
@@ -115,13 +165,29 @@ def reconsider(
         writing.begin(ENDPOINTS, versions, word)
 
 
-def _others(
-    connection: Connection, believed: Known, keys: Iterable[EndpointKey]
-) -> dict[Place, list[Row]]:
-    """What other scopes claim in the places of these endpoints."""
-    mine = {"provider": believed.provider, "scope": believed.scope}
-    places = list(dict.fromkeys(key[:3] for key in keys))
-    return _by_place(OTHERS.rows(connection, keys=json.dumps(places), **mine))
+def _others(connection: Connection, several: Iterable[Moved]) -> dict[Place, list[Row]]:
+    """What other scopes claim in the places of what is different."""
+    provider, keys = "", []
+    for each in several:
+        provider, scope = each.mine
+        keys += [(*place, scope) for place in each.places]
+    return _by_place(OTHERS.rows(connection, keys=json.dumps(keys), provider=provider))
+
+
+def _entangled(
+    several: Sequence[Moved], others: Mapping[Place, Sequence[Row]]
+) -> set[tuple[str, str]]:
+    """Those of these scopes that have a place in common with another of them."""
+    if len(several) == 1:
+        return set()
+    there: defaultdict[Place, set[tuple[str, str]]] = defaultdict(set)
+    for each in several:
+        for place in each.places:
+            there[place].add(each.mine)
+    these = {each.mine for each in several}
+    for place, found in others.items():
+        there[place] |= these & {(provider, scope) for provider, scope, *_ in found}
+    return {mine for some in there.values() if len(some) > 1 for mine in some}
 
 
 def _by_place(found: Iterable[Row]) -> dict[Place, list[Row]]:

@@ -1,6 +1,6 @@
 """What is different between what was known and what is now believed, and who is right."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -43,6 +43,23 @@ def difference(before: Mapping[K, V], after: Mapping[K, V]) -> Difference[K, V]:
         ),
         left=tuple((key, value) for key, value in before.items() if key not in after),
     )
+
+
+def apart(
+    before: frozenset[V],
+    after: frozenset[V],
+    place: Callable[[V], Hashable],
+    also: Iterable[Hashable] = (),
+) -> tuple[list[V], list[V]]:
+    """What one of two sets alone has, and what of both is in its places or those named.
+
+    A place is cheap to tell, and a part of the key: of 100,000 values of which one is different,
+    the others are not asked for theirs.
+    """
+    places = {*also, *map(place, () if before is after else before ^ after)}
+    if not places:
+        return [], []
+    return [v for v in before if place(v) in places], [v for v in after if place(v) in places]
 
 
 def by_key(values: Iterable[V], key: Callable[[V], K]) -> dict[K, V]:

@@ -39,15 +39,15 @@ def register(writing: Writing, name: str, known: Known) -> None:
     """Make this what is registered as `name`. Raises Taken."""
     if elsewhere := ELSEWHERE.row(writing.connection, name=name):
         raise Taken(f"{name} is a workload of {elsewhere[0]} already: register it by another name")
-    believe(writing, known, PROVIDER)
+    believe(writing, [known], PROVIDER, {})
 
 
 def deregister(writing: Writing, name: str) -> None:
     """Take it away, with all that is kept of it for the present. Raises Unregistered."""
     nothing = Known(PROVIDER, scope(name))
-    if held(writing.connection, PROVIDER, nothing.scope) is None:
+    if not held(writing.connection, PROVIDER, [nothing.scope], {}):
         raise Unregistered(_unregistered(writing.connection, name))
-    believe(writing, nothing, PROVIDER)
+    believe(writing, [nothing], PROVIDER, {})
     ended = {"valid_to_revision": writing.allocate(), "valid_to": writing.at, "ended": "left"}
     now = and_(_mine(scope_states, nothing.scope), CURRENT)
     writing.connection.execute(update(scope_states).where(now).values(ended))

@@ -224,4 +224,4 @@ def _source(writing: Writing, specified: Specified) -> None:
     if writing.begun:
         said["revision"] = writing.allocate()
     writing.connection.execute(update(scopes).where(mine).values(said))
-    stood(writing, specified.source, specified.source)
+    stood(writing, specified.source, [specified.source])

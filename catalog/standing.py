@@ -1,5 +1,7 @@
 """How each scope stood, version by version: what `get providers` says of any moment."""
 
+from collections.abc import Iterable
+
 from sqlalchemy import Connection, or_, select
 
 from meshfed.catalog.plain import Into, Plain
@@ -8,18 +10,19 @@ from meshfed.catalog.writing import Writing
 
 COUNTS = ("type", "state", "doubt", "fault", "left_out", "paused")
 
-MINE = "provider = :provider and scope = :scope"
+THESE = "provider = :provider and scope $among(scopes)"
 NOW = Plain(
-    "select s.type, s.state, s.doubt, s.fault, s.left_out, coalesce(o.paused, false), s.last_good"
-    " from scopes s left join orders o on o.provider = s.provider"
-    " where s.provider = :provider and s.scope = :scope"
+    "select s.scope, s.type, s.state, s.doubt, s.fault, s.left_out, coalesce(o.paused, false),"
+    " s.last_good from scopes s left join orders o on o.provider = s.provider"
+    " where s.provider = :provider and s.scope $among(scopes) order by s.scope"
 )
 BEFORE = Plain(
-    f"select {', '.join(COUNTS)} from scope_states where {MINE} and valid_to_revision is null"
+    f"select scope, {', '.join(COUNTS)} from scope_states"
+    f" where {THESE} and valid_to_revision is null"
 )
 OVER = Plain(
     "update scope_states set valid_to_revision = :revision, valid_to = :at"
-    f" where {MINE} and valid_to_revision is null"
+    f" where {THESE} and valid_to_revision is null"
 )
 BEGAN = Into(
     "scope_states",
@@ -38,22 +41,27 @@ def condition(fault: str, doubt: str) -> str:
     return "failing" if fault else "doubted" if doubt else "good"
 
 
-def stood(writing: Writing, provider: str, scope: str) -> None:
-    """Begin a version of how a scope stands, if that became different; no revision is made."""
-    mine = {"provider": provider, "scope": scope}
-    now = NOW.rows(writing.connection, **mine)[0]
-    before = BEFORE.row(writing.connection, **mine)
-    if before and tuple(before) == tuple(now[: len(COUNTS)]):
+def stood(writing: Writing, provider: str, scopes: Iterable[str]) -> None:
+    """Begin versions of how scopes stand, if that became different; no revision is made."""
+    these = {"provider": provider, "scopes": list(scopes)}
+    now = {scope: stands for scope, *stands in NOW.rows(writing.connection, **these)}
+    before = {scope: stands for scope, *stands in BEFORE.rows(writing.connection, **these)}
+    moved = {
+        scope: stands for scope, stands in now.items() if before.get(scope) != stands[: len(COUNTS)]
+    }
+    if not moved:
         return
     revision, at = writing.present()
-    if before:
-        OVER.run(writing.connection, revision=revision, at=at, **mine)
-    began = (provider, scope, *now, revision, at, writing.cause)
-    BEGAN.on(writing.connection, [began])
+    if over := [scope for scope in moved if scope in before]:
+        OVER.run(writing.connection, provider=provider, scopes=over, revision=revision, at=at)
+    since = (revision, at, writing.cause)
+    BEGAN.on(
+        writing.connection,
+        [(provider, scope, *stands, *since) for scope, stands in moved.items()],
+    )
 
 
 def all_stood(writing: Writing, provider: str) -> None:
     """The same for every scope of a provider: an order concerns them all."""
     theirs = select(scopes.c.scope).where(scopes.c.provider == provider)
-    for scope in writing.connection.execute(theirs).scalars().all():
-        stood(writing, provider, scope)
+    stood(writing, provider, writing.connection.execute(theirs).scalars().all())

@@ -43,7 +43,7 @@ def seen(writing: Writing, provider: str, kind: str, scope: str, fault: str) -> 
     writing.connection.execute(update(scopes).where(mine).values(said))
     if fault != (before["fault"] if before else ""):
         writing.tell("provider", scope, f"failing: {fault}" if fault else "answers again", provider)
-    stood(writing, provider, scope)
+    stood(writing, provider, [scope])
 
 
 # Operators

@@ -126,36 +126,37 @@ class Catalog:
     async def all_known(self, provider: str, scopes: Iterable[str]) -> Mapping[str, Known]:
         """What is believed of these scopes; nothing of those of which nothing ever was."""
 
-        def held(connection: Connection) -> list[Held]:
-            before = ((scope, self._held.get((provider, scope))) for scope in scopes)
-            found = (believe.held(connection, provider, *each) for each in before)
-            return [each for each in found if each is not None]
-
-        there = {each.known.scope: each for each in await self._ask(held)}
+        names = list(scopes)
+        before = self._of(provider, names)
+        there = await self._ask(lambda c: believe.held(c, provider, names, before))
         self._held |= {(provider, scope): each for scope, each in there.items()}
         return {scope: each.known for scope, each in there.items()}
 
     async def believe(self, *known: Known, kind: str, cause: str, who: str = "") -> int | None:
-        """Make this what is known of its scopes; None, and nothing written, when it was already.
+        """Make this what is known of scopes of one provider; None when it was so already.
 
         An operator's acceptance of a scope is used up by it, unless it is still in doubt.
         """
-        held = {one.scope: self._held.get((one.provider, one.scope)) for one in known}
-        pairs = ((held[one.scope], one) for one in known)
-        same = [(before, one) for before, one in pairs if before and one == before.known]
+        provider = known[0].provider
+        before = self._of(provider, (one.scope for one in known))
+        same = {
+            one.scope: before[one.scope]
+            for one in known
+            if one.scope in before and before[one.scope].known == one
+        }
 
-        def act(connection: Connection, news: Iterable[Known]) -> tuple[int | None, list[Held]]:
+        def act(connection: Connection, news: Sequence[Known]) -> tuple[int | None, list[Held]]:
             writing = Writing(connection, self._clock(), cause, who)
-            after = [believe.believe(writing, one, kind, held[one.scope]) for one in news]
+            after = believe.believe(writing, news, kind, before)
             return writing.finish(), after
 
-        def standing(connection: Connection) -> set[str]:
-            there = (each for each in same if believe.stands(connection, *each, kind))
-            return {one.scope for _, one in there}
-
         def turn() -> tuple[int | None, list[Held]]:
-            stood = self._database.read(standing) if same else ()
-            news = [one for one in known if one.scope not in stood]
+            stand = (
+                self._database.read(lambda c: believe.standing(c, provider, kind, same))
+                if same
+                else ()
+            )
+            news = [one for one in known if one.scope not in stand]
             return self._written(lambda connection: act(connection, news)) if news else (None, [])
 
         async with self._turn:
@@ -166,6 +167,11 @@ class Catalog:
             if revision is not None:
                 self._heard[at] = (kind, each.fault, time.monotonic())
         return self._told(revision)
+
+    def _of(self, provider: str, scopes: Iterable[str]) -> Mapping[str, Held]:
+        """What is held of scopes, by scope."""
+        held = ((scope, self._held.get((provider, scope))) for scope in scopes)
+        return {scope: each for scope, each in held if each is not None}
 
     async def seen(self, provider: str, kind: str, *scopes: str, fault: str = "") -> None:
         """A provider answered, or failed to; written when that is news or was long ago."""

@@ -154,6 +154,18 @@ async def test_a_first_load_takes_as_many_statements_for_many_endpoints_as_for_f
     assert taken[0] == taken[1] <= 24
 
 
+async def test_many_scopes_take_as_many_statements_as_few(
+    catalog: Catalog, counted: Counted
+) -> None:
+    taken = []
+    for some in (range(5), range(5, 40)):
+        counted.taken()
+        scopes = [scope(number) for number in some]
+        await catalog.believe(*scopes, kind="hosts", cause="a test")
+        taken.append(counted.taken().statements)
+    assert taken[0] == taken[1]
+
+
 async def test_a_scope_that_another_process_wrote_is_read_before_it_is_written(
     url: str, catalog: Catalog
 ) -> None:
