@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from meshfed.catalog.model import Endpoint, Evidence, Known, Observation
+
+V = TypeVar("V")
 
 Key = tuple[str, int, str, int]
 
@@ -58,9 +61,12 @@ def admit(
     `now` is in seconds, of any clock that only goes forward. `accepted`: an operator has said that
     what is seen is true.
     """
-    if seen.endpoints == known.endpoints:
-        # Whoever compares them again finds one object: of 100,000 that saves a third of the time.
-        seen = replace(seen, endpoints=known.endpoints)
+    seen = replace(
+        seen,
+        services=recognised(known.services, seen.services),
+        workloads=recognised(known.workloads, seen.workloads),
+        endpoints=recognised(known.endpoints, seen.endpoints),
+    )
     if accepted or (seen.evidence is not Evidence.FAULT and not known.endpoints):
         return Admitted(_believed(known, seen))
     if seen.evidence is Evidence.FAULT:
@@ -82,9 +88,22 @@ def admit(
     return Admitted(_kept(known, seen, gone, why), trial)
 
 
+def recognised(known: frozenset[V], seen: frozenset[V]) -> frozenset[V]:
+    """What is seen, and of what is as it was the objects that are known.
+
+    Values are compared here once; whoever compares them again finds them to be the same objects.
+    """
+    if not known:
+        return seen
+    different = known ^ seen
+    return (known - different) | (different & seen) if different else known
+
+
 def vanished(before: frozenset[Endpoint], after: frozenset[Endpoint]) -> frozenset[Key]:
     """The keys that are missing afterwards."""
-    return frozenset() if before is after else _keys(before) - _keys(after)
+    different = before - after
+    addresses = {endpoint.address for endpoint in different}
+    return _keys(different) - _keys(e for e in after if e.address in addresses)
 
 
 def doubt(known: Known, seen: Observation, gone: frozenset[Key], fleet: Fleet) -> str:

@@ -148,3 +148,23 @@ def test_a_kept_endpoint_keeps_its_workload() -> None:
     kept = endpoint(1)
     before = Known("rack", "rack/a", workloads=frozenset({workload}), endpoints=frozenset({kept}))
     assert admit(before, listed()).known.workloads == {workload}
+
+
+def test_what_is_as_it_was_is_the_object_that_is_known() -> None:
+    before = known(1, 2, 3)
+    changed = replace(listed(1, 2), endpoints=endpoints(1, 2) | {endpoint(3, weight=9)})
+    after = admit(before, changed).known
+    assert after.endpoints == changed.endpoints
+    assert {id(e) for e in after.endpoints} & {id(e) for e in before.endpoints} == {
+        id(e) for e in before.endpoints if e.address != endpoint(3).address
+    }
+    assert admit(before, listed(1, 2, 3)).known.endpoints is before.endpoints
+
+
+def test_one_of_two_endpoints_at_an_address_may_be_missing() -> None:
+    beside = replace(endpoint(1), target=9090)
+    before = Known("rack", "rack/a", endpoints=endpoints(1, 2, 3) | {beside})
+    admitted = admit(before, listed(2, 3), fleet=Fleet(endpoints=2))
+    assert admitted.known.stale == {endpoint(1).key, beside.key}
+    admitted = admit(before, listed(1, 2, 3), fleet=Fleet(endpoints=9))
+    assert admitted.known.endpoints == endpoints(1, 2, 3)

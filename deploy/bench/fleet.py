@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from meshfed.catalog.model import (
     Endpoint,
@@ -22,6 +23,8 @@ PROVIDER = "fleet"
 EACH = 100  # endpoints of a service, each on a workload of its own
 PORT = 80
 
+located, identified = lru_cache(16)(Locality), lru_cache(65_536)(Identity)  # as of a cluster
+
 
 def fleet(endpoints: int) -> list[Observation]:
     """A scope for each service, as a cluster is observed; all values anew at each call."""
@@ -30,7 +33,7 @@ def fleet(endpoints: int) -> list[Observation]:
 
 def scope(number: int, weight: int = 1) -> Observation:
     """One service; `weight` is that of its first endpoint."""
-    name, who = ServiceName(f"app-{number}", "bench"), Identity(f"app-{number}", "bench")
+    name, who = ServiceName(f"app-{number}", "bench"), identified(f"app-{number}", "bench")
     where = f"{PROVIDER}/{name}"
     first, *others = _members(name, who, where, range(number * EACH, (number + 1) * EACH))
     workloads, endpoints = zip(first, *others, strict=True)
@@ -66,7 +69,7 @@ def _members(
 ) -> Iterator[tuple[Workload, Endpoint]]:
     for n in numbers:
         address = f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}"
-        place = Locality("eu-1", f"eu-1{'abc'[n % 3]}")
+        place = located("eu-1", f"eu-1{'abc'[n % 3]}")
         workload = Workload(
             f"{name.name}-{n}",
             PROVIDER,
