@@ -27,7 +27,7 @@ from meshfed.catalog.model import (
 from meshfed.catalog.preferences import Preference
 from meshfed.catalog.reach import Assignment, Near
 from meshfed.xds.endpoints import address, lb_endpoint, load_assignment
-from meshfed.xds.rbac import per_connection, per_route
+from meshfed.xds.rbac import per_connection, per_route, regex
 from meshfed.xds.resource import packed, resource
 from meshfed.xds.secrets import validation
 from meshfed.xds.snapshot import dangling, packed_once, sound
@@ -167,6 +167,11 @@ def grant(name: str, *sources: Identity) -> Grant:
 def test_rules_without_grants_allow_nobody(rules):
     assert rules.action == RBAC.ALLOW
     assert not rules.policies
+
+
+def test_an_expression_without_characters_is_one_that_envoy_takes():
+    """It refuses the empty one, and all routes with it (tests/truth_table.py asks a real one)."""
+    assert regex("").regex == "^$"
 
 
 def test_a_policy_names_exactly_its_sources():

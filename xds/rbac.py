@@ -13,6 +13,8 @@ from meshfed.catalog.model import HttpMatch, Identity
 
 ANY_PATH = ".*"
 ANY_METHOD = "*"
+# Envoy (1.40) refuses an expression without a character, and the whole route table with it.
+NOTHING = "^$"
 # /public/../admin and /public/%2e%2e%2fadmin must not pass for something under /public: what an
 # application may read as another path satisfies no rule about paths.
 AMBIGUOUS = r"(?i).*(/(\.|%2e){1,2}(/.*)?|(%2f|%5c|\\).*)"
@@ -89,7 +91,7 @@ def url_path(expression: str) -> Permission:
 
 
 def regex(expression: str) -> regex_pb2.RegexMatcher:
-    return regex_pb2.RegexMatcher(regex=expression)
+    return regex_pb2.RegexMatcher(regex=expression or NOTHING)
 
 
 def named_methods(match: HttpMatch) -> list[str]:
