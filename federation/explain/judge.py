@@ -105,6 +105,12 @@ class Located:
     resolved: Resolved
 
     def outbound(self) -> "Outbound | Refused":
+        found, request = self._meant(), self.asked.request
+        if isinstance(found, Refused) or request is None or not found.port.protocol.is_http:
+            return found
+        return Refused(400, (_fragment(request),)) if "#" in request.path else found
+
+    def _meant(self) -> "Outbound | Refused":
         name = self.asked.destination
         ports = self._ports()
         if not ports:
@@ -228,6 +234,11 @@ def _matches(choice: Choice, request: Request) -> bool:
 
 def _any(matches: Iterable[HttpMatch], request: Request) -> bool:
     return any(permits(permission(match), request) for match in matches)
+
+
+def _fragment(request: Request) -> Step:
+    why = "a path with a fragment is refused by every Envoy"
+    return failing("request", request, why, "leave out what begins with #: clients never send it")
 
 
 def _no_service(mesh: Mesh, name: ServiceName) -> Step:

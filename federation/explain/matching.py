@@ -31,7 +31,7 @@ class Request:
 
     @property
     def without_query(self) -> str:
-        return self.path.partition("?")[0].partition("#")[0]
+        return self.path.partition("?")[0]
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
