@@ -6,8 +6,9 @@ stopped, or whose machine hangs, stays with it for as long as its kernel answers
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, insert, text, update
 
+from meshfed.catalog.plain import Plain
 from meshfed.catalog.replicas import forget
 from meshfed.catalog.schema import leadership
 
@@ -18,6 +19,15 @@ NOW = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "cast(extract(epoch from clock_timestamp()) as double precision)",
 }
+
+
+# A lease that would last for longer than any does is of a clock that was set back since.
+HELD = "select epoch, replica, until > {now} and until <= {now} + {lease} from leadership"
+LEADER = Plain(
+    HELD.format(now=NOW["sqlite"], lease=LEASE),
+    postgresql=HELD.format(now=NOW["postgresql"], lease=LEASE),
+)
+TERM = Plain("select epoch, replica from leadership")
 
 
 class Deposed(Exception):
@@ -47,11 +57,8 @@ NOBODY = Leader()
 
 
 def leader(connection: Connection) -> Leader:
-    now = _now(connection)
-    # One that would last for longer than any lease is of a clock that was set back since.
-    held = text(f"until > {now} and until <= {now} + {LEASE} as held")
-    row = connection.execute(select(leadership.c.epoch, leadership.c.replica, held)).first()
-    return NOBODY if row is None else Leader(Term(row.epoch, row.replica), bool(row.held))
+    found = LEADER.row(connection)
+    return NOBODY if found is None else Leader(Term(*found[:2]), bool(found[2]))
 
 
 def take(connection: Connection, replica: str, *, at_once: bool = False) -> Term | None:
@@ -86,7 +93,8 @@ def leave(connection: Connection, replica: str) -> None:
 
 def fence(connection: Connection, term: Term) -> None:
     """Of a term that is over nothing may be written. Raises Deposed."""
-    now = leader(connection).term
+    found = TERM.row(connection)
+    now = NEVER if found is None else Term(*found)
     if now != term:
         raise Deposed(f"{now.replica} leads, since epoch {now.epoch}")
 

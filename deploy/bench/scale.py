@@ -79,7 +79,7 @@ async def scale(urls: Callable[[], str], endpoints: int, times: int, seconds: fl
     """`urls` makes a new catalog at each call."""
     small = [await grown(urls(), size, times) for size in SIZES if size < endpoints]
     url = urls()
-    with closing(Catalog(url)) as catalog:
+    async with leading(url) as catalog:
         first = await loaded(catalog, fleet(endpoints))
         unchanged = await least(catalog, lambda: fleet(endpoints))
         change = await changed(catalog, endpoints, times)
@@ -87,7 +87,7 @@ async def scale(urls: Callable[[], str], endpoints: int, times: int, seconds: fl
             another, idle = await followed(catalog, told, times)
             sustained = await sustaining(catalog, endpoints, seconds)
         same = await heard(catalog, times)
-    with closing(Catalog(urls())) as catalog:
+    async with leading(urls()) as catalog:
         first_in_one = await loaded(catalog, [whole(endpoints)])
         unchanged_in_one = await least(catalog, lambda: [whole(endpoints)])
     delays = {**dict(small), endpoints: change}
@@ -108,6 +108,15 @@ async def scale(urls: Callable[[], str], endpoints: int, times: int, seconds: fl
 
 
 # What the control plane does with an observation
+
+
+@asynccontextmanager
+async def leading(url: str) -> AsyncIterator[Catalog]:
+    """The catalog as the replica that leads has it."""
+    with closing(Catalog(url)) as catalog:
+        term = await catalog.take("bench")
+        assert term is not None
+        yield catalog.led(term)
 
 
 async def observe(catalog: Catalog, *observations: Observation) -> None:
@@ -150,7 +159,7 @@ async def least(catalog: Catalog, anew: Callable[[], list[Observation]]) -> Spen
 
 
 async def grown(url: str, endpoints: int, times: int) -> tuple[int, Delay]:
-    with closing(Catalog(url)) as catalog:
+    async with leading(url) as catalog:
         await loaded(catalog, fleet(endpoints))
         return endpoints, await changed(catalog, endpoints, times)
 

@@ -109,6 +109,21 @@ async def test_a_term_begins_without_what_the_one_before_knew(catalog: Catalog, 
     assert rows(url, "select fault from scopes") == [("",)]
 
 
+async def test_what_is_known_in_a_term_is_not_asked_again_and_nothing_of_others_is_lost(
+    catalog: Catalog, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await catalog.take("one")
+    led = catalog.led(ONE)
+    await led.believe(KNOWN, kind="hosts", cause="")
+    with monkeypatch.context() as unreachable:
+        unreachable.delattr(led, "_database")
+        assert await led.all_known("rack", ["rack/a"]) == {"rack/a": KNOWN}
+    # A catalog that was put back says otherwise in the same term.
+    await catalog.believe(replace(KNOWN, doubt="theirs"), kind="hosts", cause="")
+    assert await led.believe(KNOWN, kind="hosts", cause="") == 3
+    assert await catalog.known("rack", "rack/a") == KNOWN
+
+
 async def test_its_write_that_waited_for_its_turn_meanwhile_is_refused(postgres_url: str) -> None:
     """A leader that is stopped in the middle of a write, as the database sees it."""
     with closing(Catalog(postgres_url)) as catalog:
