@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
@@ -33,7 +33,9 @@ MOVED = (
 STANDING = "not outranked"  # the claims of one provider where several claim an endpoint
 SOME = "{key} $among(names)"
 
-in_order = attrgetter("port", "address", "target")
+Place = tuple[int, str, int]
+in_order: Callable[[Endpoint], Place] = attrgetter("port", "address", "target")
+outline = attrgetter("workload", "port", "target", "identity", "interception", "network")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,15 @@ class Part:
         )
 
 
-ITS_ENDPOINTS = Part.of(ENDPOINTS, "service", STANDING)
+ITS_ENDPOINTS = ENDPOINTS.current(STANDING)
+# Each version that began or ended, and whether it is in force. One claim to an endpoint stands at
+# a time: what of these is in force replaces whatever was there under its key.
+MOVED_ENDPOINTS = Plain(
+    f"select {ENDPOINTS.listed()}, valid_to_revision is null from endpoints"
+    f" where valid_from_revision > :since and {STANDING}"
+    f" union all select {ENDPOINTS.listed()}, false from endpoints"
+    f" where valid_to_revision > :since and valid_from_revision <= :since and {STANDING}"
+)
 ITS_SERVICES = Part.of(SERVICES, "service")
 # Of a workload that several scopes tell, every reader takes the version that came last.
 ITS_WORKLOADS = Part.of(WORKLOADS, "workload", order="id")
@@ -83,7 +93,7 @@ def read(connection: Connection) -> Mesh:
         revision=now.revision,
         at=now.at,
         services=MappingProxyType({service.name: service for service in services}),
-        endpoints=MappingProxyType(_by_service(ITS_ENDPOINTS.all.rows(connection))),
+        endpoints=MappingProxyType(_by_service(ITS_ENDPOINTS.rows(connection))),
         workloads=MappingProxyType(
             {row[0]: rows.workload(row) for row in ITS_WORKLOADS.all.rows(connection)}
         ),
@@ -100,10 +110,8 @@ def advance(connection: Connection, mesh: Mesh) -> tuple[Mesh, Changed]:
         return fresh, Changed(frozenset(fresh.endpoints) | frozenset(mesh.endpoints), shape=True)
     if now.revision == mesh.revision:
         return mesh, Changed()
-    names = _moved(connection, ITS_ENDPOINTS, mesh.revision)
-    endpoints = _endpoints(connection, names, mesh.endpoints)
+    endpoints, touched = _endpoints(connection, mesh.revision, mesh.endpoints)
     newer = replace(mesh, revision=now.revision, at=now.at, endpoints=endpoints)
-    touched = frozenset(map(rows.service_name, names))
     shape = now.shape_revision > mesh.revision
     if shape:
         newer = _reshaped(connection, newer, mesh.revision, now)
@@ -145,15 +153,25 @@ def _newer(
 
 
 def _endpoints(
-    connection: Connection, names: list[str], held: Mapping[ServiceName, tuple[Endpoint, ...]]
-) -> Mapping[ServiceName, tuple[Endpoint, ...]]:
-    if not names:
-        return held
+    connection: Connection, since: int, held: Mapping[ServiceName, tuple[Endpoint, ...]]
+) -> tuple[Mapping[ServiceName, tuple[Endpoint, ...]], frozenset[ServiceName]]:
+    """`held` with what moved, and the services of which something did."""
+    moved: defaultdict[ServiceName, set[Place]] = defaultdict(set)
+    began: defaultdict[ServiceName, list[Endpoint]] = defaultdict(list)
+    for row in MOVED_ENDPOINTS.rows(connection, since=since):
+        endpoint = rows.endpoint(row)
+        moved[endpoint.service].add(in_order(endpoint))
+        if row[-1]:
+            began[endpoint.service].append(endpoint)
+    if not moved:
+        return held, frozenset()
     newer = copied(held)
-    for name in map(rows.service_name, names):
-        newer.pop(name, None)
-    newer.update(_by_service(ITS_ENDPOINTS.some.rows(connection, names=names)))
-    return MappingProxyType(newer)
+    for name, places in moved.items():
+        kept = (each for each in held.get(name, ()) if in_order(each) not in places)
+        newer[name] = tuple(sorted((*kept, *began[name]), key=in_order))
+        if not newer[name]:
+            del newer[name]
+    return MappingProxyType(newer), frozenset(moved)
 
 
 def copied(held: Mapping[K, V]) -> dict[K, V]:
@@ -166,11 +184,14 @@ def _differs(old: Mesh, new: Mesh, service: ServiceName) -> bool:
 
     Who answers for it decides SAN lists; which workload answers decides that one's listeners.
     """
-    return _outline(old.endpoints.get(service, ())) != _outline(new.endpoints.get(service, ()))
+    before, after = old.endpoints.get(service, ()), new.endpoints.get(service, ())
+    if len(before) == len(after) and all(map(_alike, before, after)):
+        return False
+    return set(map(outline, before)) != set(map(outline, after))
 
 
-def _outline(there: Iterable[Endpoint]) -> set[tuple[Any, ...]]:
-    return {(e.workload, e.port, e.target, e.identity, e.interception, e.network) for e in there}
+def _alike(one: Endpoint, other: Endpoint) -> bool:
+    return one is other or outline(one) == outline(other)
 
 
 def _state(connection: Connection, since: int = 0) -> State:

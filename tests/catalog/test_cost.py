@@ -129,8 +129,8 @@ async def test_a_change_of_an_endpoint_writes_four_rows(catalog: Catalog, counte
     tables = sorted(sql.partition(" set ")[0].partition(" (")[0] for sql in written.written)
     assert tables == ["insert into changes", "insert into endpoints", "insert into scopes",
                       "update endpoints"]  # fmt: skip
-    # The state, the name of what moved, and the endpoints of that service.
-    assert again.read == 1 + 1 + 10
+    # The state, the version that ended and the one that began.
+    assert again.read == 1 + 2
 
 
 async def test_what_is_known_already_is_one_question_and_no_row(
@@ -217,8 +217,8 @@ def test_no_question_of_a_change_goes_through_a_table(sqlite_url: str) -> None:
     questions = {
         "keys": (claims.OTHERS,),
         "name": (register.ELSEWHERE, claims.CONTESTED),
-        "names": (reading.ITS_ENDPOINTS.some, reading.ITS_SERVICES.some),
-        "since": (reading.ITS_ENDPOINTS.moved, reading.ITS_WORKLOADS.moved),
+        "names": (reading.ITS_WORKLOADS.some, reading.ITS_SERVICES.some),
+        "since": (reading.MOVED_ENDPOINTS, reading.ITS_WORKLOADS.moved),
     }
     engine = create_engine(sqlite_url)
     with closing(engine.raw_connection()) as connection:

@@ -73,7 +73,8 @@ async def come_to(url: str, seed: int, *, together: bool) -> list[tuple[object, 
     """Everything that is there after each observation of some scopes."""
     there: list[tuple[object, ...]] = []
     with closing(Catalog(url)) as catalog:
-        for some in history(seed):
+        prompt = late = await catalog.read()
+        for turn, some in enumerate(history(seed)):
             for each in [some] if together else [[one] for one in some]:
                 await catalog.believe(*each, kind="test", cause="a test")
             for one in some:
@@ -81,7 +82,12 @@ async def come_to(url: str, seed: int, *, together: bool) -> list[tuple[object, 
             there += query(url, ENDPOINTS).rows
             there += query(url, SERVICES).rows
             there += query(url, WORKLOADS).rows
-        mesh = await catalog.read()
+            prompt, _ = await catalog.advance(prompt)
+            mesh = await catalog.read()
+            assert prompt == mesh
+            if turn % 4 == 3:
+                late, _ = await catalog.advance(late)
+                assert late == mesh
     with closing(Catalog(url)) as other:  # which holds nothing of it in memory
         for one in some:
             assert await other.known(one.provider, one.scope) == one
