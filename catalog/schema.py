@@ -147,8 +147,6 @@ workloads = _versioned(
 )
 Index("workloads_workload", workloads.c.workload)
 Index("workloads_name", workloads.c.name, sqlite_where=CURRENT, postgresql_where=CURRENT)
-Index("workloads_scope", workloads.c.provider, workloads.c.scope, sqlite_where=CURRENT,
-      postgresql_where=CURRENT)  # fmt: skip
 
 endpoints = _versioned(
     "endpoints",
