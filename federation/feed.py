@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from heapq import nsmallest
-from itertools import accumulate
+from itertools import accumulate, islice
 
 import structlog
 
@@ -19,8 +18,9 @@ from meshfed.providers.provider import Attachable, Metered, Provider
 
 BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds between looks at a doubted scope
 PASS = 10.0  # seconds; absences closer together than this belong to one pass of the provider
-TOGETHER = 100  # scopes in a transaction, and
+TOGETHER = 200  # scopes in a transaction, and
 LARGE = 2000  # endpoints: the lock of revisions is held, and the loop, for some tens of ms
+AHEAD = 2 * TOGETHER  # scopes that wait; what a provider would tell beyond them, it tells later
 FEW = 10  # decisions that are told one by one
 HEARTBEAT = 30.0  # seconds; orders are read at least this often
 
@@ -89,7 +89,9 @@ class Feed:
         self._presence = presence
         self._clock = clock
         self._seen: dict[str, Observation] = {}  # the newest of each scope
-        self._waiting: set[str] = set()  # scopes whose newest is not settled yet
+        self._waiting: dict[str, None] = {}  # scopes whose newest is not settled, oldest first
+        self._room = asyncio.Event()  # set whenever some of them were
+        self._paused = False
         self._trials: dict[str, Trial] = {}
         self._due: dict[str, float] = {}  # when a doubted scope is looked at again
         self._doubts: dict[str, str] = {}
@@ -145,8 +147,11 @@ class Feed:
     async def _observe(self) -> None:
         async for observation in self._provider.observe():
             self._seen[observation.scope] = observation
-            self._waiting.add(observation.scope)
+            self._waiting[observation.scope] = None
             self._wake.set()
+            if len(self._waiting) >= AHEAD and not self._paused:
+                self._room.clear()
+                await self._room.wait()
 
     async def _heed(self) -> None:
         """An operator's order moves the catalog's revision, like everything else."""
@@ -165,13 +170,16 @@ class Feed:
             await self._woken()
 
     async def _round(self) -> None:
-        """Settles what is waiting, unless paused; asks again for what is doubted."""
+        """Settles what waits longest, unless paused; asks again for what is doubted."""
         orders = await self._catalog.orders(self.name)
         self._attach(orders)
-        self._waiting |= orders.accepted & self._seen.keys()
-        if not orders.paused:
-            while self._waiting:
-                await self._take(self._next(), orders.accepted)
+        self._waiting |= dict.fromkeys(orders.accepted & self._seen.keys())
+        self._paused = orders.paused
+        if self._waiting and not orders.paused:
+            await self._take(self._next(), orders.accepted)
+            if self._waiting:
+                self._wake.set()
+        self._room.set()
         now = self._clock()
         for scope in [scope for scope, due in self._due.items() if due <= now]:
             del self._due[scope]
@@ -179,7 +187,7 @@ class Feed:
 
     def _next(self) -> list[str]:
         """The scopes that are settled together: a first load has thousands, and some are large."""
-        sizes = ((s, len(self._seen[s].endpoints)) for s in nsmallest(TOGETHER, self._waiting))
+        sizes = ((s, len(self._seen[s].endpoints)) for s in islice(self._waiting, TOGETHER))
         first, *more = accumulate(sizes, lambda before, one: (one[0], before[1] + one[1]))
         return [first[0], *(scope for scope, endpoints in more if endpoints <= LARGE)]
 
@@ -198,8 +206,9 @@ class Feed:
             raise
         for each in settled:
             scope = each.seen.scope
-            if self._seen[scope] is each.seen:
-                self._waiting.discard(scope)
+            del self._waiting[scope]
+            if self._seen[scope] is not each.seen:  # something newer came: its turn is the last
+                self._waiting[scope] = None
             self._examine(scope, each.admitted.trial, now)
             self._doubts[scope] = each.admitted.known.doubt
         if len(settled) > FEW:

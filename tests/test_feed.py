@@ -1,8 +1,10 @@
 """One provider's way into the catalog: doubts, orders, faults."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,10 @@ class Scripted:
 
     def show(self, observation: Observation) -> None:
         self._seen.put_nowait(observation)
+
+    @property
+    def untold(self) -> int:
+        return self._seen.qsize()
 
     async def refresh(self, scope: str) -> None:
         assert self._last is not None
@@ -192,6 +198,40 @@ async def test_many_scopes_are_believed_together(fed: Fed) -> None:
             break
     assert len(await fed.catalog.all_known("rack", [many[0].scope, "rack/none"])) == 1
     assert max(revisions) < 50
+
+
+async def test_what_waits_longest_is_believed_first(
+    fed: Fed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "TOGETHER", 1)
+    scopes = ["rack/z", "rack/b", "rack/a"]
+    for scope in scopes:
+        fed.provider.show(Observation(scope, evidence=Evidence.STATED))
+    async for _ in fed.catalog.follow():
+        if len(await fed.catalog.all_known("rack", scopes)) == len(scopes):
+            break
+    with closing(sqlite3.connect(tmp_path / "catalog.db")) as database:
+        told = database.execute("select object from mesh_changes order by revision").fetchall()
+    assert [scope for (scope,) in told if scope in scopes] == scopes
+
+
+async def test_a_provider_is_heard_as_fast_as_can_be_written(
+    fed: Fed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may put together what happens meanwhile; what was told here would be told in vain."""
+    monkeypatch.setattr(feed, "TOGETHER", 2)
+    monkeypatch.setattr(feed, "AHEAD", 4)
+    scopes = [f"rack/{n}" for n in range(20)]
+    with closing(sqlite3.connect(tmp_path / "catalog.db", isolation_level=None)) as another:
+        another.execute("begin immediate")
+        for scope in scopes:
+            fed.provider.show(Observation(scope, evidence=Evidence.STATED))
+        await asyncio.sleep(0.05)
+        assert fed.provider.untold == 16
+        another.execute("rollback")
+    async for _ in fed.catalog.follow():
+        if len(await fed.catalog.all_known("rack", scopes)) == len(scopes):
+            break
 
 
 async def test_a_large_scope_is_believed_alone(fed: Fed, monkeypatch: pytest.MonkeyPatch) -> None:
