@@ -6,6 +6,7 @@ The rules are those of kube-proxy where it has one, and of Open Service Mesh whe
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from ipaddress import ip_address
 from socket import AF_INET, inet_pton
 
@@ -64,6 +65,10 @@ PORTS = {
 USABILITY = {Health.HEALTHY: 0, Health.DRAINING: 1, Health.UNHEALTHY: 2}
 REASONS = {Health.DRAINING: "terminating", Health.UNHEALTHY: "not ready"}
 LAST = "terminating, and used all the same: nothing else is ready"
+UNSAID = objects.Conditions()
+# Thousands of pods have the same: each is made once, and kept once.
+located = lru_cache(4096)(Locality)
+identified = lru_cache(65536)(Identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ def service(found: objects.Service) -> Service | None:
     return Service(
         ServiceName(meta.name, meta.namespace),
         tuple(sorted({port.number: port for port in ports}.values())),
-        vip=ip_address(vip).compressed if vip else "",
+        vip=literal(vip) if vip else "",
     )
 
 
@@ -123,7 +128,7 @@ def health(conditions: objects.Conditions | None) -> Health:
 
     Whoever asked for publishNotReadyAddresses is shown as ready by the slices already.
     """
-    said = conditions or objects.Conditions()
+    said = conditions or UNSAID
     if said.ready is not False:
         return Health.HEALTHY
     if said.terminating and said.serving is not False:
@@ -156,21 +161,30 @@ def resolve(
     for each in sorted(slices, key=lambda s: (order(s.address_type, families), s.metadata.name)):
         if each.metadata.deletion_timestamp or each.address_type not in families:
             continue
+        answering = tuple(ports(each, numbers))
         for index, endpoint in enumerate(each.endpoints or ()):
             if not (there := _runs(resolved, place, scope, each, index, endpoint, pods, nodes)):
                 continue
             address, runs = there
-            for number, target in ports(each, numbers):
+            for number, target in answering:
                 family = first.setdefault((number, endpoint.pod), each.address_type)
                 if not endpoint.pod or family == each.address_type:
                     _answers(resolved, said.name, number, address, target, runs, endpoint)
     return _last_resort(resolved)
 
 
-def reachable(text: str) -> str:
+def literal(text: str) -> str:
     """An address in its shortest form. Raises ValueError."""
+    with suppress(OSError):  # ten times as fast as ip_address, and it takes no other form
+        inet_pton(AF_INET, text)
+        return text
+    return ip_address(text).compressed
+
+
+def reachable(text: str) -> str:
+    """An address that can be connected to, in its shortest form. Raises ValueError."""
     if text != "0.0.0.0":
-        with suppress(OSError):  # ten times as fast as ip_address, and it takes no other form
+        with suppress(OSError):
             if inet_pton(AF_INET, text)[0] < MULTICAST:
                 return text
     found = ip_address(text)
@@ -203,7 +217,7 @@ def pod_workload(
     asked = meta.annotations or objects.PodAnnotations()
     interception, rejected = intercepted(pod, asked)
     said = (pod.status.pod_ips if pod.status else None) or ()
-    addresses = tuple(ip_address(each.ip).compressed for each in said if each.ip)
+    addresses = tuple(literal(each.ip) for each in said if each.ip)
     labels = meta.labels or objects.PodLabels()
     named = {"app": labels.app, "version": labels.version, "hostname": hostname}
     return Workload(
@@ -211,7 +225,7 @@ def pod_workload(
         place.provider,
         scope,
         Platform.KUBERNETES,
-        Identity(spec.service_account_name or "default", meta.namespace),
+        identified(spec.service_account_name or "default", meta.namespace),
         addresses,
         interception,
         asked.bind or everywhere(addresses),
@@ -243,9 +257,9 @@ def intercepted(
 
 
 def locality(zone: str | None, node: objects.Node | None) -> Locality:
-    labels = node.metadata.labels if node else None
-    labels = labels or objects.NodeLabels()
-    return Locality(labels.region or "", zone or labels.zone or "")
+    if labels := node.metadata.labels if node else None:
+        return located(labels.region or "", zone or labels.zone or "")
+    return located("", zone or "")
 
 
 def idle(
