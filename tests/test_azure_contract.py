@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -89,8 +89,12 @@ def test_it_is_found_by_its_type() -> None:
 async def reading(azure: Azure) -> AsyncIterator[Reader]:
     """Lists as the provider reads them."""
     line = Line(cloud(azure.server.cloud, azure.base), "client_secret")
+
+    async def heard(headers: Mapping[str, str]) -> None:
+        azure.heard.update(headers)
+
     try:
-        yield Reader(line, asyncio.Semaphore(8), azure.heard.update, {})
+        yield Reader(line, asyncio.Semaphore(8), heard, {})
     finally:
         await line.close()
 

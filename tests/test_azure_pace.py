@@ -13,7 +13,7 @@ from meshfed.catalog.model import Evidence, Identity, Observation, ServiceName
 from meshfed.catalog.orders import Attachment
 from meshfed.demo.arm.resources import SUBSCRIPTION, Ip, Nic, ScaleSet, Vm, vm
 from meshfed.demo.arm.world import Fault, World, throttled
-from meshfed.providers.azure.pace import Budget, Pace, remaining, slower, turn
+from meshfed.providers.azure.pace import Budget, Pace, breath, remaining, slower, turn
 from meshfed.providers.azure.provider import AzureProvider
 
 STORE = "bookstore.shop:8080"
@@ -107,7 +107,9 @@ async def test_what_is_asked_for_is_looked_at_early_but_not_at_once(world: World
 
 async def test_with_little_left_it_is_asked_less_often_and_not_early(world: World) -> None:
     world.left = {"x-ms-ratelimit-remaining-subscription-reads": 25}  # of 250
+    world.page = 200
     async with seen(world) as azure:
+        await azure.after(2)  # between calls it waits, too
         await azure.provider.refresh(GROUP)
         assert await azure.calls(59) == 0
         assert await azure.calls(2) > 0
@@ -177,6 +179,10 @@ def test_the_emptiest_bucket_decides_and_an_unknown_one_is_full_at_its_most() ->
 
 def test_how_much_slower_follows_what_is_left() -> None:
     assert [slower(share) for share in (1.0, 0.2, 0.1, 0.02, 0.0)] == [1.0, 1.0, 2.0, 10.0, 10.0]
+
+
+def test_between_calls_it_waits_only_with_little_left_and_ever_longer() -> None:
+    assert [breath(share) for share in (1.0, 0.2, 0.1, 0.0)] == [0.0, 0.0, 1.0, 5.0]
 
 
 def test_subscriptions_are_not_all_asked_at_the_same_moment() -> None:

@@ -347,15 +347,18 @@ def test_several_services_are_separated_by_space_and_may_have_another_port_behin
     ]
 
 
-def test_identity_weight_and_interception_are_tags_of_their_own() -> None:
+def test_identity_weight_interception_and_addresses_are_tags_of_their_own() -> None:
     one = vm("vm-1", "10.0.0.4", "bookstore.shop:80")
     one.tags = {
         "MESHFED.SERVICE": "bookstore.shop:80",
         "meshfed.Identity": "store.v2.shop",
         "meshfed.weight": "7",
         "meshfed.interception": "transparent",
+        "meshfed.bind": "10.0.0.4",
+        "meshfed.application": "10.0.0.4",
     }
     found = only(one)
+    assert (workload(one).bind, workload(one).application) == ("10.0.0.4", "10.0.0.4")
     assert found.identity == Identity("store.v2", "shop")
     assert (found.weight, found.interception) == (7, Interception.TRANSPARENT)
 
@@ -398,6 +401,7 @@ def test_an_interface_that_is_tagged_serves_at_its_own_address() -> None:
         ({"meshfed.service": " "},
          "meshfed.service: empty: write <name>.<namespace>:<port>, or take the tag away"),
         ({"meshfed.weight": "0"}, "meshfed.weight: '0' is not a number in 1-65535"),
+        ({"meshfed.bind": "eth0"}, "meshfed.bind: 'eth0' is not an IP address"),
         ({"meshfed.interception": "magic"},
          "meshfed.interception: 'magic' is none of transparent, explicit, none"),
         ({"meshfed.identity": "Bookstore"},

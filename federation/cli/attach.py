@@ -148,7 +148,7 @@ def _id(kind: Kind, text: str) -> str:
 
 
 def _interception(text: str) -> "Interception":
-    from meshfed.providers.azure.resolve import interception
+    from meshfed.providers.azure.tags import interception
 
     return interception(text)
 

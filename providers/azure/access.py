@@ -1,14 +1,19 @@
-"""Asks Azure through the pipeline of its own SDK: tokens, TLS, proxies, and a few retries.
+"""Asks Azure through the pipeline of its own SDK's client: tokens, TLS, proxies, and a few retries.
 
-The clients of azure-mgmt-compute and -network are this pipeline with models around it, which cost
-10 s on the event loop for 20,000 machines, 50 MB, and a policy that registers resource providers.
+Its models are left alone, which take 10 s of the event loop for 20,000 machines. The client for
+compute asks for networks too: that for networks is the same pipeline, another 40 MB and a token.
 """
 
 import asyncio
 import logging
 import os
+import socket
 import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
+from weakref import WeakSet
 
 import aiohttp
 from azure.core.credentials_async import AsyncTokenCredential
@@ -28,7 +33,7 @@ from azure.identity.aio import (
     ManagedIdentityCredential,
     WorkloadIdentityCredential,
 )
-from azure.mgmt.core import AsyncARMPipelineClient
+from azure.mgmt.compute.aio import ComputeManagementClient
 from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 
 from meshfed.providers.azure.lists import Answer, Unreachable
@@ -38,9 +43,10 @@ PATIENCE = 5.0  # seconds that one call may be told to wait; with more, the subs
 RETRIES = 2
 CONNECTING = 10.0  # seconds
 READING = 60.0  # seconds
+TURNS = 100  # of the loop
 FEDERATED = "AZURE_FEDERATED_TOKEN_FILE"  # what AKS's webhook sets
 
-Client = AsyncARMPipelineClient[HttpRequest, AsyncHttpResponse]
+NONE = "00000000-0000-0000-0000-000000000000"  # a client wants a subscription; calls name theirs
 
 
 class Capped(AsyncRetryPolicy[HttpRequest, AsyncHttpResponse]):
@@ -94,6 +100,20 @@ def environment(name: str) -> str:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What is held while Azure is asked."""
+
+    token: AsyncTokenCredential
+    connector: aiohttp.TCPConnector
+    client: ComputeManagementClient
+
+    async def close(self) -> None:
+        await self.connector.close(abort_ssl=True)  # whose other ends would be waited for
+        await self.client.close()
+        await self.token.close()
+
+
 class Line:
     """The resource manager of a cloud, asked as one identity."""
 
@@ -103,53 +123,72 @@ class Line:
         # What fails is told by whoever asked, once; not at every try, in two lines.
         logging.getLogger("azure").setLevel(logging.CRITICAL)
         self._tls = ssl.create_default_context(cafile=cloud.ca)
-        self._opened: tuple[Client, AsyncTokenCredential] | None = None
-        self._connector: aiohttp.TCPConnector | None = None
-        self._turn = asyncio.Lock()
+        self._opened: Opened | None = None
+        self._closed = False
+        self._calls: set[asyncio.Timeout] = set()
+        self._sockets: WeakSet[socket.socket] = WeakSet()
 
     @property
     def url(self) -> str:
         return self._cloud.endpoint
 
     async def get(self, url: str) -> Answer:
+        call = asyncio.timeout(None)
+        self._calls.add(call)
         try:
-            client = await self._client()
-            # Else answers and their bodies would refer to each other until garbage is looked for.
-            answer = await client.send_request(HttpRequest("GET", url), stream=True)
-            async with answer:
-                body = b"".join([some async for some in answer.iter_bytes()])
+            async with call:
+                return await self._asked(HttpRequest("GET", url))
         except (AzureError, ValueError, OSError) as error:
             raise Unreachable(brief(error)) from error
+        finally:
+            self._calls.remove(call)
+
+    async def _asked(self, request: HttpRequest) -> Answer:
+        if self._closed:
+            raise OSError("closed")
+        self._opened = self._opened or self._open()
+        # Else answers and their bodies would refer to each other until garbage is looked for.
+        answer = await self._opened.client.send_request(request, stream=True)
+        async with answer:
+            body = b"".join([some async for some in answer.iter_bytes()])
         return Answer(answer.status_code, answer.headers, body)
 
     async def close(self) -> None:
+        """And calls that are under way fail."""
+        self._closed = True
+        for call in self._calls:
+            call.reschedule(0.0)
+        await turns(lambda: not self._calls)
         if self._opened:
-            client, token = self._opened
-            self._opened = None
-            if self._connector:  # whose other ends would be waited for
-                await self._connector.close(abort_ssl=True)
-            await client.close()
-            await token.close()
+            await self._opened.close()
+        # Whoever is cancelled between TCP and TLS leaves a transport behind that is nobody's.
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        await turns(lambda: all(each.fileno() < 0 for each in self._sockets))
 
-    async def _client(self) -> Client:
-        async with self._turn:
-            if self._opened is None:
-                token = credential(self._cloud, self._auth)
-                self._opened = (self._made(token), token)
-            return self._opened[0]
+    def _socket(self, where: aiohttp.AddrInfoType) -> socket.socket:
+        made = socket.socket(*where[:3])
+        self._sockets.add(made)
+        return made
 
-    def _made(self, token: AsyncTokenCredential) -> Client:
+    def _open(self) -> Opened:
+        """Raises ValueError."""
+        token = credential(self._cloud, self._auth)
         # Told a file to verify by, the SDK makes a context for each call: none finds a connection
         # to use again, and 382 of those that end slowly hold 100 MB.
-        self._connector = aiohttp.TCPConnector(ssl=self._tls)
+        connector = aiohttp.TCPConnector(ssl=self._tls, socket_factory=self._socket)
         session = aiohttp.ClientSession(
-            connector=self._connector,
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # as the transport expects
             trust_env=True,
         )
-        return AsyncARMPipelineClient(
-            self._cloud.endpoint,
+        client = ComputeManagementClient(
+            token,
+            NONE,
+            self.url,
+            # Its own, without those that log, and the one that registers resource providers.
             policies=[
                 RequestIdPolicy(),
                 UserAgentPolicy(f"meshfed/{version('meshfed')}"),
@@ -161,6 +200,15 @@ class Line:
                 session=session, connection_timeout=CONNECTING, read_timeout=READING
             ),
         )
+        return Opened(token, connector, client)
+
+
+async def turns(over: Callable[[], bool]) -> None:
+    """Of the loop, until that is so; it takes a few."""
+    for _ in range(TURNS):
+        if over():
+            return
+        await asyncio.sleep(0)
 
 
 def brief(error: Exception) -> str:

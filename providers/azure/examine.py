@@ -81,5 +81,5 @@ class Examination:
             return unread
         return None
 
-    def _heard(self, headers: Mapping[str, str]) -> None:
+    async def _heard(self, headers: Mapping[str, str]) -> None:
         self._budget = self._budget.heard(headers)

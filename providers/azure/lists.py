@@ -5,7 +5,7 @@ the mesh two more, or three; and one for each further page.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Generic, Protocol, TypeVar
@@ -16,7 +16,9 @@ import msgspec
 from meshfed.providers.azure import objects
 from meshfed.providers.azure.machines import Listed, Nics, is_uniform, lowered, tagged
 
-T = TypeVar("T", objects.Machine, objects.ScaleSet, objects.Nic, objects.PublicAddress)
+T = TypeVar(
+    "T", objects.Machine, objects.State, objects.ScaleSet, objects.Nic, objects.PublicAddress
+)
 
 COMPUTE = "2026-04-01"
 NETWORK = "2026-03-01"
@@ -51,7 +53,7 @@ MACHINES = List(
 STATES = List(
     MACHINES.path,
     COMPUTE,
-    objects.Machine,
+    objects.State,
     (*MACHINES.rights, "Microsoft.Compute/virtualMachines/instanceView/read"),
     "&statusOnly=true",
 )
@@ -158,7 +160,7 @@ class Inventory:
     """All that was listed of a subscription, at about the same time."""
 
     machines: tuple[objects.Machine, ...] = ()
-    states: tuple[objects.Machine, ...] = ()
+    states: tuple[objects.State, ...] = ()
     nics: tuple[objects.Nic, ...] = ()
     public: tuple[objects.PublicAddress, ...] = ()
     sets: tuple[objects.ScaleSet, ...] = ()
@@ -172,20 +174,17 @@ class Inventory:
 
 def machines(found: Inventory) -> Iterator[Listed]:
     """All machines that were listed, with what belongs to each."""
-    views = {lowered(one.id): one.properties.instance_view for one in found.states
-             if one.properties}  # fmt: skip
+    views = {one.id: one.properties.instance_view for one in found.states if one.properties}
     sets = {lowered(one.id): tagged(one.id, one.tags) for one in found.sets}
     nics = Nics(found.nics, found.public)
     for one in found.machines:
         member = one.properties.virtual_machine_scale_set if one.properties else None
-        of = lowered(member.id if member else None)
-        tags = (*tagged(one.id, one.tags), *sets.get(of, ()))
-        yield nics.of(one, views.get(lowered(one.id)), tags, of)
+        of = (member.id if member else None) or ""
+        yield nics.of(one, views.get(one.id), sets.get(of, ()), of)
     for of, each in found.instances.items():
         nics = Nics(each.nics, each.public)
         for one in each.machines:
             view = one.properties.instance_view if one.properties else None
-            # Instances mirror their set's tags, and only once they were upgraded to its newest.
             yield nics.of(one, view, sets.get(of, ()), of)
 
 
@@ -201,7 +200,7 @@ class Reader:
         self,
         arm: Arm,
         turns: asyncio.Semaphore,
-        heard: Callable[[Mapping[str, str]], None],
+        heard: Callable[[Mapping[str, str]], Awaitable[None]],
         kept: Kept,
     ) -> None:
         self._arm = arm
@@ -209,7 +208,7 @@ class Reader:
         self._kept = kept
         kept.clear()
         self._turns = turns
-        self._heard = heard  # told the headers of each answer
+        self._heard = heard  # told the headers of each answer; may let it wait
         self.odd = ""
 
     async def all(self, what: List[T], parent: str) -> tuple[T, ...]:
@@ -222,7 +221,7 @@ class Reader:
             asked.add(url)
             page = await self._page(url, what)
             for one in self._understood(page, what):
-                own = lowered(one.id)
+                own = one.id
                 known = before.get(own)
                 found[own] = known if isinstance(known, what.type) and known == one else one
             url = self._next(page.next_link, asked)
@@ -245,7 +244,7 @@ class Reader:
     async def _page(self, url: str, what: List[T]) -> objects.Page:
         async with self._turns:
             answer = await self._arm.get(url)
-        self._heard(answer.headers)
+            await self._heard(answer.headers)
         if answer.status == 404 and what.passing:
             return objects.Page()
         if answer.status != 200:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from socket import AF_INET, inet_pton
 
@@ -85,6 +86,11 @@ def tagged(resource: str, tags: Mapping[str, str] | None) -> tuple[Tagged, ...]:
     )
 
 
+def own_tags(found: objects.Machine) -> tuple[Tagged, ...]:
+    """Instances of Uniform sets mirror their set's, no sooner than they are upgraded: no tags."""
+    return () if part(found.id, "virtualmachinescalesets") else tagged(found.id, found.tags)
+
+
 def is_uniform(found: objects.ScaleSet) -> bool:
     said = found.properties.orchestration_mode if found.properties else None
     return (said or UNIFORM).lower() == UNIFORM
@@ -123,7 +129,11 @@ def said(what: str, status: objects.Status | None) -> str:
 def locality(found: objects.Machine, domain: str) -> Locality:
     """The zone as nodes of AKS name theirs; where there is none, the fault domain."""
     region = lowered(found.location)
-    zone = f"{region}-{found.zones[0]}" if found.zones else domain
+    return place(region, f"{region}-{found.zones[0]}" if found.zones else domain)
+
+
+@lru_cache(maxsize=1024)  # thousands of machines stand in a few places
+def place(region: str, zone: str) -> Locality:
     return Locality(region, zone)
 
 
@@ -146,7 +156,7 @@ class Listed:
     view: objects.InstanceView | None
     nics: tuple[objects.Nic, ...]
     public: tuple[objects.PublicAddress, ...]
-    tags: tuple[Tagged, ...]
+    set_tags: tuple[Tagged, ...]
     scale_set: str  # lower-cased id
     lacking: str
 
@@ -159,30 +169,30 @@ class Nics:
     ) -> None:
         self._of: dict[str, list[objects.Nic]] = {}  # by machine
         self._by_id: dict[str, objects.Nic] = {}
-        self._public = {lowered(each.id): each for each in public}
+        self._public = {each.id: each for each in public}
         for nic in nics:
-            self._by_id[lowered(nic.id)] = nic
+            self._by_id[nic.id] = nic
             owner = nic.properties.virtual_machine if nic.properties else None
             if owner and owner.id:  # else nobody's: not attached, or a private endpoint's
-                self._of.setdefault(lowered(owner.id), []).append(nic)
+                self._of.setdefault(owner.id, []).append(nic)
 
     def of(
         self,
         found: objects.Machine,
         view: objects.InstanceView | None,
-        tags: tuple[Tagged, ...],
+        set_tags: tuple[Tagged, ...],
         scale_set: str,
     ) -> Listed:
         refs = references(found)
-        known = [self._by_id.get(lowered(ref.id)) for ref in refs]
+        known = [self._by_id.get(ref.id) for ref in refs]
         lacking = next((ref.id for ref, nic in zip(refs, known, strict=True) if nic is None), "")
-        there = [nic for nic in known if nic] if refs else self._of.get(lowered(found.id), [])
+        there = [nic for nic in known if nic] if refs else self._of.get(found.id, [])
         public = tuple(self._addresses(there)) if self._public else ()
-        return Listed(found, view, tuple(there), public, tags, scale_set, lacking)
+        return Listed(found, view, tuple(there), public, set_tags, scale_set, lacking)
 
     def _addresses(self, nics: Iterable[objects.Nic]) -> Iterator[objects.PublicAddress]:
         for _, each in (pair for nic in nics for pair in configurations(nic)):
-            if public := self._public.get(lowered(each.public.id if each.public else None)):
+            if public := self._public.get((each.public and each.public.id) or ""):
                 yield public
 
 
@@ -196,12 +206,12 @@ def configurations(nic: objects.Nic) -> Iterator[tuple[bool, objects.IpPropertie
 
 def addresses(listed: Listed) -> tuple[Address, ...]:
     """The primary configuration of the primary interface first, and IPv4 before IPv6."""
-    public = {lowered(each.id): each.properties for each in listed.public}
+    public = {each.id: each.properties for each in listed.public}
     ranked: list[tuple[tuple[bool, bool, bool], Address]] = []
     for nic, primary in interfaces(listed):
         for first, each in configurations(nic):
             if private := compressed(each.address):
-                at = public.get(lowered(each.public.id if each.public else None))
+                at = public.get((each.public and each.public.id) or "")
                 rank = (not primary, not first, ":" in private)
                 ranked.append((rank, _address(nic, each, private, at)))
     return tuple(address for _, address in sorted(ranked, key=lambda each: each[0]))
@@ -220,26 +230,28 @@ def _address(
     private: str,
     public: objects.PublicProperties | None,
 ) -> Address:
-    subnet = lowered(found.subnet.id if found.subnet else None)
+    network, subnet = within((found.subnet and found.subnet.id) or "")
     return Address(
-        lowered(nic.id),
-        private,
-        compressed(public.ip_address) if public else "",
-        part(subnet, "virtualnetworks"),
-        part(subnet, "subnets"),
+        nic.id, private, compressed(public.ip_address) if public else "", network, subnet
     )
+
+
+@lru_cache(maxsize=1024)
+def within(subnet: str) -> tuple[str, str]:
+    """The names of a virtual network and a subnet of it."""
+    return part(subnet, "virtualnetworks"), part(subnet, "subnets")
 
 
 def interfaces(listed: Listed) -> list[tuple[objects.Nic, bool]]:
     """A machine's, the primary one first; its only one is that without anybody saying so."""
     chosen = {
-        lowered(ref.id): ref.properties.primary if ref.properties else None
+        ref.id: ref.properties.primary if ref.properties else None
         for ref in references(listed.found)
     }
     only = max(len(chosen), len(listed.nics)) == 1
 
     def primary(nic: objects.Nic) -> bool:
-        said = chosen.get(lowered(nic.id))
+        said = chosen.get(nic.id)
         marked = nic.properties.primary if nic.properties else None
         return only or bool(marked if said is None else said)
 
@@ -250,14 +262,14 @@ def machine(listed: Listed) -> Machine:
     found, view = listed.found, listed.view
     domain = fault_domain(found, view)
     return Machine(
-        lowered(found.id),
+        found.id,
         found.name or found.id.rpartition("/")[2],
         locality(found, domain),
         verdict(found.properties.provisioning_state if found.properties else None, view),
         addresses(listed),
         listed.scale_set,
         domain,
-        listed.tags,
+        (*own_tags(found), *listed.set_tags),
         tuple(each for nic, _ in interfaces(listed) for each in tagged(nic.id, nic.tags)),
         listed.lacking,
     )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from meshfed.providers.azure.resolve import SERVICE, Choice
+from meshfed.providers.azure.resolve import Choice
+from meshfed.providers.azure.tags import SERVICE
 from meshfed.providers.hostlist import nearest
 
 KEYS = (

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 LITTLE = 0.2  # of what a bucket holds when it is full; with less than that, it goes slower
 SLOWEST = 10.0  # times the configured interval
 LONGEST = 300.0  # seconds after many failures, unless the interval is longer
+BREATH = (
+    0.5  # seconds after a call, with little left: eight at once are then 16/s, and 25/s come back
+)
 EARLY = 6  # looks that are asked for between two regular ones
 
 # What buckets hold when they are full; of another, the most that was ever left is taken.
@@ -97,6 +100,11 @@ def turn(pace: Pace, budget: Budget, failures: int, paused: float) -> Turn:
     after = max(paused, backoff, regular)
     hurried = not failures and budget.share >= LITTLE
     return Turn(after, max(paused, pace.refresh / EARLY if hurried else after))
+
+
+def breath(share: float) -> float:
+    """How long to wait after a call, with so much left: a list may have more pages than that."""
+    return BREATH * slower(share) if share < LITTLE else 0.0
 
 
 def slower(share: float) -> float:

@@ -1,13 +1,12 @@
 """From Azure's machines, and what tags and people say of them, to services and endpoints."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from sys import intern
 
 from meshfed.catalog.model import (
     Endpoint,
     Evidence,
-    Identity,
     Interception,
     Observation,
     Platform,
@@ -24,23 +23,15 @@ from meshfed.providers.azure.machines import (
     Machine,
     Tagged,
     Verdict,
-    lowered,
     machine,
     part,
 )
+from meshfed.providers.azure.tags import IDENTITY, SERVICE, Said, Wrong, place, told
 from meshfed.providers.listing import everywhere
-
-T = TypeVar("T")
-
-SERVICE = "meshfed.service"
-IDENTITY = "meshfed.identity"
-WEIGHT = "meshfed.weight"
-INTERCEPTION = "meshfed.interception"
 
 FORGOTTEN = 300.0  # seconds; whoever was not listed for so long is not expected any more
 
 Key = tuple[str, int, str, int]  # Endpoint.key
-Serves = tuple[ServiceName, int, int]  # the service's port, and the application's
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +54,7 @@ class Choice:
         """Where a machine or a scale set is told of: its group, or its Uniform scale set."""
         where = (part(resource, "subscriptions"), part(resource, "resourcegroups"))
         uniform = part(resource, "virtualmachinescalesets")
-        return "/".join((self.provider, *where, *filter(None, (uniform,))))
+        return intern("/".join((self.provider, *where, *filter(None, (uniform,)))))
 
     def takes(self, resource: str, tags: Iterable[Tagged]) -> bool:
         """Whether a machine or a scale set is one to look at: nodes of AKS are pods' business."""
@@ -74,22 +65,6 @@ class Choice:
             group.startswith("mc_")
             or any(name.startswith("aks-managed-") for _, each in tags for name in each)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What tags and attachments say of a machine."""
-
-    primary: tuple[Serves, ...]  # served where the machine is called first
-    others: tuple[tuple[str, tuple[Serves, ...]], ...]  # served at one of its interfaces
-    identity: Identity | None
-    interception: Interception
-    weight: int
-    where: str  # what said so
-
-    @property
-    def anything(self) -> bool:
-        return bool(self.primary or self.others or self.identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +89,6 @@ class Resolved:
     @property
     def is_something(self) -> bool:
         return bool(self.workloads or self.rejected or self.fault)
-
-
-class Wrong(Exception):
-    """A tag that does not say what it should, or a machine that cannot be what it is said to be."""
-
-    def __init__(self, where: str, field: str, why: str) -> None:
-        super().__init__(why)
-        self.rejected = Rejected(place(where), field, why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +121,7 @@ def resolve(
     known.clear()
     scopes: dict[str, Resolved] = {}
     for listed in machines:
-        own = lowered(listed.found.id)
+        own = listed.found.id
         theirs = (*attached.get(own, ()), *attached.get(listed.scale_set, ()))
         taken = before.get(own)
         if taken is None or taken.attached != theirs or taken.listed != listed:
@@ -171,7 +138,7 @@ def take(choice: Choice, listed: Listed, attached: Sequence[Attachment]) -> Take
         return Taken(listed, attached, one.id)
     where = choice.scope(one.id)
     try:
-        said = told(choice, one, attached) if one.verdict else None
+        said = told(choice.tag, one, attached) if one.verdict else None
         if one.verdict is None or said is None or not said.anything:
             return Taken(listed, attached, one.id, where)
         here = workload(choice, one, said)
@@ -210,86 +177,6 @@ def _add(into: Resolved, taken: Taken) -> None:
             into.rejected.add(Rejected(place(taken.id), "address", why))
 
 
-def place(resource: str) -> str:
-    """A machine, scale set or interface as people name it: its group, and its own names."""
-    group, _, own = resource.partition("/resourcegroups/")[2].partition("/providers/")
-    return "/".join((group, *own.split("/")[2::2]))
-
-
-# What tags and attachments say
-
-
-def told(choice: Choice, machine: Machine, attached: Sequence[Attachment]) -> Said:
-    """Attachments go before tags, a machine's tags before its scale set's, an interface's last.
-
-    Raises Wrong.
-    """
-    tags = (*machine.tags, *machine.nic_tags)
-    own = _found(machine.tags, choice.tag)
-    nics = tuple((nic, said[choice.tag]) for nic, said in machine.nic_tags if choice.tag in said)
-    identity = next((each.identity for each in attached if each.identity), None)
-    first = attached[0] if attached else None
-    sources = [*(a.resource for a in attached[:1]), *(own[:1] if own else ()), *dict(nics)]
-    return Said(
-        (
-            *((each.service, each.port, each.target) for each in attached),
-            *(_parsed(own, choice.tag, services) if own else ()),
-        ),
-        tuple((each[0], _parsed(each, choice.tag, services)) for each in nics),
-        identity or _read(tags, IDENTITY, Identity.parse),
-        first.interception
-        if first
-        else _read(tags, INTERCEPTION, interception) or Interception.EXPLICIT,
-        first.weight if first else _read(tags, WEIGHT, number) or 1,
-        next(iter(sources), machine.id),
-    )
-
-
-def _found(tags: Iterable[Tagged], name: str) -> tuple[str, str] | None:
-    return next(((where, said[name]) for where, said in tags if name in said), None)
-
-
-def _read(tags: Iterable[Tagged], name: str, parse: Callable[[str], T]) -> T | None:
-    found = _found(tags, name)
-    return _parsed(found, name, parse) if found else None
-
-
-def _parsed(found: tuple[str, str], name: str, parse: Callable[[str], T]) -> T:
-    where, text = found
-    try:
-        return parse(text.strip())
-    except ValueError as error:
-        raise Wrong(where, name, str(error)) from error
-
-
-def services(text: str) -> tuple[Serves, ...]:
-    """`bookstore.shop:8080`, several separated by space. Raises ValueError."""
-    if not text:
-        raise ValueError("empty: write <name>.<namespace>:<port>, or take the tag away")
-    return tuple(serves(word) for word in text.split())
-
-
-def serves(text: str) -> Serves:
-    """`<name>.<namespace>:<port>`, or `:<port>:<the application's port>`. Raises ValueError."""
-    name, *ports = text.split(":")
-    if len(ports) not in (1, 2):
-        raise ValueError(f"{text!r} is not <name>.<namespace>:<port>")
-    numbers = [number(port) for port in ports]
-    return ServiceName.parse(name), numbers[0], numbers[-1]
-
-
-def number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
-        raise ValueError(f"{text!r} is not a number in 1-65535")
-    return int(text)
-
-
-def interception(text: str) -> Interception:
-    if text not in set(Interception):
-        raise ValueError(f"{text!r} is none of {', '.join(Interception)}")
-    return Interception(text)
-
-
 # What is seen
 
 
@@ -316,7 +203,8 @@ def workload(choice: Choice, machine: Machine, said: Said) -> Workload:
         said.identity,
         addresses,
         said.interception,
-        everywhere(addresses),
+        said.bind or everywhere(addresses),
+        said.application or "127.0.0.1",
         network=choice.network or ("" if choice.public else first.network),
         locality=machine.locality,
         labels=tuple((name, text) for name, text in named.items() if text),

@@ -18,7 +18,7 @@ from meshfed.providers.azure.lists import (
 )
 from meshfed.providers.azure.machines import is_uniform, lowered, tagged
 from meshfed.providers.azure.objects import ScaleSet
-from meshfed.providers.azure.pace import Budget, Pace, turn
+from meshfed.providers.azure.pace import Budget, Pace, breath, turn
 from meshfed.providers.azure.resolve import (
     Choice,
     Expected,
@@ -88,8 +88,10 @@ class Subscription:
             for task in waiting:
                 task.cancel()
 
-    def _heard(self, headers: Mapping[str, str]) -> None:
+    async def _heard(self, headers: Mapping[str, str]) -> None:
         self.budget = self.budget.heard(headers)
+        if rest := breath(self.budget.share):
+            await self._pace.rest(rest)
 
     async def _look(self, reader: Reader) -> float:
         """One look; for how many seconds Azure then wants to be left alone."""
