@@ -11,7 +11,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -423,6 +423,16 @@ class Traffic:
             while sum(at > moment for at, _ in self.made[-count:]) < count:
                 self.moved.clear()
                 await self.moved.wait()
+
+    async def settled(self, names: Iterable[str], count: int = 40) -> None:
+        """Once so many in a row were answered by these alone, each of them."""
+        wanted = set(names)
+
+        async def seen() -> bool:
+            await self.more(5)
+            return {name for _, name in self.made[-count:]} == wanted
+
+        await until(f"answers of {wanted}", seen)
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """What is preferred is called first, and what is next takes over, without losing a call."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -80,17 +80,6 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         yield found
 
 
-async def settled(traffic: live.Traffic, names: Iterable[str], count: int = 40) -> None:
-    """Once so many in a row were answered by these alone, each of them."""
-    wanted = set(names)
-
-    async def seen() -> bool:
-        await traffic.more(5)
-        return {name for _, name in traffic.made[-count:]} == wanted
-
-    await live.until(f"answers of {wanted}", seen)
-
-
 def failed(traffic: live.Traffic) -> list[str]:
     return [name for _, name in traffic.made if name not in ("rack", "one", "two")]
 
@@ -100,11 +89,11 @@ async def test_the_next_takes_over_when_the_preferred_leaves_and_returns(world: 
     world.ruled(prefer=["azure", "rack"])
     world.listed("one", "two")
     async with live.traffic(world.mesh.sidecars["caller"], "web.live", "/") as traffic:
-        await settled(traffic, {"one", "two"})
+        await traffic.settled({"one", "two"})
         world.listed()
-        await settled(traffic, {"rack"})
+        await traffic.settled({"rack"})
         world.listed("one")
-        await settled(traffic, {"one"})
+        await traffic.settled({"one"})
     assert failed(traffic) == []
 
 
@@ -113,15 +102,15 @@ async def test_calls_spill_over_as_hosts_die_that_their_provider_still_lists(wor
     world.ruled(prefer=["azure", "rack"], minimum_healthy="50%")
     world.listed("two")
     async with live.traffic(world.mesh.sidecars["caller"], "web.live", "/") as traffic:
-        await settled(traffic, {"two"})
+        await traffic.settled({"two"})
         world.mesh.sidecars.pop("two").process.kill()
-        await settled(traffic, {"rack"})
+        await traffic.settled({"rack"})
         world.listed("one", "two")
-        await settled(traffic, {"one"})  # one of two is enough
+        await traffic.settled({"one"})  # one of two is enough
         world.ruled(prefer=["azure", "rack"], minimum_healthy="100%")
-        await settled(traffic, {"one", "rack"})
+        await traffic.settled({"one", "rack"})
         await world.mesh.start("two")
-        await settled(traffic, {"one", "two"})
+        await traffic.settled({"one", "two"})
     assert failed(traffic) == []
 
 
@@ -132,13 +121,13 @@ async def test_an_edited_rule_moves_the_calls_at_once_and_weights_share_them_out
     world.ruled(prefer=["azure", "rack"])
     world.listed("one", "two")
     async with live.traffic(world.mesh.sidecars["caller"], "web.live", "/") as traffic:
-        await settled(traffic, {"one", "two"})
+        await traffic.settled({"one", "two"})
         world.ruled(services={"web.live": {"prefer": ["rack", "azure"]}})
-        await settled(traffic, {"rack"})
+        await traffic.settled({"rack"})
         world.ruled(services={"web.live": {"prefer": ["same-zone"]}})
-        await settled(traffic, {"rack", "one"})  # a variant of its own, so another cluster
+        await traffic.settled({"rack", "one"})  # a variant of its own, so another cluster
         world.ruled(weights={"azure": 20, "rack": 80})
-        await settled(traffic, {"one", "two", "rack"})
+        await traffic.settled({"one", "two", "rack"})
         await traffic.more(200)
         shares = Counter(name for _, name in traffic.made[-200:])
         assert 130 < shares["rack"] < 190  # five sigma around 160

@@ -185,6 +185,9 @@ def balancing(preference: Preference) -> Cluster.CommonLbConfig:
     """Unhealthy endpoints get nothing, however many they are: doubt was weighed before."""
     config = Cluster.CommonLbConfig()
     config.healthy_panic_threshold.value = 0
+    # Envoy's own second is one in which calls still go to what was ejected, and to what was
+    # acknowledged as unhealthy, if something else of the cluster was a moment before.
+    config.update_merge_window.SetInParent()
     if preference.weights:
         # Without it Envoy ignores the weights; with it, what has none would get no calls.
         config.locality_weighted_lb_config.SetInParent()

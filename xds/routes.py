@@ -192,9 +192,14 @@ def host(name: str, domains: Iterable[str], routes: Iterable[Route]) -> VirtualH
 
 
 def preferring(answer: VirtualHost, outbound: Outbound) -> VirtualHost:
-    """What was not heard twice is tried at the next priority: the first may have but one host."""
+    """What was not heard twice is tried at the next priority: the first may have but one host.
+
+    Twice at each of three priorities: of two platforms that are away, all is tried again at once
+    when Envoy has left it alone for long enough.
+    """
     targets = (share.target for choice in outbound.choices for share in choice.shares)
     if any(target.assignment.preference.prefer for target in targets):
+        answer.retry_policy.num_retries.value = 5
         another = previous_priorities_config_pb2.PreviousPrioritiesConfig(update_frequency=2)
         answer.retry_policy.retry_priority.name = "envoy.retry_priorities.previous_priorities"
         answer.retry_policy.retry_priority.typed_config.CopyFrom(packed(another))
