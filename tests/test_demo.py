@@ -1,16 +1,12 @@
 """OSM's bookstore: what is measured of it, and that it keeps its promises through real Envoys."""
 
 import json
-import os
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -19,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 import yaml
+from demos import demo, heard, left_in, marked
 
 from meshfed.federation.demo import envoys, measure
 from meshfed.federation.demo.applications import application
@@ -216,57 +213,6 @@ def test_somebodys_settings_do_not_reach_the_demo():
 # --- The whole of it, through real Envoys ---------------------------------------------------------
 
 ETH_P_IP = 0x0800
-MARK = "MARK_OF_A_DEMO_UNDER_TEST"
-
-
-def marked(mark: str) -> list[int]:
-    """The processes that a demo left behind, found by the environment that they inherited."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                inherited = (process / "environ").read_bytes()
-            except OSError:  # it has just ended, or is not ours
-                continue
-            if f"{MARK}={mark}".encode() in inherited.split(b"\0"):
-                found.append(int(process.name))
-    return found
-
-
-def left_in(folder: Path) -> list[Path]:
-    return list(folder.iterdir())
-
-
-@contextmanager
-def demo(mark: str, folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        (sys.executable, "-m", "meshfed.federation.cli.main", "demo", *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=os.environ | {MARK: mark, "TMPDIR": str(folder)},
-        text=True,
-        preexec_fn=heed_ctrl_c,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def heed_ctrl_c() -> None:
-    """What nohup, or a script's `&`, starts is deaf to it, and so are its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def heard(process: subprocess.Popen[str], text: str) -> None:
-    """Wait until the demo has said this on standard error."""
-    assert process.stderr is not None
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if text in line:
-            return
-    pytest.fail(f"it never said {text!r}: {''.join(lines)}")
 
 
 @dataclass(frozen=True)

@@ -50,14 +50,28 @@ def demo(
             show_default=False,
         ),
     ] = None,
+    on: Annotated[
+        str,
+        typer.Option(
+            "--platforms",
+            metavar="NAMES",
+            help="With kubernetes or azure beside hosts: one service on all of them, and each "
+            "loses its power once. Stand-ins tell of their machines; all run here.",
+        ),
+    ] = "hosts",
     output: Annotated[
         Format, typer.Option("-o", "--output", help="A live table, or one JSON object at the end.")
     ] = Format.TABLE,
 ) -> None:
     """Run a bookstore on this machine: eight sidecars, mutual TLS, a policy and a moving split.
 
-    Example: meshfed demo --seconds 60 -o json
+    Example: meshfed demo --platforms kubernetes,azure,hosts --seconds 60 -o json
     """
+    from meshfed.federation.demo.platforms import platforms
     from meshfed.federation.demo.run import run
 
-    raise typer.Exit(run(seconds, output.value))
+    try:
+        asked = platforms(on)
+    except ValueError as why:
+        raise typer.BadParameter(str(why), param_hint="--platforms") from why
+    raise typer.Exit(run(seconds, output.value, asked))

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from meshfed.federation.demo.envoys import INBOUND, OUTBOUND
 from meshfed.federation.demo.folder import LEDGER, Folder, Host
@@ -14,6 +14,13 @@ from meshfed.federation.demo.processes import Child, Processes
 
 def application(host: Host, hosts: Sequence[Host], folder: Folder) -> tuple[str, ...]:
     """The module of deploy/demo that a host runs, and its arguments."""
+    if host.account == "bookthief":
+        return (*honest(host, ""), *targets(host, hosts, folder))
+    return honest(host, host.account)
+
+
+def honest(host: Host, name: str) -> tuple[str, ...]:
+    """The same of whoever need not know of others; `name` is what a bookstore calls itself."""
     bind = ("--bind", f"{host.address}:{host.port}")
     sidecar = ("--sidecar", f"{host.address}:{OUTBOUND}")
     local = f"{host.address}:{LEDGER}"
@@ -21,13 +28,13 @@ def application(host: Host, hosts: Sequence[Host], folder: Folder) -> tuple[str,
         case "bookbuyer":
             return ("bookbuyer", *sidecar)
         case "bookthief":
-            return ("bookthief", *sidecar, "--local", local, *targets(host, hosts, folder))
+            return ("bookthief", *sidecar, "--local", local)
         case "bookwarehouse":
             return ("bookwarehouse", *bind, "--ledger", local)
         case "ledger":
             return ("ledger", *bind)
-        case version:
-            return ("bookstore", "--name", version, *bind, *sidecar)
+        case _:
+            return ("bookstore", "--name", name, *bind, *sidecar)
 
 
 def targets(thief: Host, hosts: Sequence[Host], folder: Folder) -> tuple[str, ...]:
@@ -55,9 +62,10 @@ def command(module: str, *arguments: str) -> tuple[str, ...]:
 class Applications:
     """The applications that run, and every call that they reported."""
 
-    def __init__(self, folder: Folder, hosts: Sequence[Host], processes: Processes) -> None:
-        self.folder = folder
-        self.hosts = hosts
+    def __init__(
+        self, application: Callable[[Host], tuple[str, ...]], processes: Processes
+    ) -> None:
+        self.application = application  # the module that a host runs, and its arguments
         self.processes = processes
         self.calls: defaultdict[str, list[Call]] = defaultdict(list)  # by host
         self.tally: Counter[tuple[str, str, str]] = Counter()  # account, path, outcome
@@ -66,8 +74,8 @@ class Applications:
 
     async def start(self, host: Host) -> None:
         """Start a host's application, and wait until it is ready."""
-        arguments = application(host, self.hosts, self.folder)
-        child = await self.processes.start(f"{host.name}.app", command(*arguments), pipe=True)
+        started = command(*self.application(host))
+        child = await self.processes.start(f"{host.name}.app", started, pipe=True)
         await child.reports.readline()  # `ready`, or its end, which the watch reports
         reading = self.processes.tasks.create_task(self.read(host, child))
         self.children[host.name] = (child, reading)

@@ -66,6 +66,14 @@ def stats(address: str) -> Counters:
     return counters(text)
 
 
+def clusters(address: str) -> str:
+    """Raises Broken when its Envoy does not say."""
+    status, text = get(address, ADMIN, "/clusters")
+    if status != 200:
+        raise Broken(f"the Envoy at {address}:{ADMIN} has no clusters: {status}")
+    return text
+
+
 def answers_plaintext(address: str) -> bool:
     """Whether a request without TLS gets a single byte out of an inbound port."""
     try:

@@ -5,7 +5,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from itertools import islice
@@ -86,7 +86,7 @@ def _free(port: int) -> bool:
     return True
 
 
-def taken(hosts: tuple[Host, ...]) -> Iterator[str]:
+def taken(hosts: Iterable[Host]) -> Iterator[str]:
     """Why an address of the demo cannot be listened on."""
     for host in hosts:
         for port in (*host.ports, LEDGER):
@@ -132,6 +132,11 @@ def furnish(path: Path) -> Folder:
     text = config.substitute(folder=path, xds=xds, admin=admin)
     folder = Folder(path, yaml.safe_load(text)["mesh"]["trust_domain"], admin)
     folder.config.write_text(text)
-    for problem in taken(hosts(folder.hosts.read_text())):
-        raise Broken(f"{problem}: is another demo running?")
+    free(hosts(folder.hosts.read_text()))
     return folder
+
+
+def free(hosts: Iterable[Host]) -> None:
+    """Raises Broken when somebody listens where one of them will."""
+    for problem in taken(hosts):
+        raise Broken(f"{problem}: is another demo running?")

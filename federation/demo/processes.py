@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 PATIENCE = 5.0  # seconds between SIGTERM and SIGKILL
 LONGEST_LINE = 1 << 20  # bytes of an application's report: what it did while this process stalled
@@ -62,7 +63,14 @@ class Processes:
         self.running: list[Child] = []
         self.tie = tied_to(os.getpid())
 
-    async def start(self, name: str, command: Sequence[str | Path], *, pipe: bool = False) -> Child:
+    async def start(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        pipe: bool = False,
+        more: Mapping[str, str] = MappingProxyType({}),  # for its environment
+    ) -> Child:
         log = self.folder / f"{name}.log"
         with log.open("wb") as written:
             process = await asyncio.create_subprocess_exec(
@@ -71,7 +79,7 @@ class Processes:
                 stdout=asyncio.subprocess.PIPE if pipe else written,
                 stderr=written,
                 cwd=self.folder,
-                env=environment(os.environ),
+                env={**environment(os.environ), **more},
                 limit=LONGEST_LINE,
                 start_new_session=True,  # Ctrl-C is the runner's, which stops the rest in order
                 preexec_fn=self.tie,
@@ -93,6 +101,13 @@ class Processes:
             if child.process.returncode is None:
                 child.process.terminate()
         await asyncio.gather(*(end(child) for child in children))
+
+    async def kill(self, *children: Child) -> None:
+        """As if their machine had lost its power."""
+        for child in children:
+            self.running.remove(child)
+            child.process.kill()
+        await asyncio.gather(*(child.process.wait() for child in children))
 
     async def stop_all(self) -> None:
         await self.stop(*self.running)

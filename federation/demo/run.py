@@ -1,4 +1,4 @@
-"""`meshfed demo`: the story in a folder of its own, told on a screen; nothing of it stays."""
+"""`meshfed demo`: a story in a folder of its own, told on a screen; nothing of it stays."""
 
 import asyncio
 import json
@@ -7,16 +7,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
-from meshfed.federation.demo import envoys
+from meshfed.federation.demo import envoys, inventories, outages
 from meshfed.federation.demo.folder import furnish
-from meshfed.federation.demo.measure import Measured, findings, result
+from meshfed.federation.demo.measure import Json, findings, result
+from meshfed.federation.demo.platforms import HOSTS
 from meshfed.federation.demo.processes import Broken, Processes
 from meshfed.federation.demo.screen import Screen, summary
 from meshfed.federation.demo.story import Story
+from meshfed.federation.demo.tour import Tour
+from meshfed.federation.demo.toured import summary as toured_summary
 
 SECONDS = 60.0  # unless told otherwise
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -30,7 +35,18 @@ class Stopped(Exception):
         self.number = number
 
 
-def run(seconds: float | None = None, output: str = "table") -> int:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What there is to say at the end."""
+
+    said: Json
+    table: Table
+    findings: tuple[str, ...]
+
+
+def run(
+    seconds: float | None = None, output: str = "table", platforms: tuple[str, ...] = (HOSTS,)
+) -> int:
     """Play it for about so long; 0 when every promise was kept, else 1 and a line for each."""
     if output not in ("table", "json"):
         return fail("the demo prints a table or json", code=2)
@@ -39,17 +55,16 @@ def run(seconds: float | None = None, output: str = "table") -> int:
     screen = Screen(Console(), quiet=output == "json")
     deadline = time.monotonic() + (SECONDS if seconds is None else seconds)
     try:
-        measured = asyncio.run(stoppable(told(envoys.binary(), deadline, screen)))
+        told = asyncio.run(stoppable(tell(platforms, envoys.binary(), deadline, screen)))
     except (Broken, envoys.NoEnvoy) as why:
         return fail(str(why))
     except Stopped as stopped:
         return 128 + stopped.number
     if output == "json":
-        print(json.dumps(result(measured), indent=2))
+        print(json.dumps(told.said, indent=2))
     else:
-        screen.console.print(summary(measured))
-    found = findings(measured)
-    return fail(*found) if found else 0
+        screen.console.print(told.table)
+    return fail(*told.findings) if told.findings else 0
 
 
 def fail(*lines: str, code: int = 1) -> int:
@@ -58,7 +73,7 @@ def fail(*lines: str, code: int = 1) -> int:
     return code
 
 
-async def stoppable(telling: Coroutine[None, None, Measured]) -> Measured:
+async def stoppable(telling: Coroutine[None, None, Told]) -> Told:
     """Until a signal says otherwise: then it is cancelled, and takes everything down. Stopped."""
     task, caught = asyncio.current_task(), list[int]()
     assert task is not None, "a coroutine runs in a task"
@@ -78,25 +93,40 @@ async def stoppable(telling: Coroutine[None, None, Measured]) -> Measured:
         raise
 
 
-async def told(envoy: Path, deadline: float, screen: Screen) -> Measured:
-    """Play the story in a private folder, and leave neither process nor file. Raises Broken."""
+async def tell(platforms: tuple[str, ...], envoy: Path, deadline: float, screen: Screen) -> Told:
+    """Play a story in a private folder, and leave neither process nor file. Raises Broken."""
     with tempfile.TemporaryDirectory(prefix="meshfed-demo-") as name:
-        folder = furnish(Path(name))
         try:
             async with asyncio.TaskGroup() as tasks:
-                processes = Processes(folder.path, tasks)
-                story = Story(folder, envoy, deadline, processes, screen)
-                following = tasks.create_task(screen.follow(story.progress))
+                processes = Processes(Path(name), tasks)
                 try:
-                    return await story.tell()
+                    if platforms == (HOSTS,):
+                        return await bookstore(envoy, deadline, processes, screen)
+                    return await tour(platforms, envoy, deadline, processes, screen)
                 finally:
-                    following.cancel()
                     await processes.stop_all()
         except ExceptionGroup as group:
             broken = group.subgroup(Broken)
             if broken is None:
                 raise
             raise first(broken) from None  # the other errors follow from it
+
+
+async def bookstore(envoy: Path, deadline: float, processes: Processes, screen: Screen) -> Told:
+    story = Story(furnish(processes.folder), envoy, deadline, processes, screen)
+    async with screen.following(story.shown):
+        measured = await story.tell()
+    return Told(result(measured), summary(measured), findings(measured))
+
+
+async def tour(
+    platforms: tuple[str, ...], envoy: Path, deadline: float, processes: Processes, screen: Screen
+) -> Told:
+    folder, more = await inventories.furnish(processes.folder, platforms, processes)
+    story = Tour(folder, platforms, envoy, deadline, processes, screen)
+    async with screen.following(story.shown):
+        toured = await story.tell(more)
+    return Told(outages.result(toured), toured_summary(toured), outages.findings(toured))
 
 
 def first(group: ExceptionGroup[Broken]) -> Broken:

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
@@ -105,11 +106,21 @@ class Screen:
         if not self.lively:
             self.aside.print(text, highlight=False)
 
-    async def follow(self, now: Callable[[], Awaitable[Progress]]) -> None:
+    @asynccontextmanager
+    async def following(self, now: Callable[[], Awaitable[Table]]) -> AsyncIterator[None]:
+        """Redraw meanwhile."""
+        following = asyncio.create_task(self.follow(now))
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    async def follow(self, now: Callable[[], Awaitable[Table]]) -> None:
         """Redraw until cancelled."""
         if not self.lively:
             return
         with Live(console=self.console, auto_refresh=False, transient=True) as shown:
             while True:
-                shown.update(live(await now()), refresh=True)
+                shown.update(await now(), refresh=True)
                 await asyncio.sleep(REFRESHED_EVERY)

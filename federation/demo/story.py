@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from rich.table import Table
+
 from meshfed.federation.bootstrap import Unbootstrappable, bootstrap
 from meshfed.federation.demo import control, envoys
-from meshfed.federation.demo.applications import Applications, stores
+from meshfed.federation.demo.applications import Applications, application, stores
 from meshfed.federation.demo.control import Control, until
 from meshfed.federation.demo.folder import Folder, Host, hosts, replace, weighted, without
 from meshfed.federation.demo.measure import (
@@ -22,7 +24,7 @@ from meshfed.federation.demo.measure import (
     whole,
 )
 from meshfed.federation.demo.processes import Broken, Processes, environment
-from meshfed.federation.demo.screen import Progress, Screen
+from meshfed.federation.demo.screen import Progress, Screen, live
 from meshfed.federation.settings import Settings
 
 SPLITS = ((100, 0), (50, 50), (0, 100))
@@ -46,7 +48,10 @@ class Story:
         self.processes = processes
         self.screen = screen
         self.hosts = {host.name: host for host in hosts(folder.hosts.read_text())}
-        self.applications = Applications(folder, tuple(self.hosts.values()), processes)
+        everyone = tuple(self.hosts.values())
+        self.applications = Applications(
+            lambda host: application(host, everyone, folder), processes
+        )
         self.control = Control(folder)
         self.act = "starting"
         self.change = ""
@@ -166,6 +171,9 @@ class Story:
     def announce(self, act: str) -> None:
         self.act = act
         self.screen.act(act if self.last is None else f"{act}: {self.last.edit_to_ack_ms:.0f} ms")
+
+    async def shown(self) -> Table:
+        return live(await self.progress())
 
     async def progress(self) -> Progress:
         return Progress(

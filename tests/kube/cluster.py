@@ -1,6 +1,5 @@
 """A cluster as tests see it: an address, papers, kubectl, and objects in and out."""
 
-import base64
 import json
 import ssl
 import subprocess
@@ -17,6 +16,8 @@ import pytest
 
 from meshfed.demo.kube.faults import Faults
 from meshfed.demo.kube.kinds import BUILT_IN
+from meshfed.demo.kube.kubeconfig import data
+from meshfed.demo.kube.kubeconfig import kubeconfig as written
 from meshfed.demo.kube.objects import Object
 from meshfed.demo.kube.papers import Authority, Paper
 from meshfed.demo.kube.server import Server
@@ -240,27 +241,13 @@ def until(so: Callable[[], bool], patience: float = PATIENCE) -> None:
 
 
 def kubeconfig(cluster: Cluster) -> Object:
-    """One that needs no other file; `<name>` has a token, `<name>-certificate` a certificate."""
-
-    def data(file: Path) -> str:
-        return base64.b64encode(file.read_bytes()).decode()
-
+    """`<name>` has a token, `<name>-certificate` a certificate."""
     papers = {
         "client-certificate-data": data(cluster.certificate.certificate),
         "client-key-data": data(cluster.certificate.key),
     }
     users = {cluster.name: {"token": cluster.token}, f"{cluster.name}-certificate": papers}
-    server = {"server": cluster.host, "certificate-authority-data": data(cluster.authority)}
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": cluster.name, "cluster": server}],
-        "users": [{"name": name, "user": user} for name, user in users.items()],
-        "contexts": [
-            {"name": name, "context": {"cluster": cluster.name, "user": name}} for name in users
-        ],
-        "current-context": cluster.name,
-    }
+    return written(cluster.name, cluster.host, cluster.authority, users)
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from meshfed.demo.kube.access import ADMIN, Tokens
 from meshfed.demo.kube.asked import Asked, Target
 from meshfed.demo.kube.faults import Faults
 from meshfed.demo.kube.http import Api, Call
-from meshfed.demo.kube.kinds import NAMESPACE
-from meshfed.demo.kube.objects import Object
+from meshfed.demo.kube.kinds import NAMESPACE, Kind
+from meshfed.demo.kube.objects import Key, Object, key
 from meshfed.demo.kube.papers import LOOPBACK, Paper
 from meshfed.demo.kube.store import Store, Stored
 
@@ -111,14 +111,26 @@ class Server:
         self.call(lambda: [self._plant(deepcopy(thing)) for thing in things])
 
     def _plant(self, thing: Object) -> Stored:
-        kinds = self.store.kinds.values()
-        written = thing["apiVersion"], thing["kind"]
-        kind = next(each for each in kinds if (each.api_version, each.name) == written)
-        at = thing["metadata"].get("namespace", ""), thing["metadata"]["name"]
+        kind, at = self._place(thing)
         before = self.store.get(kind, at)
         uid = before.object["metadata"]["uid"] if before else f"planted-{self.store.revision}"
         thing["metadata"].setdefault("uid", uid)
         return self.store.write(kind, "MODIFIED" if before else "ADDED", thing, before)
+
+    def _place(self, thing: Object) -> tuple[Kind, Key]:
+        kinds = self.store.kinds.values()
+        written = thing["apiVersion"], thing["kind"]
+        kind = next(each for each in kinds if (each.api_version, each.name) == written)
+        return kind, key(thing)
+
+    def uproot(self, *things: Object) -> None:
+        """Takes away what was planted."""
+        self.call(lambda: [self._uproot(thing) for thing in things])
+
+    def _uproot(self, thing: Object) -> Stored | None:
+        kind, at = self._place(thing)
+        before = self.store.get(kind, at)
+        return before and self.store.write(kind, "DELETED", deepcopy(before.object), before)
 
     def close(self) -> None:
         self.stop()
