@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from meshfed.catalog.model import ObjectName, Specified, TcpRoute
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog, migrate
+from meshfed.federation.specification.cluster import Cluster as Reading
 from meshfed.federation.specification.cluster import ClusterSpecification
 from meshfed.federation.specification.specification import Specification
 from meshfed.providers.kubernetes.options import OSM, OURS, Monitored, Where
@@ -297,6 +298,39 @@ async def test_a_cluster_that_was_never_reached_is_a_fault(shop: Cluster) -> Non
         assert first.fault.startswith("namespaces: ")
         await asyncio.to_thread(shop.server.start)
         await told.until(lambda t: not t.newest.fault and t.ports == {"a": [1]})
+
+
+class Unreachable:
+    """A cluster of which namespaces are given up two seconds later than kinds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    @asynccontextmanager
+    async def get(self, path: str, query: object) -> AsyncIterator[Any]:
+        self.now = 2.0 if path.endswith("/namespaces") else 0.0
+        raise TimeoutError
+        yield
+
+    async def rest(self, seconds: float) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_nothing_is_told_of_a_cluster_while_a_part_of_it_may_yet_be_reached() -> None:
+    api: Any = Unreachable()
+    pace = Pace(grace=3.0, rest=api.rest, clock=lambda: api.now)
+    reading = Reading("kubernetes:away", Monitored(labels=(OURS,)), api, pace)
+    reading.begin()
+    try:
+        await reading.news()
+        api.now = 3.0
+        assert reading.look() is None
+        api.now = 5.0
+        told = reading.look()
+        assert told
+        assert told.fault.startswith("namespaces: ")
+    finally:
+        await reading.end()
 
 
 async def test_a_namespace_that_may_not_be_read_keeps_its_own_alone(shop: Cluster) -> None:

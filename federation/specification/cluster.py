@@ -186,10 +186,12 @@ class Cluster:
             part.look()
         if any(part.reflector and part.reflector.fault for part in self._parts.values()):
             self._served.ask()  # a version may be gone
-        self._begun = self._begun or self._settled
+        faltering = bool(self._faltering)
+        # Until what falters is trouble, nothing would be told as a cluster with nothing in it.
+        self._begun = self._begun or (self._settled and not faltering)
         if not self._begun:
             return None
-        if not self._faltering:
+        if not faltering:
             self._doubt = next(self._troubles(), "")
         if self._doubt and not any(part.begun for part in self._parts.values()):
             return Specified(self._source, fault=self._doubt)
