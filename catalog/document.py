@@ -11,6 +11,8 @@ from meshfed.catalog.model import Rejected
 Path = tuple[str | int, ...]
 
 DEEPEST = 100  # levels; libyaml's composer recurses in C, and 30,000 of them end the process
+TOO_DEEP = f"nested more than {DEEPEST} levels deep"
+DEEPER = "exceeded maximum nesting depth"  # newer scanners of libyaml's say so ahead of the event
 SPREAD = 10  # values a character; a text has far fewer, unless its aliases multiply
 
 
@@ -54,7 +56,7 @@ def documents(text: str, file: str) -> Iterator[Document]:
         yield from _Reading(text, file).documents()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        why = f"not YAML: {error.problem or error.context}"
+        why = TOO_DEEP if error.problem == DEEPER else f"not YAML: {error.problem or error.context}"
         raise _unreadable(file, mark.line if mark else 0, why) from error
     except yaml.reader.ReaderError as error:
         line = text.encode()[: error.position].count(b"\n")
@@ -81,7 +83,7 @@ def _refuse_depth(text: str, file: str) -> None:
             depth += 1
             if depth > DEEPEST:
                 line = event.start_mark.line if event.start_mark else 0
-                raise _unreadable(file, line, f"nested more than {DEEPEST} levels deep")
+                raise _unreadable(file, line, TOO_DEEP)
 
 
 class _Reading:
