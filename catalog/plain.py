@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection
@@ -13,6 +14,7 @@ NAME = re.compile(r"(?<![:\w]):(\w+)")
 AMONG = re.compile(r"\$among\((\w+)\)")
 EACH = re.compile(r"\$each\((\w+)\)")
 FEW = 4  # rows; for more of them COPY takes a quarter of the time
+SOME = 32  # rows that SQLite takes in one statement
 
 
 class Plain:
@@ -58,22 +60,34 @@ class Each:
             driver.cursor().executemany(self._postgres, rows)
 
 
-class Into(Each):
-    """Many rows of a table at once."""
+class Into:
+    """Many rows of a table at once; the values of the last columns may be the same in all."""
 
-    def __init__(self, table: str, columns: Iterable[str]) -> None:
-        names = tuple(columns)
-        into = f"{table} ({', '.join(names)})"
-        super().__init__(f"insert into {into} values ({', '.join('?' for _ in names)})")
+    def __init__(self, table: str, columns: Iterable[str], same: Iterable[str] = ()) -> None:
+        own, shared = tuple(columns), tuple(same)
+        into = f"{table} ({', '.join((*own, *shared))})"
+        self._one = Each(f"insert into {into} values ({', '.join('?' * len((*own, *shared)))})")
+        # Values that are the same are given once, ahead of all others.
+        given = [f"?{number + 1}" for number in range(len(shared) + SOME * len(own))]
+        ends, starts = given[: len(shared)], range(len(shared), len(given), len(own))
+        rows = (f"({', '.join((*given[at : at + len(own)], *ends))})" for at in starts)
+        self._some = Each(f"insert into {into} values {', '.join(rows)}")
         self._copied = f"copy {into} from stdin"
 
-    def on(self, connection: Connection, rows: Sequence[Row]) -> None:
-        if connection.dialect.name == "sqlite" or len(rows) <= FEW:
-            super().on(connection, rows)
+    def on(self, connection: Connection, rows: Sequence[Row], same: Row = ()) -> None:
+        if connection.dialect.name == "postgresql" and len(rows) > FEW:
+            with _driver(connection).cursor().copy(self._copied) as copy:
+                for row in rows:
+                    copy.write_row((*row, *same))
             return
-        with _driver(connection).cursor().copy(self._copied) as copy:
-            for row in rows:
-                copy.write_row(row)
+        left = rows
+        if connection.dialect.name == "sqlite" and len(rows) >= SOME:
+            many = range(0, len(rows) - len(rows) % SOME, SOME)
+            lots = [(*same, *chain.from_iterable(rows[at : at + SOME])) for at in many]
+            self._some.on(connection, lots)
+            left = rows[len(many) * SOME :]
+        if left:
+            self._one.on(connection, [(*row, *same) for row in left])
 
 
 def _driver(connection: Connection) -> Any:

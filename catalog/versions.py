@@ -16,7 +16,7 @@ class Versions:
         self.table = table
         self.columns = tuple(columns)
         same = " and ".join(f"{name} = ?" for name in key)
-        self.began = Into(table, (*self.columns, *BEGAN))
+        self.began = Into(table, self.columns, BEGAN)
         self.ended = Each(
             f"update {table} set valid_to_revision = ?, valid_to = ?, ended = ?"
             f" where {CURRENT} and {same}"

@@ -66,7 +66,7 @@ class Writing:
         if rows:
             began = (change, self.cause, self.allocate(), self._at)
             # In the order of their keys: indexes take many rows in any other order far more slowly.
-            versions.began.on(self.connection, [(*row, *began) for row in sorted(rows)])
+            versions.began.on(self.connection, sorted(rows), began)
 
     def end(self, versions: Versions, keys: Iterable[Row], ended: str = "") -> None:
         """What is in force under these keys is so no longer."""
@@ -85,7 +85,7 @@ class Writing:
         if self._changes:
             revision, at = self.present()
             told = (revision, at, self.cause, self._who)
-            CHANGES.on(self.connection, [(*line, *told) for line in self._changes])
+            CHANGES.on(self.connection, self._changes, told)
         if self._revision is not None and self.connection.dialect.name == "postgresql":
             NOTIFY.rows(self.connection, channel=CHANNEL, revision=str(self._revision))
         return self._revision
@@ -102,6 +102,6 @@ TOUCH = Plain(
 )
 SHAPE = Plain("update state set shape_revision = :revision where id = 1")
 CHANGES = Into(
-    "changes", ("what", "object", "change", "provider", "revision", "at", "cause", "who")
+    "changes", ("what", "object", "change", "provider"), ("revision", "at", "cause", "who")
 )
 NOTIFY = Plain("select pg_notify(:channel, :revision)")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from meshfed.catalog.model import (
     Endpoint,
@@ -162,7 +163,7 @@ def test_what_is_as_it_was_is_the_object_that_is_known() -> None:
 
 
 def test_one_of_two_endpoints_at_an_address_may_be_missing() -> None:
-    beside = replace(endpoint(1), target=9090)
+    beside = structs.replace(endpoint(1), target=9090)
     before = Known("rack", "rack/a", endpoints=endpoints(1, 2, 3) | {beside})
     admitted = admit(before, listed(2, 3), fleet=Fleet(endpoints=2))
     assert admitted.known.stale == {endpoint(1).key, beside.key}

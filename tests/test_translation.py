@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
@@ -12,6 +11,7 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.rbac.v3.rbac_pb2 import RBAC
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from google.protobuf.any_pb2 import Any
+from msgspec import structs
 
 from meshfed.catalog.access import Grant
 from meshfed.catalog.model import (
@@ -150,7 +150,7 @@ def test_health_is_told_as_it_is_known(health, told):
 
 def test_two_ports_of_one_sidecar_are_one_host():
     one = endpoint("10.0.0.1")
-    found = assigned(one, replace(one, target=9081))
+    found = assigned(one, structs.replace(one, target=9081))
     assert hosts(found) == [(0, "", "10.0.0.1:15003")]
 
 

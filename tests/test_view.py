@@ -1,8 +1,7 @@
 """Who may call whom, and where a call ends: policy as the view of one proxy."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec import structs
 
 from meshfed.catalog.model import (
     Backend,
@@ -231,7 +230,7 @@ def test_a_service_that_nobody_answers_for_says_so_to_everyone():
 )
 def test_an_endpoint_without_a_sidecar_is_reached(given, plaintext, reached):
     who = Identity(given, "shop") if given else None
-    bare = replace(endpoint("store", interception=Interception.NONE), identity=who)
+    bare = structs.replace(endpoint("store", interception=Interception.NONE), identity=who)
     known = mesh(service("store", plaintext=plaintext), bare, *GROUPS, target("store", "buyer"))
     assert called(seen("buyer", known)) == ({"store.shop:80"} if reached else set())
 
@@ -389,7 +388,7 @@ def test_the_first_split_of_a_service_stands_and_the_other_is_reported():
 
 
 def test_one_workload_may_answer_on_several_of_its_own_ports():
-    both = (endpoint("store"), replace(endpoint("store"), target=8080))
+    both = (endpoint("store"), structs.replace(endpoint("store"), target=8080))
     known = mesh(service("store"), *both)
     assert [inbound.targets for inbound in seen("store", known).inbound] == [(80, 8080)]
 

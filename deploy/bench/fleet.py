@@ -1,8 +1,9 @@
 """Many endpoints as values: services of a hundred workloads each, in a scope of its own each."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
+
+from msgspec import structs
 
 from meshfed.catalog.model import (
     Endpoint,
@@ -41,7 +42,7 @@ def scope(number: int, weight: int = 1) -> Observation:
         where,
         frozenset({Service(name, (Port(PORT),))}),
         frozenset(workloads),
-        frozenset({replace(endpoints[0], weight=weight), *endpoints[1:]}),
+        frozenset({structs.replace(endpoints[0], weight=weight), *endpoints[1:]}),
         evidence=Evidence.STATED,
     )
 
@@ -49,14 +50,14 @@ def scope(number: int, weight: int = 1) -> Observation:
 def whole(endpoints: int) -> Observation:
     """The same in one scope, as a list is observed."""
     where, found = f"{PROVIDER}/list", fleet(endpoints)
-    workloads = {w.name: replace(w, scope=where) for each in found for w in each.workloads}
+    workloads = {w.name: structs.replace(w, scope=where) for each in found for w in each.workloads}
     ids = {old.id: workloads[old.name].id for each in found for old in each.workloads}
     return Observation(
         where,
         frozenset(service for each in found for service in each.services),
         frozenset(workloads.values()),
         frozenset(
-            replace(e, scope=where, workload=ids[e.workload])
+            structs.replace(e, scope=where, workload=ids[e.workload])
             for each in found
             for e in each.endpoints
         ),

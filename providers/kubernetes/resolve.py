@@ -5,10 +5,12 @@ The rules are those of kube-proxy where it has one, and of Open Service Mesh whe
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
 from socket import AF_INET, inet_pton
+
+from msgspec import structs
 
 from meshfed.catalog.model import (
     Endpoint,
@@ -397,6 +399,6 @@ def _last_resort(resolved: Resolved) -> Resolved:
     ready = {port for (port, *_), e in resolved.endpoints.items() if e.health is Health.HEALTHY}
     for key, endpoint in resolved.endpoints.items():
         if endpoint.port not in ready and endpoint.health is Health.DRAINING:
-            used = replace(endpoint, health=Health.UNKNOWN, health_reason=LAST)
+            used = structs.replace(endpoint, health=Health.UNKNOWN, health_reason=LAST)
             resolved.endpoints[key] = used
     return resolved

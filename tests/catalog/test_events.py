@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import closing
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from meshfed.catalog.compare import compared
 from meshfed.catalog.events import Event, happened
@@ -37,7 +37,7 @@ HOST = Workload("store-1", "rack", "rack/a", identity=STORE, addresses=("10.0.0.
 
 
 def endpoint(address: str = "10.0.0.1", **given: Any) -> Endpoint:
-    return replace(
+    return structs.replace(
         Endpoint(WEB, 80, address, 8080, HOST.id, "rack", "rack/a", identity=STORE), **given
     )
 
@@ -68,7 +68,10 @@ async def lived(url: str) -> AsyncIterator[str]:
     second, both = endpoint("10.0.0.2"), (endpoint(), endpoint("10.0.0.2"))
     steps = [
         known(*both),
-        known(endpoint(weight=3), replace(second, health=Health.UNHEALTHY, health_reason="503")),
+        known(
+            endpoint(weight=3),
+            structs.replace(second, health=Health.UNHEALTHY, health_reason="503"),
+        ),
         known(endpoint(weight=3), second, doubt="1 vanished", stale=frozenset({second.key})),
     ]
     with closing(Catalog(url, clock=lambda: next(seconds))) as catalog:

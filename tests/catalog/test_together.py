@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from sqlalchemy import text
 
 from meshfed.catalog.database import Database
@@ -124,10 +125,32 @@ async def test_a_pod_that_moves_between_scopes_neither_joins_nor_leaves(
 ) -> None:
     pod = Workload("h", "rack", "rack/a", identity=Identity("web", "shop"), resource_id="uid")
     first = Known("rack", "rack/a", workloads=frozenset({pod}))
-    second = Known("rack", "rack/b", workloads=frozenset({replace(pod, scope="rack/b")}))
+    second = Known("rack", "rack/b", workloads=frozenset({structs.replace(pod, scope="rack/b")}))
     gone = Known("rack", "rack/a")
     await catalog.believe(first, kind="test", cause="a test")
     await catalog.believe(gone, second, kind="test", cause="a test")
     assert set((await catalog.read()).workloads) == {pod.id}
     told = query(url, "select change from mesh_changes where what = 'workload'").rows
     assert list(told) == [("joined",)]
+
+
+@pytest.mark.parametrize("many", [31, 32, 33, 64, 70])
+async def test_however_many_join_at_once_each_is_what_it_was(url: str, many: int) -> None:
+    who, web = Identity("web", "shop"), ServiceName("web", "shop")
+    hosts = [
+        Workload(f"h{n}", "rack", "rack/a", identity=who, addresses=(f"10.0.0.{n}",))
+        for n in range(many)
+    ]
+    endpoints = [
+        Endpoint(web, 80, f"10.0.0.{n}", 8000 + n, host.id, "rack", "rack/a", identity=who)
+        for n, host in enumerate(hosts)
+    ]
+    services = frozenset({Service(web, (Port(80),))})
+    known = Known("rack", "rack/a", services, frozenset(hosts), frozenset(endpoints))
+    with closing(Catalog(url)) as catalog:
+        await catalog.believe(known, kind="hosts", cause="a.yaml")
+    with closing(Catalog(url)) as catalog:
+        assert await catalog.known("rack", "rack/a") == known
+    asked = "select change, provider, cause, count(*) from mesh_changes where what = 'endpoint'"
+    told = query(url, f"{asked} group by 1, 2, 3").rows
+    assert [tuple(row) for row in told] == [("joined", "rack", "a.yaml", many)]

@@ -2,12 +2,12 @@
 
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from msgspec import structs
 
 from meshfed.catalog.model import Workload
 from meshfed.federation.bootstrap import Unbootstrappable, control_plane, named
@@ -53,7 +53,7 @@ def test_a_proxy_that_cannot_be_set_up_is_one_line(
 
 
 def test_two_workloads_of_one_name_are_told_apart_by_id(store: Workload) -> None:
-    here, there = store, replace(store, scope="rack/others.yaml")
+    here, there = store, structs.replace(store, scope="rack/others.yaml")
     with pytest.raises(Unbootstrappable, match=rf"2 workloads.*{here.id} \(rack/hosts\.yaml\)"):
         named("store-1", [here, there])
     assert named(there.id, [here, there]) is there

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from meshfed.catalog.model import (
     Endpoint,
@@ -69,7 +70,7 @@ def whys(found: Path) -> str:
     return "; ".join(map(str, failures(found.steps)))
 
 
-TRANSPARENT = replace(BUYING, interception=Interception.TRANSPARENT)
+TRANSPARENT = structs.replace(BUYING, interception=Interception.TRANSPARENT)
 
 
 def test_a_transparent_caller_dials_the_virtual_ip_or_the_members() -> None:
@@ -109,7 +110,7 @@ def test_nobody_answers(also: dict[str, object], why: str) -> None:
 
 
 def test_networks_that_do_not_meet() -> None:
-    found = told(mesh(caller=replace(BUYING, network="azure"), network="onprem"))
+    found = told(mesh(caller=structs.replace(BUYING, network="azure"), network="onprem"))
     assert found.verdict is Verdict.NOWHERE
     assert "its endpoints are in network onprem, the caller in azure" in whys(found)
 
@@ -154,7 +155,7 @@ def test_an_identity_that_no_workload_runs_as_is_told_so() -> None:
 
 
 def test_without_a_sidecar_calls_do_not_go_through_the_mesh() -> None:
-    found = told(mesh(caller=replace(BUYING, interception=Interception.NONE)))
+    found = told(mesh(caller=structs.replace(BUYING, interception=Interception.NONE)))
     assert found.verdict is Verdict.REFUSED
     assert "its calls do not go through the mesh" in whys(found)
 
