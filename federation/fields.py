@@ -17,6 +17,7 @@ DURATION = re.compile(r"(?=\d)(?:(\d{1,4})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\
 # SPIFFE-ID, section 2.1; with the longest service before it, it must still be a DNS name of 253.
 TRUST_DOMAIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 LONGEST_TRUST_DOMAIN = 114
+HOST_NAME = rf"{LABEL.pattern}(\.{LABEL.pattern})*"
 
 
 class Address(str):
@@ -122,6 +123,17 @@ def label(text: str) -> str:
     return text
 
 
+def host_name(text: str) -> str:
+    """A DNS name or an address, without a port."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        if not re.fullmatch(HOST_NAME, text) or len(text) > 253:
+            why = "write a DNS name or an address, without a port"
+            raise ValueError(f"{text!r} is neither: {why}") from None
+        return text
+
+
 def loopback(listen: Address) -> Address:
     if not listen.is_loopback:
         why = "elsewhere it would need TLS and a credential, which it does not have"
@@ -142,6 +154,7 @@ TrustDomain = Annotated[
     AfterValidator(trust_domain),
     Field(json_schema_extra={"pattern": f"^{TRUST_DOMAIN.pattern}$"}),
 ]
+HostName = Annotated[str, AfterValidator(host_name)]
 Label = Annotated[
     str, AfterValidator(label), Field(json_schema_extra={"pattern": f"^{LABEL.pattern}$"})
 ]

@@ -15,6 +15,7 @@ from meshfed.federation.account import Account
 from meshfed.federation.admin import app as admin
 from meshfed.federation.admin import workloads
 from meshfed.federation.admin.metrics import Metrics
+from meshfed.federation.called import called
 from meshfed.federation.care import expires_soon
 from meshfed.federation.certificates import issuer as issuers
 from meshfed.federation.certificates.control import ControlPlane
@@ -124,7 +125,8 @@ async def _serve(
     issuer = await issuers.load(certificates.issuer).open(
         trust_domain=domain, safe=catalog, seal=certificates.seal
     )
-    control = await ControlPlane.open(issuer, domain, certificates.workload_lifetime)
+    hosts = await asyncio.to_thread(called, settings.xds.listen, settings.xds.names)
+    control = await ControlPlane.open(issuer, domain, certificates.workload_lifetime, hosts=hosts)
     custody = Custody(issuer, domain, certificates.workload_lifetime, kind=certificates.issuer)
     # Until it is ready: among 200,000 endpoints that all stay, each search for garbage takes 0.5 s.
     gc.disable()

@@ -24,6 +24,7 @@ from meshfed.federation.fields import (
     CatalogUrl,
     Database,
     Duration,
+    HostName,
     Label,
     Listen,
     LoopbackListen,
@@ -154,6 +155,10 @@ class Xds(Strict):
 
     listen: Listen = Field(
         default=Address("0.0.0.0:15128"), description="for proxies; port 0: any free"
+    )
+    names: tuple[HostName, ...] = Field(
+        default=(),
+        description="by which gRPC clients find it, beside the machine's own: DNS or addresses",
     )
 
 

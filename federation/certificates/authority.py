@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import Self
 
 from cryptography import x509
@@ -177,7 +178,15 @@ def usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 def alternative_names(names: Names) -> x509.SubjectAlternativeName:
     dns = [x509.DNSName(names.dns)] if names.dns else []
-    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(names.uri), *dns])
+    hosts = [host(name) for name in names.hosts]
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(names.uri), *dns, *hosts])
+
+
+def host(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def uris(certificate: x509.Certificate) -> tuple[str, ...]:

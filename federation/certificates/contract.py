@@ -7,6 +7,7 @@ class TestMine(IssuerContract):
 
 from abc import ABC, abstractmethod
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 
 import pytest
 from cryptography import x509
@@ -18,6 +19,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from meshfed.federation.certificates.issuer import Issuer, Names, Unissuable
 
 WEB = Names("spiffe://mesh.example/ns/shop/sa/web")
+SERVED = Names("spiffe://mesh.example/meshfed/control-plane", hosts=("mesh.example", "192.0.2.7"))
 STORE = Names("spiffe://mesh.example/ns/shop/sa/store", dns="0123abcd.workload.mesh.example")
 HOUR = timedelta(hours=1)
 SIGNATURE = 8  # bytes from the end, inside the signature
@@ -72,6 +74,11 @@ class IssuerContract(ABC):
         assert names(await self.signed(STORE)) == [
             x509.UniformResourceIdentifier(STORE.uri),
             x509.DNSName(STORE.dns),
+        ]
+        assert names(await self.signed(SERVED)) == [
+            x509.UniformResourceIdentifier(SERVED.uri),
+            x509.DNSName("mesh.example"),
+            x509.IPAddress(IPv4Address("192.0.2.7")),
         ]
 
     async def test_names_that_the_request_claims_are_ignored(self) -> None:

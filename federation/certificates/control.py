@@ -43,9 +43,10 @@ class ControlPlane:
         trust_domain: str,
         lifetime: timedelta,
         clock: Callable[[], float] = time.time,
+        hosts: tuple[str, ...] = (),
     ) -> Self:
         """Raises Unissuable: without a first certificate there is nothing to serve with."""
-        names = Names(control_plane_uri(trust_domain))
+        names = Names(control_plane_uri(trust_domain), hosts=hosts)
         current = await issue(issuer, names, lifetime, clock)
         return cls(issuer, names, lifetime, clock, current, await issuer.roots())
 

@@ -18,10 +18,14 @@ class Unissuable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a certificate says of its holder: one URI, and on the one used for xDS one DNS name."""
+    """What a certificate says of its holder: one URI, and on the one used for xDS one DNS name.
+
+    The control plane's has `hosts` too, by which gRPC clients find it: DNS names and addresses.
+    """
 
     uri: str
     dns: str = ""
+    hosts: tuple[str, ...] = ()
 
 
 class Safe(Protocol):
