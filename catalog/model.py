@@ -42,12 +42,18 @@ class Protocol(StrEnum):
     def is_http(self) -> bool:
         return self in (Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC)
 
+    @property
+    def is_grpc(self) -> bool:
+        """Whether gRPC can be carried: HTTP/2, on both hops of a sidecar."""
+        return self in (Protocol.HTTP2, Protocol.GRPC)
+
 
 class Interception(StrEnum):
     """How traffic gets into a workload's sidecar (ARCHITECTURE.md, section 6)."""
 
     TRANSPARENT = "transparent"
     EXPLICIT = "explicit"
+    GRPC = "grpc"  # it has none: its gRPC library is told by the mesh itself
     NONE = "none"
 
 

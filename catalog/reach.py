@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import StrEnum
 from hashlib import sha256
 
 from meshfed.catalog.model import (
@@ -60,6 +61,13 @@ class Near:
 NOWHERE = Near()
 
 
+class Transport(StrEnum):
+    """What a gRPC client speaks to a whole cluster: it has no word for it per endpoint."""
+
+    MUTUAL = "mtls"
+    PLAINTEXT = "plaintext"
+
+
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """The endpoints of a service's port that some callers share.
@@ -74,10 +82,13 @@ class Assignment:
     near: Near = NOWHERE
     preference: Preference = NO_PREFERENCE
     plaintext: bool = False  # the service's own word on endpoints without a sidecar
+    only: Transport | None = None  # for gRPC clients; the sidecar of others is told per endpoint
 
     @property
     def name(self) -> str:
         name = f"{self.service}|{self.port}"
+        if self.only is not None:
+            name += f"|{self.only}"
         if self.identities is None and not self.network and self.near == NOWHERE:
             return name
         identities = "*" if self.identities is None else ",".join(map(str, self.identities))

@@ -25,7 +25,7 @@ ITS_PORTS = (
 )
 DIALLED = (
     "case when e.address like '%:%' then '[' || e.address || ']' else e.address end || ':'"
-    " || case when e.interception = 'none' then cast(e.target as text) else '15003' end"
+    " || case when e.interception in ('none', 'grpc') then cast(e.target as text) else '15003' end"
 )
 IS_SILENT = "r.seen_at is null or r.seen_at < $silent"
 PROXY_STATE = f"case when {IS_SILENT} then 'silent' else p.state end"
@@ -86,7 +86,11 @@ ENDPOINT = (
     ("health_reason", "e.health_reason", "Why it is not healthy"),
     ("identity", "e.identity", "Who answers, <account>.<namespace>; empty: nobody known"),
     ("workload", "w.name", "The pod, VM or host it is on"),
-    ("interception", "e.interception", "How calls get into its sidecar; none: it has no sidecar"),
+    (
+        "interception",
+        "e.interception",
+        "How calls get into its sidecar; none, grpc: it has none",
+    ),
     ("mtls", "(e.interception <> 'none')", "Whether callers reach it by mutual TLS"),
     ("stale", "e.stale", "Whether it is kept though its provider did not show it lately"),
 )
@@ -250,7 +254,7 @@ VIEWS = (
          f"synced; behind; rejecting; expiring: a certificate; silent: no word for {SILENT} s"),
         ("reason", PROXY_REASON,
          "Why it is in that state; of one that is behind, when that has lasted for 30 s"),
-        ("envoy_version", "p.envoy_version", "The version of Envoy it says it is"),
+        ("envoy_version", "p.envoy_version", "The version of Envoy, or of gRPC, it says it is"),
     ),
     view(
         "mesh_proxy_sync",

@@ -1,4 +1,4 @@
-"""What one workload's Envoy needs to connect: its key, its certificate, and where to ask."""
+"""What one workload needs to connect: its key, its certificate, and where to ask."""
 
 import asyncio
 import shlex
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from meshfed.catalog.model import Workload
+from meshfed.catalog.model import Interception, Workload
 from meshfed.catalog.store import Catalog
+from meshfed.federation.called import called, source
 from meshfed.federation.certificates import proxyfiles
 from meshfed.federation.certificates.issuer import Unissuable, UnknownIssuer, load
 from meshfed.federation.certificates.keys import Unsealable
@@ -23,15 +24,15 @@ ENVOY = ("envoy", "--drain-time-s", "5", "--drain-strategy", "immediate", "--con
 
 
 class Unbootstrappable(Exception):
-    """No Envoy can be set up for this name; one line, with what to do."""
+    """Nothing can be set up for this name; one line, with what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrapped:
-    """What was written, and how to start an Envoy with it."""
+    """What was written, and how to start what uses it."""
 
     files: tuple[Path, ...]
-    command: str
+    start: str
 
 
 def named(name: str, workloads: Iterable[Workload]) -> Workload:
@@ -60,8 +61,8 @@ def control_plane(listen: str, addresses: Sequence[str]) -> str:
     families = (socket.AF_INET,) if wildcard == 4 else (socket.AF_INET6, socket.AF_INET)
     for family in families:
         for address in addresses:
-            if source := _source(family, address):
-                return f"[{source}]:{port}" if ":" in source else f"{source}:{port}"
+            if found := source(family, address):
+                return f"[{found}]:{port}" if ":" in found else f"{found}:{port}"
     return f"{socket.getfqdn()}:{port}"
 
 
@@ -84,16 +85,6 @@ def _wildcard(host: str) -> int:
     return address.version if address.is_unspecified else 0
 
 
-def _source(family: socket.AddressFamily, address: str) -> str:
-    """From which address this machine would send to that one; nothing is sent."""
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((address, 9))
-        except OSError:  # another family, a name, or no route
-            return ""
-        return str(probe.getsockname()[0])
-
-
 def _perhaps(name: str, workloads: Sequence[Workload]) -> str:
     if not workloads:
         return ": none is known yet; is `meshfed serve` running?"
@@ -101,10 +92,27 @@ def _perhaps(name: str, workloads: Sequence[Workload]) -> str:
     return f"; did you mean {near}?" if near else "; see `meshfed get workloads`"
 
 
+def proxyless(workload: Workload, *, asked: bool) -> bool:
+    """Whether it is told through its own gRPC library. Raises Unbootstrappable."""
+    itself = workload.interception is Interception.GRPC
+    if asked and not itself:
+        said = f"the interception of {workload.name} is {workload.interception}"
+        raise Unbootstrappable(f"--grpc: {said}: write `grpc` where {workload.scope} says")
+    return itself
+
+
+def verifiable(where: str, settings: Settings) -> None:
+    """gRPC looks for the name that it dials in the certificate. Raises Unbootstrappable."""
+    host = where.rpartition(":")[0].strip("[]")
+    if host not in called(settings.xds.listen, settings.xds.names):
+        why = f"the control plane's certificate does not name {host}, which gRPC looks for"
+        raise Unbootstrappable(f"--xds: {why}: add it to xds.names")
+
+
 async def bootstrap(
-    settings: Settings, name: str, folder: Path, *, xds: str | None = None
+    settings: Settings, name: str, folder: Path, *, xds: str | None = None, grpc: bool = False
 ) -> Bootstrapped:
-    """Write all that Envoy needs into a folder, or renew it. Raises Unbootstrappable, Away.
+    """Write all that it needs into a folder, or renew it. Raises Unbootstrappable, Away.
 
     It signs with the authority in the catalog, so it works where the control plane's key is, and
     `serve` need not run.
@@ -114,7 +122,11 @@ async def bootstrap(
         workload = named(name, (await catalog.read()).workloads.values())
         try:
             where = xds or control_plane(settings.xds.listen, workload.addresses)
-            envoy = proxyfiles.start(workload, domain, where, admin(workload), folder)
+            if itself := proxyless(workload, asked=grpc):
+                start = proxyfiles.start_grpc(workload, where, folder)
+                verifiable(where, settings)
+            else:
+                start = proxyfiles.start(workload, domain, where, admin(workload), folder)
             issuer = await load(settings.certificates.issuer).open(
                 trust_domain=domain, safe=catalog, seal=settings.certificates.seal
             )
@@ -126,8 +138,10 @@ async def bootstrap(
         except ValueError as why:
             raise Unbootstrappable(f"--xds: {why}") from why
     at = await asyncio.to_thread(folder.absolute)
-    files = {**envoy, **secrets}
+    files = {**start, **secrets}
     await asyncio.to_thread(proxyfiles.write, at, files)
-    return Bootstrapped(
-        tuple(at / name for name in files), shlex.join((*ENVOY, str(at / proxyfiles.ENVOY)))
-    )
+    envoy = shlex.join((*ENVOY, str(at / proxyfiles.ENVOY)))
+    told = f"start it with: {envoy}"
+    if itself:
+        told = f"start it with {proxyfiles.VARIABLE}={shlex.quote(str(at / proxyfiles.GRPC))}"
+    return Bootstrapped(tuple(at / name for name in files), told)

@@ -103,16 +103,18 @@ class Care:
         now = self._clock()
         sick: Counter[Sick] = Counter()
         due: list[tuple[Patient, Ailment]] = []
+        well, unwell = set[str](), set[str]()  # a gRPC process may have a stream of either kind
         for patient in patients:
             found = patient.examine(now)
+            (well if found is None and patient.well else unwell).add(patient.id)
             if found is None:
-                if patient.well:
-                    self._visits.pop(patient.id, None)
                 continue
             sick[found.state] += 1
             visit = self._visits.setdefault(patient.id, first(found, now))
             if now >= visit.due:
                 due.append((patient, found))
+        for recovered in well - unwell:
+            self._visits.pop(recovered, None)
         self._metrics.unwell({state: sick[state] for state in SICK})
         for patient, found in due[:AT_ONCE]:
             self._visits[patient.id] = self._visits[patient.id].again(now)

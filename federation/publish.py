@@ -4,10 +4,19 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import structlog
 
-from meshfed.catalog.model import Changed, Endpoint, Identity, Mesh, ServiceName, Workload
+from meshfed.catalog.model import (
+    Changed,
+    Endpoint,
+    Identity,
+    Interception,
+    Mesh,
+    ServiceName,
+    Workload,
+)
 from meshfed.catalog.reports import ProxyState, Pushed
 from meshfed.catalog.store import Away, Catalog
 from meshfed.catalog.view import Anonymous, ProxyClass
@@ -58,6 +67,23 @@ def addresses(mesh: Mesh, name: ServiceName) -> frozenset[str]:
     if service is not None and service.vip:
         return frozenset({service.vip})
     return frozenset(endpoint.address for endpoint in mesh.endpoints.get(name, ()))
+
+
+def speakers(live: Iterable[Subscriber]) -> dict[str, Subscriber]:
+    """The stream that speaks for each proxy, oldest first.
+
+    An Envoy that comes back before its dead stream is noticed has two; the newest speaks. A gRPC
+    process has one for each name that it dials; one speaks that is not well, if any is.
+    """
+    found: dict[str, Subscriber] = {}
+    for each in live:
+        other = found.get(each.workload.id)
+        if other and each.kind.interception is Interception.GRPC:
+            news = each.unwritten or other.unwritten
+            other, each = (each, other) if each.well and not other.well else (other, each)
+            other.unwritten, each.unwritten = False, news
+        found[each.workload.id] = each
+    return found
 
 
 class Publisher:
@@ -228,7 +254,7 @@ class Publisher:
         self._wrong = wrong
 
     def _world(self, kind: ProxyClass) -> World:
-        return World(self._mesh.revision, self._worlds.of(kind).resources)
+        return replace(self._worlds.of(kind), revision=self._mesh.revision)
 
     def _evaluated(self) -> None:
         committed, self._committed = self._committed, {}
@@ -257,8 +283,7 @@ class Publisher:
 
     async def _write(self) -> None:
         closed = {s for s in self._subscribers if s.closed}
-        # A proxy that comes back before its dead stream is noticed has two; its newest speaks.
-        there = {s.workload.id: s for s in self._live()}
+        there = speakers(self._live())
         for heir in (there[s.workload.id] for s in closed if s.workload.id in there):
             heir.unwritten, heir.reached = True, None
         fresh = [s for s in there.values() if s.unwritten]

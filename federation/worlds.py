@@ -8,7 +8,7 @@ from functools import lru_cache
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from google.protobuf.any_pb2 import Any
 
-from meshfed.catalog.model import Identity, Mesh, ServiceName, Workload
+from meshfed.catalog.model import Identity, Interception, Mesh, ServiceName, Workload
 from meshfed.catalog.reach import Assignment
 from meshfed.catalog.view import ProxyClass, View, proxy_class, resolve, view
 from meshfed.federation.certificates.custody import Custody
@@ -116,7 +116,7 @@ class Worlds:
             made = self._make(kind, before.view, before.snapshot)
             resources = kept(before.world.resources, made.world.resources)
             if any(resources[each] is not before.world.resources[each] for each in resources):
-                self._made[kind] = replace(made, world=World(self.mesh.revision, resources))
+                self._made[kind] = replace(made, world=replace(made.world, resources=resources))
                 changed.add(kind)
         return changed
 
@@ -131,7 +131,8 @@ class Worlds:
             Type.LISTENER: shape.listeners,
             Type.ROUTES: shape.routes,
         }
-        return Made(seen, shape, World(self.mesh.revision, resources))
+        by_name = kind.interception is Interception.GRPC
+        return Made(seen, shape, World(self.mesh.revision, resources, by_name))
 
     def _assignment(self, assignment: Assignment) -> Resource:
         endpoints = self.mesh.endpoints_of(assignment.service, assignment.port)
@@ -142,6 +143,8 @@ class Worlds:
             name: _validation(name, self._custody.roots_pem, sans)
             for name, sans in shape.validations.items()
         }
+        if kind.interception is Interception.GRPC:  # its certificate is in its files
+            return secrets
         held = self._custody.held(kind.identity)
         if held is not None:
             secrets[OWN] = certificate(OWN, held.chain_pem.encode(), held.key_pem.encode())

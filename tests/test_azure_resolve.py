@@ -403,7 +403,7 @@ def test_an_interface_that_is_tagged_serves_at_its_own_address() -> None:
         ({"meshfed.weight": "0"}, "meshfed.weight: '0' is not a number in 1-65535"),
         ({"meshfed.bind": "eth0"}, "meshfed.bind: 'eth0' is not an IP address"),
         ({"meshfed.interception": "magic"},
-         "meshfed.interception: 'magic' is none of transparent, explicit, none"),
+         "meshfed.interception: 'magic' is none of transparent, explicit, grpc, none"),
         ({"meshfed.identity": "Bookstore"},
          "meshfed.identity: 'Bookstore' is not <account>.<namespace>"),
     ],

@@ -116,6 +116,14 @@ def test_a_new_stream_of_a_hopeless_proxy_is_no_recovery() -> None:
     assert clock.now == NOON
 
 
+def test_one_stream_that_is_well_does_not_make_a_recovery_of_another() -> None:
+    clock, sick, well = Clock(), Patient(ill=BEHIND), Patient()
+    care = Care(Metrics(CollectorRegistry()), clock)
+    for _ in range(2):
+        care.look([sick, well])
+    assert len(sick.ended) == 1
+
+
 def test_not_all_come_back_together() -> None:
     patients = [Patient(str(number), BEHIND) for number in range(AT_ONCE + 5)]
     care = Care(Metrics(CollectorRegistry()), Clock())

@@ -429,7 +429,7 @@ def test_an_interception_that_is_none_is_told() -> None:
     there = pod(metadata={"annotations": {"meshfed.io/interception": "magic"}})
     answer = resolved(slices(at("10.0.0.1", "web-a")), pods=[there])
     assert only(answer).interception is Interception.NONE
-    assert "'magic' is none of transparent, explicit, none" in str(answer.rejected[0])
+    assert "'magic' is none of transparent, explicit, grpc, none" in str(answer.rejected[0])
 
 
 def test_a_sidecar_of_addresses_of_IPv6_listens_there() -> None:  # noqa: N802

@@ -14,6 +14,7 @@ from meshfed.catalog.model import (
     Backend,
     Endpoint,
     Identity,
+    Interception,
     Known,
     Mesh,
     ObjectName,
@@ -37,7 +38,7 @@ from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.certificates.keys import Seal
 from meshfed.federation.demo.control import until
 from meshfed.federation.presence import Presence
-from meshfed.federation.publish import Publisher, identities
+from meshfed.federation.publish import Publisher, identities, speakers
 from meshfed.federation.settings import Certificates
 from meshfed.federation.subscriber import Subscriber
 from meshfed.federation.worlds import Worlds
@@ -376,6 +377,26 @@ async def test_receipts_and_states_are_rows(published: Published, publisher: Pub
     assert rows == [("rejecting", "LDS: no such filter")]
     sync = published.rows("select type, acked_version, nack from mesh_proxy_sync order by type")
     assert sync == [("CDS", "v1", None), ("LDS", None, "no such filter")]
+
+
+async def test_of_the_streams_of_a_grpc_process_one_that_is_not_well_speaks(
+    published: Published, publisher: Publisher
+) -> None:
+    itself = replace(BUYING, interception=Interception.GRPC)
+    known = replace(KNOWN, workloads=frozenset({itself, SELLING}))
+    await published.catalog.believe(known, kind="test", cause="")
+    async with asyncio.timeout(5):
+        while (sick := await publisher.open(peer(itself))).kind.interception != "grpc":
+            await offered(sick)
+    well = await publisher.open(peer(itself))
+    assert speakers([sick, well]) == {itself.id: well}  # neither has acknowledged anything
+    well.settled(well.world.revision, at=3.0)
+    assert speakers([sick, well]) == {itself.id: sick}
+    sick.unwritten = False
+    well.unwritten = True
+    sick.settled(sick.world.revision, at=3.0)
+    assert speakers([sick, well]) == {itself.id: well}
+    assert (sick.unwritten, well.unwritten) == (False, True)
 
 
 async def test_what_a_proxy_reaches_has_the_version_of_its_load_assignment(

@@ -11,7 +11,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from meshfed.catalog.model import Endpoint, Health, Interception
 from meshfed.catalog.preferences import Preference
-from meshfed.catalog.reach import Assignment
+from meshfed.catalog.reach import Assignment, Transport
 from meshfed.catalog.view import reachable
 from meshfed.xds.resource import Resource, Type, shared
 
@@ -25,15 +25,21 @@ HEALTH = {
     Health.UNKNOWN: health_check_pb2.HealthStatus.UNKNOWN,  # used like a healthy one
 }
 
+AWAY = (Health.UNHEALTHY, Health.DRAINING)
+FINE = 1000  # a locality's weight is whole: parts of a group's are still told apart
+
 Group = tuple[int, str, str, str, int]  # level, region, zone, and as what it is weighed, how much
 Place = tuple[str, int]
+Groups = dict[Group, list[tuple[Place, Endpoint]]]
 
 
 def load_assignment(assignment: Assignment, endpoints: Iterable[Endpoint]) -> Resource:
     """As bytes: an endpoint that stays costs nothing when another one moves."""
-    groups: dict[Group, list[tuple[Place, Endpoint]]] = {}
+    groups: Groups = {}
     for place, endpoint in dialled(assignment, endpoints).items():
         groups.setdefault(group(assignment, endpoint), []).append((place, endpoint))
+    if assignment.only is not None:
+        groups = weighed_for_grpc(groups, preferred=bool(assignment.preference.weights))
     # A priority without endpoints would be one that fails.
     levels = {level: n for n, level in enumerate(sorted({level for level, *_ in groups}))}
     before = endpoint_pb2.ClusterLoadAssignment(cluster_name=assignment.name)
@@ -62,6 +68,26 @@ def group(assignment: Assignment, endpoint: Endpoint) -> Group:
     return level, endpoint.locality.region, endpoint.locality.zone, "", 0
 
 
+def weighed_for_grpc(groups: Groups, *, preferred: bool) -> Groups:
+    """gRPC looks at the weights of localities alone, so endpoints of equal weight are one.
+
+    A locality without weight is none to it, and a priority without localities makes it refuse the
+    whole assignment (gRFC A27): what gets no calls is left out.
+    """
+    found: Groups = {}
+    for (level, region, zone, name, weight), members in groups.items():
+        usable = [member for member in members if member[1].health not in AWAY]
+        total = sum(endpoint.weight for _, endpoint in usable)
+        for each in sorted({endpoint.weight for _, endpoint in usable}):
+            alike = [member for member in usable if member[1].weight == each]
+            share = each * len(alike)
+            if preferred:  # `weight` is of the group, whatever it has of endpoints
+                share = ceil(weight * FINE * share / total)
+            if share:
+                found[level, region, zone, f"{name}/{each}".lstrip("/"), share] = alike
+    return found
+
+
 def policy(preference: Preference) -> endpoint_pb2.ClusterLoadAssignment.Policy | None:
     """Envoy takes a priority for whole while its healthy share times this factor is 100 or more."""
     if preference.minimum_healthy is None:
@@ -79,7 +105,13 @@ def included(assignment: Assignment, endpoint: Endpoint) -> bool:
         and reachable(endpoint, plaintext=assignment.plaintext)
         and (assignment.identities is None or endpoint.identity in assignment.identities)
         and not (ours and theirs and ours != theirs)
+        and assignment.only in (None, transport(endpoint))
     )
+
+
+def transport(endpoint: Endpoint) -> Transport:
+    bare = endpoint.interception is Interception.NONE
+    return Transport.PLAINTEXT if bare else Transport.MUTUAL
 
 
 def order(endpoint: Endpoint) -> tuple[str, int, str]:
@@ -88,8 +120,8 @@ def order(endpoint: Endpoint) -> tuple[str, int, str]:
 
 def reached_at(endpoint: Endpoint) -> Place:
     """What callers dial: the sidecar, or the application where there is none."""
-    bare = endpoint.interception is Interception.NONE
-    return endpoint.address, endpoint.target if bare else INBOUND_PORT
+    itself = endpoint.interception in (Interception.NONE, Interception.GRPC)
+    return endpoint.address, endpoint.target if itself else INBOUND_PORT
 
 
 def locality_endpoints(

@@ -76,6 +76,7 @@ class World:
 
     revision: int
     resources: Mapping[Type, Resources]
+    by_name: bool = False  # to a gRPC client: it never means all of them by naming none
 
     def of(self, kind: Type) -> Resources:
         return self.resources.get(kind, NOTHING)

@@ -149,6 +149,8 @@ def introduced(first: Request, call: Call) -> Peer:
     uris, dns, not_after = names(call.auth_context().get("x509_pem_cert", [b""])[0])
     release = first.node.user_agent_build_version.version
     version = f"{release.major_number}.{release.minor_number}.{release.patch}"
+    if not first.node.HasField("user_agent_build_version"):  # gRPC has words for it
+        version = f"{first.node.user_agent_name} {first.node.user_agent_version}".strip()
     return Peer(uris, dns, not_after, first.node.id, version, unquote(call.peer()))
 
 

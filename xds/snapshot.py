@@ -11,6 +11,7 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from meshfed.catalog.model import Interception
 from meshfed.catalog.reach import Assignment, Target
 from meshfed.catalog.view import View
+from meshfed.xds import grpc_client, grpc_server
 from meshfed.xds.clusters import (
     local_cluster,
     mesh_cluster,
@@ -53,6 +54,8 @@ class Messages:
 
 
 def snapshot(view: View) -> Snapshot:
+    if view.proxy.interception is Interception.GRPC:
+        return grpc_snapshot(view)
     made = messages(view)
     problems: list[str] = []
     clusters = packed_once(made.clusters, problems)
@@ -66,6 +69,19 @@ def snapshot(view: View) -> Snapshot:
         routes,
         {name: target.assignment for name, target in targets.items()},
         validations(view, targets.values()),
+        tuple(problems),
+    )
+
+
+def grpc_snapshot(view: View) -> Snapshot:
+    """Without a sidecar: the routes of callers are in their listeners, and secrets in files."""
+    problems = [*grpc_server.unserved(view)]
+    return Snapshot(
+        packed_once(grpc_client.clusters(view), problems),
+        packed_once((*grpc_client.listeners(view), *grpc_server.listeners(view)), problems),
+        packed_once(grpc_server.routes(view), problems),
+        {end.name: end for way in grpc_client.ways(view).values() for end in way.ends},
+        {},
         tuple(problems),
     )
 

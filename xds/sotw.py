@@ -1,11 +1,12 @@
 """The state-of-the-world dialect of xDS: what a request means, and what a response says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
-from meshfed.xds.resource import Resources
+from meshfed.xds.delta import MOST_BYTES
+from meshfed.xds.resource import Resource, Resources
 from meshfed.xds.subscription import Push, Subscription
 from meshfed.xds.wire import CONTROL_PLANE, frames
 
@@ -78,10 +79,26 @@ def due(subscription: Subscription, resources: Resources, *, breaking: bool) -> 
 def parts(push: Push, subscription: Subscription) -> Iterator[Push]:
     suspects = frozenset() if subscription.whole else frozenset(subscription.suspects)
     yield from (Push((resource,)) for resource in push.resources if resource.name in suspects)
-    if not suspects:
+    if subscription.whole:
         yield push
-    elif rest := tuple(r for r in push.resources if r.name not in suspects):
-        yield Push(rest)
+        return
+    rest = (resource for resource in push.resources if resource.name not in suspects)
+    for some in small(rest):
+        yield Push(some)
+
+
+def small(resources: Iterable[Resource]) -> Iterator[tuple[Resource, ...]]:
+    """gRPC clients take no message of more than 4 MB, and ask for it again for ever (T12)."""
+    some: list[Resource] = []
+    size = 0
+    for resource in resources:
+        if some and size + len(resource.any) > MOST_BYTES:
+            yield tuple(some)
+            some, size = [], 0
+        some.append(resource)
+        size += len(resource.any)
+    if some:
+        yield tuple(some)
 
 
 def body(kind: str, push: Push, version: str, nonce: str) -> bytes:

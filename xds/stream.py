@@ -94,7 +94,8 @@ class Stream:
             raise Malformed("type_url is empty: an aggregated stream needs it in each request")
         subscription = self._subscriptions.get(request.type_url)
         if subscription is None:
-            subscription = Subscription(request.type_url)
+            named = self._world is not None and self._world.by_name
+            subscription = Subscription(request.type_url, named=named)
             self._subscriptions[request.type_url] = subscription
         first, held = not subscription.introduced, len(subscription.held)
         self._read(subscription, request, now)

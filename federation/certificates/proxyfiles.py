@@ -1,4 +1,4 @@
-"""What `meshfed proxy bootstrap` leaves on a machine: a key, its certificate, and Envoy's start."""
+"""What `meshfed proxy bootstrap` leaves on a machine: a key, its certificate, and a start."""
 
 import json
 import os
@@ -15,8 +15,11 @@ from meshfed.catalog.model import Identity, Workload
 from meshfed.federation.certificates.issuer import Issuer, Names, Unissuable
 from meshfed.federation.certificates.keypair import key_pem, pem, request
 from meshfed.xds.bootstrap import BUNDLE, CERTIFICATE, KEY, bootstrap, secret_files
+from meshfed.xds.grpc_bootstrap import grpc_bootstrap
 
 ENVOY = "envoy.yaml"
+GRPC = "grpc.json"
+VARIABLE = "GRPC_XDS_BOOTSTRAP"  # gRPC reads the file that it names, once in a process (gRFC A27)
 DATA = "..data"  # the link that is swapped, as kubelet does for mounted secrets
 
 Files = Mapping[str, bytes]
@@ -53,6 +56,20 @@ def start(
     )
     secrets = {name: json.dumps(text).encode() for name, text in secret_files(home).items()}
     return {ENVOY: yaml.safe_dump(envoy, sort_keys=False).encode(), **secrets}
+
+
+def start_grpc(workload: Workload, control_plane: str, folder: Path) -> Files:
+    """The bootstrap of a gRPC library; the same at every renewal.
+
+    The address is `host:port`. Raises ValueError when it is not.
+    """
+    said = grpc_bootstrap(
+        node_id=workload.id,
+        identity=str(identity(workload)),
+        control_plane=control_plane,
+        folder=folder.absolute(),  # the application may be started from anywhere
+    )
+    return {GRPC: (json.dumps(said, indent=2) + "\n").encode()}
 
 
 async def credentials(

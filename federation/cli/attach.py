@@ -69,7 +69,8 @@ def attach(
         typer.Option(
             "--interception",
             metavar="HOW",
-            help="How traffic gets into its sidecar: explicit or transparent; none: it has none.",
+            help="How traffic gets into its sidecar: explicit or transparent; none: it has none;"
+            " grpc: its gRPC library needs none.",
         ),
     ] = "explicit",
     weight: Annotated[

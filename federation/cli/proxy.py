@@ -110,12 +110,20 @@ def bootstrap(
             show_default=False,
         ),
     ] = None,
+    grpc: Annotated[
+        bool,
+        typer.Option(
+            "--grpc",
+            help="Insist that it is a gRPC application without a sidecar, as the catalog must say"
+            " by `interception: grpc`.",
+        ),
+    ] = False,
     config: Config = None,
 ) -> None:
-    """Write key, certificate and configuration for one workload's Envoy.
+    """Write key, certificate and configuration for one workload's Envoy, or its gRPC library.
 
     Run it where the control plane's key is, then copy the folder to the same place on the
-    workload's machine. Run again, it renews the certificate, and a running Envoy takes it up.
+    workload's machine. Run again, it renews the certificate, and whatever runs takes it up.
 
     Example: meshfed proxy bootstrap store-1 --out /etc/meshfed/proxy
     """
@@ -129,11 +137,11 @@ def bootstrap(
     try:
         migrated(existing(settings.catalog))
         with reachable():
-            made = asyncio.run(written(settings, name, out or Path(name), xds=xds))
+            made = asyncio.run(written(settings, name, out or Path(name), xds=xds, grpc=grpc))
     except Unbootstrappable as why:
         raise Finding(why) from why
     write("".join(f"{path}\n" for path in made.files))
-    say(f"start it with: {made.command}")
+    say(made.start)
 
 
 def _rows(url: str, statement: str) -> list[Row]:

@@ -52,7 +52,8 @@ def register(
         typer.Option(
             "--interception",
             metavar="HOW",
-            help="How traffic gets into its sidecar: explicit or transparent; none: it has none.",
+            help="How traffic gets into its sidecar: explicit or transparent; none: it has none;"
+            " grpc: its gRPC library needs none.",
         ),
     ] = "explicit",
     platform: Annotated[

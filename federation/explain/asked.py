@@ -99,7 +99,8 @@ def _tried(facts: Facts, read: Seen, workload: str = "") -> Seen:
 
 def _ended(workload: Workload, now: float) -> str:
     """The word of its own Envoy, if that can be asked from here."""
-    if workload.identity is None or workload.interception is Interception.NONE:
+    without = workload.interception in (Interception.NONE, Interception.GRPC)
+    if workload.identity is None or without:
         return ""
     try:
         return envoy.ended(workload, now)

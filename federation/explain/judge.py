@@ -1,7 +1,7 @@
 """What an Envoy would do with a call: where it is sent, and what is answered there."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -26,6 +26,7 @@ from meshfed.federation.explain.matching import Request, permits, route_holds
 from meshfed.federation.explain.step import Step, failing
 from meshfed.federation.findings import nearest
 from meshfed.xds.endpoints import load_assignment, reached_at
+from meshfed.xds.grpc_client import way
 from meshfed.xds.rbac import permission
 from meshfed.xds.routes import methods, route_match, unspoken
 
@@ -106,6 +107,9 @@ class Located:
 
     def outbound(self) -> "Outbound | Refused":
         found, request = self._meant(), self.asked.request
+        itself = self.caller.interception is Interception.GRPC
+        if isinstance(found, Outbound) and itself and not found.port.protocol.is_grpc:
+            return Refused(None, (_no_grpc(found),))
         if isinstance(found, Refused) or request is None or not found.port.protocol.is_http:
             return found
         return Refused(400, (_fragment(request),)) if "#" in request.path else found
@@ -183,9 +187,18 @@ class Judged:
                 yield from self._to(share, percent)
 
     def _to(self, share: Share, percent: float) -> Iterator[Hop]:
-        for endpoint, used, priority in told_endpoints(self.mesh, share.target):
-            policies, status = self._answer(share.target, endpoint)
-            yield Hop(percent, endpoint, used, priority, policies, status)
+        for target in self._ends(share.target):
+            for endpoint, used, priority in told_endpoints(self.mesh, target):
+                policies, status = self._answer(target, endpoint)
+                yield Hop(percent, endpoint, used, priority, policies, status)
+
+    def _ends(self, target: Target) -> Iterator[Target]:
+        """A gRPC client speaks either mutual TLS or plaintext to a whole cluster."""
+        if self.caller.interception is not Interception.GRPC:
+            yield target
+            return
+        for end in way(target).ends:
+            yield replace(target, assignment=end)
 
     def _answer(self, target: Target, endpoint: Endpoint) -> tuple[tuple[str, ...], int | None]:
         """The policies that let this caller in there, and the status that it sees."""
@@ -239,6 +252,12 @@ def _any(matches: Iterable[HttpMatch], request: Request) -> bool:
 def _fragment(request: Request) -> Step:
     why = "a path with a fragment is refused by every Envoy"
     return failing("request", request, why, "leave out what begins with #: clients never send it")
+
+
+def _no_grpc(outbound: Outbound) -> Step:
+    name, port = outbound.service, outbound.port
+    why = f"it speaks {port.protocol}: gRPC without a sidecar calls only grpc and http2"
+    return failing("dial", f"{name}:{port.number}", why, "give the caller a sidecar")
 
 
 def _no_service(mesh: Mesh, name: ServiceName) -> Step:

@@ -103,6 +103,8 @@ def _reached(judged: Judged, at: str) -> Iterator[Step]:
     about = f"{name}:{port.number}"
     if kind.interception is Interception.TRANSPARENT:
         yield ok("dial", about, f"dial {some(outbound.addresses)} port {port.number}")
+    elif kind.interception is Interception.GRPC:
+        yield ok("dial", about, f"dial xds:///{about}")
     elif port.protocol.is_http:
         yield ok("dial", about, f"through the proxy {at}:{OUTBOUND_PORT}, as http://{about}/")
     elif port.local is not None:

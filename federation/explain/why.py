@@ -24,7 +24,7 @@ from meshfed.federation.explain.step import (
     some,
     warning,
 )
-from meshfed.xds.endpoints import INBOUND_PORT, reached_at
+from meshfed.xds.endpoints import reached_at
 from meshfed.xds.snapshot import targets_by_name
 
 MOST_CLASSES = 100  # of callers whose views are made; a mesh where all may call all has thousands
@@ -134,7 +134,8 @@ def callable_(facts: Facts, subject: Subject) -> Step:
     if e.interception is Interception.NONE:
         why = "it has no sidecar: calls reach it in PLAINTEXT, and only callers enforce policy"
         return warning("reachable", subject.name, why, "give it a sidecar")
-    return ok("reachable", subject.name, f"at {e.address}:{INBOUND_PORT}, mTLS as {e.identity}")
+    host, port = reached_at(e)
+    return ok("reachable", subject.name, f"at {host}:{port}, mTLS as {e.identity}")
 
 
 def tried(subject: Subject, seen: Seen) -> Iterator[Step]:
@@ -263,8 +264,9 @@ def connected(facts: Facts, workload: Workload) -> Iterator[Step]:
     proxy = facts.connected.get(workload.id)
     if proxy is None:
         why = "its proxy is not connected to any control plane"
+        what = "it" if workload.interception is Interception.GRPC else "its Envoy"
         remedy = (
-            "start its Envoy; if it runs, its certificate may have ended, or it does not reach"
+            f"start {what}; if it runs, its certificate may have ended, or it does not reach"
             f" xds.listen: `meshfed proxy bootstrap {workload.name}` renews it"
         )
         yield failing("proxy", workload.name, why, remedy)

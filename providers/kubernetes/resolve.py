@@ -247,7 +247,8 @@ def intercepted(
 
     Pods in their node's network never have one: iptables would be the whole node's.
     """
-    if pod.spec.host_network or not asked.interception:
+    itself = asked.interception == Interception.GRPC
+    if (pod.spec.host_network and not itself) or not asked.interception:
         return Interception.NONE, []
     try:
         return Interception(asked.interception), []

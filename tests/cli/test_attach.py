@@ -48,7 +48,7 @@ def test_a_machine_or_set_is_attached_and_detached_by_whoever_did_it(
         (("azure-vm", "vm-1"), "ID: 'vm-1' is not that of a virtual machine"),
         (("azure-vm", VM, "--identity", "x"), "--identity: 'x' is not <account>.<namespace>"),
         (("azure-vm", VM, "--interception", "magic"),
-         "--interception: 'magic' is none of transparent, explicit, none"),
+         "--interception: 'magic' is none of transparent, explicit, grpc, none"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_a_line(meshfed: Run, url: str, arguments: tuple[str, ...], why: str) -> None:

@@ -1,7 +1,10 @@
 """Setting up a proxy from the catalog alone."""
 
+import asyncio
+import json
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,8 @@ import pytest
 import yaml
 from msgspec import structs
 
-from meshfed.catalog.model import Workload
+from meshfed.catalog.model import Interception, Known, Workload
+from meshfed.catalog.store import Catalog
 from meshfed.federation.bootstrap import Unbootstrappable, control_plane, named
 
 Run = Callable[..., Any]  # how it ended: code, out, err, lines
@@ -31,6 +35,60 @@ def test_a_proxy_is_set_up_from_the_catalog_alone(
     before = (tmp_path / "store-1" / "certificate.pem").read_text()
     assert meshfed("proxy", "bootstrap", "store-1").code == 0
     assert (tmp_path / "store-1" / "certificate.pem").read_text() != before
+
+
+def declared(url: str, workload: Workload) -> None:
+    async def tell() -> None:
+        told = Known(workload.provider, workload.scope, workloads=frozenset({workload}))
+        with closing(Catalog(url)) as catalog:
+            await catalog.believe(told, kind="hosts", cause="test")
+
+    asyncio.run(tell())
+
+
+def test_a_grpc_application_is_set_up_as_the_catalog_says(
+    meshfed: Run, shop: str, store: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared(shop, structs.replace(store, interception=Interception.GRPC))
+    monkeypatch.setenv("MESHFED_MESH__TRUST_DOMAIN", "shop.example")
+    monkeypatch.setenv("MESHFED_XDS__NAMES", '["mesh.example"]')
+    ended = meshfed("proxy", "bootstrap", "store-1", "--grpc", "--xds", "mesh.example:15128")
+    assert ended.code == 0, ended.err
+    names = {Path(line).name for line in ended.out.splitlines()}
+    assert names == {"grpc.json", "key.pem", "certificate.pem", "bundle.pem"}
+    assert f"GRPC_XDS_BOOTSTRAP={tmp_path}/store-1/grpc.json" in ended.err
+    written = json.loads((tmp_path / "store-1" / "grpc.json").read_text())
+    assert written["xds_servers"][0]["server_uri"] == "mesh.example:15128"
+    assert written["node"]["id"] == store.id
+    # Also where nobody insists, and on this machine's own names.
+    assert meshfed("proxy", "bootstrap", "store-1", "--xds", "localhost:15128").code == 0
+
+
+@pytest.mark.parametrize(
+    ("interception", "host", "why"),
+    [
+        pytest.param(
+            "explicit",
+            "localhost",
+            "--grpc: the interception of store-1 is explicit: write `grpc` where rack/hosts.yaml"
+            " says",
+            id="it has a sidecar",
+        ),
+        pytest.param(
+            "grpc",
+            "mesh.example",
+            "--xds: the control plane's certificate does not name mesh.example, which gRPC looks"
+            " for: add it to xds.names",
+            id="an unknown name of the control plane",
+        ),
+    ],
+)
+def test_a_grpc_application_that_cannot_be_set_up_is_one_line(
+    meshfed: Run, shop: str, store: Workload, interception: str, host: str, why: str
+) -> None:
+    declared(shop, structs.replace(store, interception=Interception(interception)))
+    ended = meshfed("proxy", "bootstrap", "store-1", "--grpc", "--xds", f"{host}:15128")
+    assert (ended.code, ended.lines) == (1, [why])
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_what_is_not_registered_cannot_be_deregistered(meshfed: Run, url: str) -
         ),
         pytest.param(
             (*DB, "--platform", "pod", "--locality", "a/b/c", "--interception", "iptables"),
-            ["--interception: 'iptables' is none of 'transparent', 'explicit', 'none'",
+            ["--interception: 'iptables' is none of 'transparent', 'explicit', 'grpc', 'none'",
              "--platform: 'pod' is none of 'host', 'vm'",
              "--locality: 'a/b/c' is not <region> or <region>/<zone>"],
             id="three mistakes",

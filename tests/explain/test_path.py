@@ -87,6 +87,18 @@ def test_a_transparent_caller_that_is_refused_sees_no_status() -> None:
     assert "there is none to it at all" in whys(found)
 
 
+def test_a_grpc_client_dials_a_name_and_only_what_speaks_grpc() -> None:
+    itself = mesh(caller=structs.replace(BUYING, interception=Interception.GRPC))
+    spoken = Service(NAME, (Port(80, protocol=Protocol.GRPC), TCP))
+    found = told(replace(itself, services={NAME: spoken}))
+    dial = next(step.what for step in found.steps if step.step == "dial")
+    assert dial == "dial xds:///store.shop:80"
+    assert (found.verdict, len(found.hops)) == (Verdict.ALLOWED, 1)
+    other = told(itself)
+    assert (other.verdict, other.statuses) == (Verdict.REFUSED, frozenset())
+    assert "it speaks http: gRPC without a sidecar calls only grpc and http2" in whys(other)
+
+
 def test_permissive_mode_is_named_as_what_lets_it_through() -> None:
     found = told(mesh(GROUP, permissive=True), request=Request("DELETE", "/all"))
     assert (found.verdict, found.statuses) == (Verdict.ALLOWED, {200})
