@@ -59,6 +59,13 @@ def demo(
             "loses its power once. Stand-ins tell of their machines; all run here.",
         ),
     ] = "hosts",
+    grpc: Annotated[
+        bool,
+        typer.Option(
+            "--grpc",
+            help="Without sidecars: one gRPC client balances over the machines of two providers.",
+        ),
+    ] = False,
     output: Annotated[
         Format, typer.Option("-o", "--output", help="A live table, or one JSON object at the end.")
     ] = Format.TABLE,
@@ -67,11 +74,14 @@ def demo(
 
     Example: meshfed demo --platforms kubernetes,azure,hosts --seconds 60 -o json
     """
-    from meshfed.federation.demo.platforms import platforms
+    from meshfed.federation.demo.platforms import HOSTS, platforms
     from meshfed.federation.demo.run import run
 
     try:
         asked = platforms(on)
     except ValueError as why:
         raise typer.BadParameter(str(why), param_hint="--platforms") from why
-    raise typer.Exit(run(seconds, output.value, asked))
+    if grpc and asked != (HOSTS,):
+        alone = "its providers are its own: leave --platforms out"
+        raise typer.BadParameter(alone, param_hint="--grpc")
+    raise typer.Exit(run(seconds, output.value, asked, grpc=grpc))

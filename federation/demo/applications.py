@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from meshfed.federation.demo.envoys import INBOUND, OUTBOUND
 from meshfed.federation.demo.folder import LEDGER, Folder, Host
@@ -63,19 +63,25 @@ class Applications:
     """The applications that run, and every call that they reported."""
 
     def __init__(
-        self, application: Callable[[Host], tuple[str, ...]], processes: Processes
+        self,
+        application: Callable[[Host], tuple[str, ...]],
+        processes: Processes,
+        more: Callable[[Host], Mapping[str, str]] = lambda host: {},
     ) -> None:
         self.application = application  # the module that a host runs, and its arguments
+        self.more = more  # for its environment
         self.processes = processes
         self.calls: defaultdict[str, list[Call]] = defaultdict(list)  # by host
         self.tally: Counter[tuple[str, str, str]] = Counter()  # account, path, outcome
-        self.more = asyncio.Event()  # set whenever one has reported
+        self.news = asyncio.Event()  # set whenever one has reported
         self.children: dict[str, tuple[Child, asyncio.Task[None]]] = {}
 
     async def start(self, host: Host) -> None:
         """Start a host's application, and wait until it is ready."""
         started = command(*self.application(host))
-        child = await self.processes.start(f"{host.name}.app", started, pipe=True)
+        child = await self.processes.start(
+            f"{host.name}.app", started, pipe=True, more=self.more(host)
+        )
         await child.reports.readline()  # `ready`, or its end, which the watch reports
         reading = self.processes.tasks.create_task(self.read(host, child))
         self.children[host.name] = (child, reading)
@@ -85,10 +91,16 @@ class Applications:
             for call in calls(json.loads(line)):
                 self.calls[host.name].append(call)
                 self.tally[host.account, call.path, call.outcome] += 1
-            self.more.set()
+            self.news.set()
 
     async def stop(self, *names: str) -> None:
         """Stop applications, and read to the end what they have to say."""
         stopped = [self.children.pop(name) for name in names]
         await self.processes.stop(*(child for child, _ in stopped))
         await asyncio.gather(*(reading for _, reading in stopped))
+
+    async def kill(self, name: str) -> None:
+        """As if its machine had lost its power."""
+        child, reading = self.children.pop(name)
+        await self.processes.kill(child)
+        await reading

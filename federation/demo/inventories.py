@@ -15,6 +15,7 @@ from meshfed.federation.demo.folder import Folder, free, free_ports, hosts
 from meshfed.federation.demo.platforms import AZURE, HOSTS, KUBERNETES, NAMES, OPTIONS, sellers
 from meshfed.federation.demo.processes import Broken, Processes, last_words
 
+OWN = "platforms"  # the folder of what they say, unless another is named
 MODULES = {KUBERNETES: "meshfed.demo.kube.followed", AZURE: "meshfed.demo.arm"}
 
 
@@ -32,17 +33,17 @@ def file(folder: Path, platform: str) -> Path:
 
 
 async def furnish(
-    path: Path, platforms: tuple[str, ...], processes: Processes
+    path: Path, platforms: tuple[str, ...], processes: Processes, source: str = OWN
 ) -> tuple[Folder, Mapping[str, str]]:
     """The demo's files, its platforms, and the environment for its `serve`. Raises Broken."""
     providers: list[dict[str, object]] = []
     environment: dict[str, str] = {}
-    with resources.as_file(resources.files("meshfed.demo") / "platforms") as source:
+    with resources.as_file(resources.files("meshfed.demo")) as shipped:
         (path / "policy").mkdir()
-        shutil.copyfile(source / "policy.yaml", path / "policy" / "policy.yaml")
+        shutil.copyfile(shipped / source / "policy.yaml", path / "policy" / "policy.yaml")
         for platform in platforms:
-            shutil.copyfile(source / f"{platform}.yaml", file(path, platform))
-        config = Template((source / "meshfed.yaml").read_text())
+            shutil.copyfile(shipped / source / f"{platform}.yaml", file(path, platform))
+        config = Template((shipped / OWN / "meshfed.yaml").read_text())
     everyone = {host for each in platforms for host in sellers(each, file(path, each).read_text())}
     free(everyone.union(hosts(file(path, HOSTS).read_text())))
     for platform in (KUBERNETES, AZURE):

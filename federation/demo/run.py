@@ -6,14 +6,16 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from meshfed.federation.demo import envoys, inventories, outages
+from meshfed.federation.demo import proxyless as balancing
 from meshfed.federation.demo.folder import furnish
 from meshfed.federation.demo.measure import Json, findings, result
 from meshfed.federation.demo.platforms import HOSTS
@@ -45,7 +47,11 @@ class Told:
 
 
 def run(
-    seconds: float | None = None, output: str = "table", platforms: tuple[str, ...] = (HOSTS,)
+    seconds: float | None = None,
+    output: str = "table",
+    platforms: tuple[str, ...] = (HOSTS,),
+    *,
+    grpc: bool = False,
 ) -> int:
     """Play it for about so long; 0 when every promise was kept, else 1 and a line for each."""
     if output not in ("table", "json"):
@@ -55,7 +61,8 @@ def run(
     screen = Screen(Console(), quiet=output == "json")
     deadline = time.monotonic() + (SECONDS if seconds is None else seconds)
     try:
-        told = asyncio.run(stoppable(tell(platforms, envoys.binary(), deadline, screen)))
+        playing = proxyless if grpc else partial(sidecars, platforms, envoys.binary())
+        told = asyncio.run(stoppable(tell(partial(playing, deadline), screen)))
     except (Broken, envoys.NoEnvoy) as why:
         return fail(str(why))
     except Stopped as stopped:
@@ -93,16 +100,14 @@ async def stoppable(telling: Coroutine[None, None, Told]) -> Told:
         raise
 
 
-async def tell(platforms: tuple[str, ...], envoy: Path, deadline: float, screen: Screen) -> Told:
+async def tell(play: Callable[[Processes, Screen], Awaitable[Told]], screen: Screen) -> Told:
     """Play a story in a private folder, and leave neither process nor file. Raises Broken."""
     with tempfile.TemporaryDirectory(prefix="meshfed-demo-") as name:
         try:
             async with asyncio.TaskGroup() as tasks:
                 processes = Processes(Path(name), tasks)
                 try:
-                    if platforms == (HOSTS,):
-                        return await bookstore(envoy, deadline, processes, screen)
-                    return await tour(platforms, envoy, deadline, processes, screen)
+                    return await play(processes, screen)
                 finally:
                     await processes.stop_all()
         except ExceptionGroup as group:
@@ -110,6 +115,14 @@ async def tell(platforms: tuple[str, ...], envoy: Path, deadline: float, screen:
             if broken is None:
                 raise
             raise first(broken) from None  # the other errors follow from it
+
+
+async def sidecars(
+    platforms: tuple[str, ...], envoy: Path, deadline: float, processes: Processes, screen: Screen
+) -> Told:
+    if platforms == (HOSTS,):
+        return await bookstore(envoy, deadline, processes, screen)
+    return await tour(platforms, envoy, deadline, processes, screen)
 
 
 async def bookstore(envoy: Path, deadline: float, processes: Processes, screen: Screen) -> Told:
@@ -127,6 +140,18 @@ async def tour(
     async with screen.following(story.shown):
         toured = await story.tell(more)
     return Told(outages.result(toured), toured_summary(toured), outages.findings(toured))
+
+
+async def proxyless(deadline: float, processes: Processes, screen: Screen) -> Told:
+    folder, more = await inventories.furnish(
+        processes.folder, balancing.PROVIDERS, processes, balancing.SOURCE
+    )
+    story = balancing.Proxyless(folder, deadline, processes, screen)
+    async with screen.following(story.shown):
+        balanced = await story.tell(more)
+    return Told(
+        balancing.result(balanced), balancing.summary(balanced), tuple(balancing.findings(balanced))
+    )
 
 
 def first(group: ExceptionGroup[Broken]) -> Broken:

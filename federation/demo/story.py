@@ -154,8 +154,8 @@ class Story:
             async with asyncio.timeout(PATIENCE):
                 buyer = self.applications.calls["bookbuyer"]
                 while len(whole(buyer, applied, time.time())) < ENOUGH:
-                    self.applications.more.clear()
-                    await self.applications.more.wait()
+                    self.applications.news.clear()
+                    await self.applications.news.wait()
         except TimeoutError:
             raise Broken(f"the bookbuyer made no {ENOUGH} requests in {PATIENCE:.0f} s") from None
 
