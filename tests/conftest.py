@@ -9,7 +9,7 @@ from xdist.scheduler import LoadFileScheduling
 # Its handlers crash children that are started while other threads speak gRPC.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
-pytest_plugins = ["kube.fixtures"]
+pytest_plugins = ["arm.fixtures", "kube.fixtures"]
 
 LIVING_TOGETHER = ("tests/explain/",)  # folders whose files use one mesh
 

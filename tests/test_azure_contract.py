@@ -17,7 +17,7 @@ from azure.mgmt.network.aio import NetworkManagementClient
 from meshfed.demo.arm.resources import SUBSCRIPTION, ScaleSet, vm
 from meshfed.demo.arm.server import ENVIRONMENT, Server
 from meshfed.demo.arm.world import Fault, World, throttled
-from meshfed.providers.azure import lists
+from meshfed.providers.azure import access, lists
 from meshfed.providers.azure.access import Line, credential
 from meshfed.providers.azure.lists import Instances, Inventory, Reader, Refused, Unreachable, look
 from meshfed.providers.azure.options import cloud
@@ -46,11 +46,12 @@ class Azure:
         self.heard: dict[str, str] = {}
         self.world.resources.vms = [vm("vm-1", "10.0.0.1", STORE), vm("vm-2", "10.0.0.2", STORE)]
 
-    def provider(self) -> Provider:
+    def provider(self, **more: str) -> Provider:
         options = {
             "subscriptions": [SUBSCRIPTION],
             "cloud": self.server.cloud,
             "auth": "client_secret",
+            **more,
         }
         return AzureProvider(name="weu", options=options, base=self.base, pace=Pace(0.05))
 
@@ -189,11 +190,30 @@ async def test_azures_own_client_asks_for_the_same_lists_and_understands_them(
     assert ours == theirs
 
 
-def test_the_least_role_is_exactly_what_is_read() -> None:
-    role = json.loads((Path(__file__).parents[1] / "deploy" / "aks" / "role.json").read_text())
-    every = [each for each in vars(lists).values() if isinstance(each, lists.List)]
-    assert role["Actions"] == sorted({right for each in every for right in each.rights})
-    assert len(every) == 8
+def role() -> list[str]:
+    file = Path(__file__).parents[1] / "deploy" / "aks" / "role.json"
+    actions: list[str] = json.loads(file.read_text())["Actions"]
+    return actions
+
+
+async def test_with_the_least_role_all_that_is_asked_is_answered(azure: Azure) -> None:
+    fleet(azure, machines=2, uniform=1)
+    azure.world.granted = frozenset(role())
+    found = await listed(azure, public=True)
+    assert [len(each.machines) for each in (found, *found.instances.values())] == [2, 2, 0]
+    assert not any(each.fault for each in found.instances.values())
+    assert await examined(azure, address="public") == [("all that is needed may be read", "")]
+
+
+@pytest.mark.parametrize("right", role())
+async def test_without_any_of_its_rights_something_is_not_and_doctor_names_the_right(
+    azure: Azure, right: str
+) -> None:
+    fleet(azure, machines=2, uniform=1)
+    azure.world.granted = frozenset(role()) - {right}
+    said = [what for what, _ in await examined(azure, address="public")]
+    assert any(right in each.removeprefix("403 AuthorizationFailed: needs ") for each in said)
+    assert "all that is needed may be read" not in said
 
 
 # Trouble
@@ -279,12 +299,20 @@ async def test_a_credential_that_is_not_there_is_said(
         await listed(azure)
 
 
-async def test_a_host_that_nobody_is_at_is_said_in_one_line(azure: Azure) -> None:
-    there = cloud(azure.server.cloud | {"endpoint": "https://127.0.0.1:1"}, azure.base)
-    line = Line(there, "client_secret")
+@pytest.mark.parametrize(
+    ("there", "why"),
+    [("https://127.0.0.1:1", "Connect call failed"), ("https://management.invalid", "not known")],
+    ids=["nobody listens", "no such name"],
+)
+async def test_a_host_that_nobody_is_at_is_said_in_one_line(
+    azure: Azure, there: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "RETRIES", 0)
+    said = azure.server.cloud | {"endpoint": there, "audience": azure.server.url}
+    line = Line(cloud(said, azure.base), "client_secret")
     try:
-        with pytest.raises(Unreachable) as caught:
-            await line.get("https://127.0.0.1:1/subscriptions")
+        with pytest.raises(Unreachable, match=why) as caught:
+            await line.get(f"{there}/subscriptions")
     finally:
         await line.close()
     assert "\n" not in str(caught.value)
@@ -296,9 +324,9 @@ async def test_the_token_goes_nowhere_else(azure: Azure) -> None:
         await listed(azure)
 
 
-async def examined(azure: Azure) -> list[tuple[str, str]]:
+async def examined(azure: Azure, **more: str) -> list[tuple[str, str]]:
     """What doctor is told, and what is to be done."""
-    provider = azure.provider()
+    provider = azure.provider(**more)
     assert isinstance(provider, Examinable)
     return [(each.what, each.remedy) async for each in provider.examine()]
 

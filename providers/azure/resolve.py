@@ -1,7 +1,7 @@
 """From Azure's machines, and what tags and people say of them, to services and endpoints."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from sys import intern
 
 from meshfed.catalog.model import (
@@ -104,6 +104,7 @@ class Taken:
     keys: tuple[Key, ...] = ()
     fault: str = ""
     rejected: Rejected | None = None
+    whole: bool = True  # not: an interface of it was missing, for the first time
 
 
 def resolve(
@@ -123,9 +124,13 @@ def resolve(
     for listed in machines:
         own = listed.found.id
         theirs = (*attached.get(own, ()), *attached.get(listed.scale_set, ()))
-        taken = before.get(own)
-        if taken is None or taken.attached != theirs or taken.listed != listed:
+        was = before.get(own)
+        if was and was.whole and was.attached == theirs and was.listed == listed:
+            taken = was
+        else:
             taken = take(choice, listed, theirs)
+            if before and taken.fault and (was is None or (was.whole and not was.fault)):
+                taken = in_passing(taken, was)
         known[own] = taken
         if taken.scope:
             _add(scopes.setdefault(taken.scope, Resolved()), taken)
@@ -158,13 +163,23 @@ def take(choice: Choice, listed: Listed, attached: Sequence[Attachment]) -> Take
     )
 
 
+def in_passing(taken: Taken, was: Taken | None) -> Taken:
+    """As it was, for one look, though an interface of it is not listed.
+
+    A look is not a moment: what came or went while lists were read is in some of them only.
+    """
+    if was is None or was.scope != taken.scope:
+        return Taken(taken.listed, taken.attached, taken.id, taken.scope, whole=False)
+    return replace(was, listed=taken.listed, attached=taken.attached, whole=False)
+
+
 def _add(into: Resolved, taken: Taken) -> None:
     if taken.rejected:
         into.rejected.add(taken.rejected)
         return
     if taken.fault:
         into.fault = taken.fault
-    else:
+    elif taken.whole:
         into.listed.add(taken.id)
     if taken.workload:
         into.workloads[taken.id] = taken.workload

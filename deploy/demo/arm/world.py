@@ -17,6 +17,16 @@ OF_SET = re.compile(
     r"/microsoft\.compute/virtualmachinescalesets/(?P<name>[^/]+)"
     r"/(?P<kind>virtualmachines|networkinterfaces|publicipaddresses)"
 )
+# What it takes to read a list; the states of machines take a right more.
+RIGHTS = {
+    "compute/virtualmachines": "Microsoft.Compute/virtualMachines",
+    "compute/virtualmachinescalesets": "Microsoft.Compute/virtualMachineScaleSets",
+    "network/networkinterfaces": "Microsoft.Network/networkInterfaces",
+    "network/publicipaddresses": "Microsoft.Network/publicIPAddresses",
+    "virtualmachines": "Microsoft.Compute/virtualMachineScaleSets/virtualMachines",
+    "networkinterfaces": "Microsoft.Compute/virtualMachineScaleSets/networkInterfaces",
+    "publicipaddresses": "Microsoft.Compute/virtualMachineScaleSets/publicIPAddresses",
+}
 VERSIONS = {"compute": "2026-04-01", "network": "2026-03-01"}
 OF_SETS = {"virtualmachines": "2026-04-01"}  # the others know only one that is old
 OLD = "2018-10-01"
@@ -67,6 +77,7 @@ class World:
     empty_pages: bool = False  # before each page there is an empty one
     elsewhere: str = ""  # the host at which lists go on
     hidden: set[str] = field(default_factory=set)  # groups that nobody may read: they are not there
+    granted: frozenset[str] | None = None  # the rights of whoever asks; None: all
     faults: list[Fault] = field(default_factory=list)
     left: dict[str, int] = field(default_factory=dict)  # rate limit headers
     calls: Counter[str] = field(default_factory=Counter)  # by what was listed
@@ -94,6 +105,8 @@ class World:
             if fault.times and fault.where.lower() in path.lower():
                 fault.times -= 1
                 return fault.said()
+        if self.granted is not None and not needed(path, query) <= self.granted:
+            return Fault(403, "AuthorizationFailed").said()
         key = f"{url}{path}{sorted(query.items())}"
         if self.kept is not None and key in self.kept:
             return self.kept[key]
@@ -169,6 +182,16 @@ def rows(resources: Resources, kind: str, query: Mapping[str, str]) -> Iterator[
     }
     states = query.get("statusOnly", "").lower() == "true"
     return resources.state_rows() if states else made[kind]()
+
+
+def needed(path: str, query: Mapping[str, str]) -> frozenset[str]:
+    """The rights that a call takes."""
+    found = OF_SET.fullmatch(path.lower()) or LISTS.fullmatch(path.lower())
+    if found is None:
+        return frozenset()
+    what = RIGHTS[found["kind"]]
+    states = query.get("statusOnly") == "true" or query.get("$expand") == "instanceView"
+    return frozenset({f"{what}/read", *([f"{what}/instanceView/read"] if states else ())})
 
 
 def wrong_version(query: Mapping[str, str], known: str) -> Said | None:
