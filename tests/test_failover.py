@@ -132,3 +132,19 @@ async def test_an_edited_rule_moves_the_calls_at_once_and_weights_share_them_out
         shares = Counter(name for _, name in traffic.made[-200:])
         assert 130 < shares["rack"] < 190  # five sigma around 160
     assert failed(traffic) == []
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_most_may_be_dead_though_listed_and_every_call_finds_who_is_not(
+    world: World,
+) -> None:
+    """Of three that nobody is at, Envoy leaves two alone: it ejects no more than half of five."""
+    world.ruled()
+    dead = "".join(host(f"dead-{n}", f"127.0.41.{n}", "web.live") for n in range(11, 14))
+    async with live.traffic(world.mesh.sidecars["caller"], "web.live", "/") as traffic:
+        live.replace(world.mesh.folder / "azure.yaml", azure("one") + dead)
+        await traffic.settled({"one", "rack"})
+        await traffic.more(300)
+        world.listed("one", "two")
+        await traffic.settled({"one", "two", "rack"})
+    assert failed(traffic) == []

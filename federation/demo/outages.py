@@ -18,7 +18,8 @@ class Outage:
     gone: float  # the caller's Envoy has none of them
     back: float  # and all of them again
     agreed: bool  # the catalog and the caller's Envoy had the same addresses meanwhile
-    unrelated: int  # updates of other clusters, in all Envoys, from `began` to `gone`
+    others: int  # clusters of all Envoys that have nothing to do with it
+    unrelated: int  # what Envoys were told of those, from `began` to `gone`
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def outage(run: Toured, one: Outage) -> Json:
         "answered_after_ejection": after.total() - after["failed"],
         "removed_ms": round(1000 * (one.gone - one.edited), 1),
         "catalog_agrees": one.agreed,
+        "unrelated_clusters": one.others,
         "unrelated_updates": one.unrelated,
     }
 
@@ -95,6 +97,8 @@ def _findings(run: Toured) -> Iterator[str]:
             yield f"{one.platform} away: nobody sold anything"
         if not one.agreed:
             yield f"{one.platform} away: the catalog and the bookbuyer's Envoy disagree"
+        if not one.others:
+            yield f"{one.platform} away: there is no cluster that it has nothing to do with"
         if one.unrelated:
             yield f"{one.platform} away: {one.unrelated} updates of clusters that did not change"
 

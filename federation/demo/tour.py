@@ -36,7 +36,11 @@ from meshfed.federation.settings import Settings
 
 BUYER = "bookbuyer"
 ENDPOINTS = f"select platform, address from mesh_endpoints where service = '{SERVICE}'"
-UPDATES = re.compile(rf"^cluster\.(?!{SERVICE}|xds)(.+)\.update_success$")
+# What says that Envoy was told of a cluster: of its endpoints, or of itself.
+UPDATES = re.compile(
+    rf"^cluster\.(?!{SERVICE}|xds)(.+)\.update_success$"
+    r"|^cluster_manager\.cluster_(added|modified|removed)$"
+)
 SHORTEST = 0.5  # seconds in which all are there, before each outage
 AWAY = 0.5  # seconds after the ejection in which nobody tells the inventory
 OUTAGE = 5.0  # seconds that one takes
@@ -132,7 +136,7 @@ class Tour:
         """Its machines lose power; later the platform says so; then they are there again."""
         those = self.sellers[platform]
         addresses = [host.address for host in those]
-        updates = await self.unrelated(those)
+        before = await self.unrelated(those)
         self.announce(f"{platform} loses its power")
         began = time.time()
         await self.processes.kill(*(self.sidecars[host.name] for host in those))
@@ -155,14 +159,16 @@ class Tour:
         await until(f"the removal of {platform}", gone)
         removed = time.time()
         agreed = {at for _, at in await asyncio.to_thread(self.rows)} == rest
-        unrelated = await self.unrelated(those) - updates
+        later = await self.unrelated(those)
         self.announce(f"{platform} comes back")
         replace(self.files[platform], starting(platform, said))
         await self.run_applications(those)
         await self.run_sidecars(those)
         replace(self.files[platform], said)
         await until(f"the return of {platform}", self.all_there)
-        return Outage(platform, began, left, edited, removed, time.time(), agreed, unrelated)
+        others = sum(n > 0 for (_, name), n in before.items() if name.startswith("cluster."))
+        told = sum(later.values()) - sum(before.values())
+        return Outage(platform, began, left, edited, removed, time.time(), agreed, others, told)
 
     @property
     def selling(self) -> frozenset[str]:
@@ -174,9 +180,10 @@ class Tour:
         return {at for _, at in await asyncio.to_thread(self.rows)} == self.selling
 
     async def all_there(self) -> bool:
-        """Whether every proxy has everything, and the buyer's has every seller."""
+        """Whether every proxy has everything, and the buyer's may call every seller."""
         everyone = await self.control.in_sync() == len(self.hosts)
-        return everyone and set(await self.dialled()) == self.selling
+        found = await self.dialled()
+        return everyone and set(found) == self.selling and set(found.values()) == {"healthy"}
 
     def rows(self) -> list[tuple[str, str]]:
         """What anyone can ask the catalog: who answers for the bookstore."""
@@ -186,11 +193,16 @@ class Tour:
     async def dialled(self) -> Mapping[str, str]:
         return dialled(clusters(await asyncio.to_thread(envoys.clusters, self.buyer.address)))
 
-    async def unrelated(self, but: Iterable[Host]) -> int:
-        """The updates of other clusters that all other Envoys have had."""
+    async def unrelated(self, but: Iterable[Host]) -> Mapping[tuple[str, str], int]:
+        """How often all other Envoys were ever told of other clusters: by Envoy and statistic."""
         asked = [host.address for host in self.hosts.values() if host not in set(but)]
         found = await asyncio.gather(*(asyncio.to_thread(envoys.stats, each) for each in asked))
-        return sum(envoys.total(each, UPDATES) for each in found)
+        return {
+            (address, name): count
+            for address, stats in zip(asked, found, strict=True)
+            for name, count in stats.items()
+            if UPDATES.search(name)
+        }
 
     async def dwell(self, outages: int) -> None:
         """Let all be there for a share of the time that these outages leave."""
