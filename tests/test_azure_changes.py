@@ -191,6 +191,25 @@ async def test_an_interface_that_is_swapped_while_lists_are_read_puts_nothing_in
 
 
 @skipping
+async def test_what_is_stated_in_a_look_that_lacks_something_is_stated_again_by_the_next(
+    meshed: Meshed,
+) -> None:
+    """Half of all machines are deallocated: too many to believe, had Azure not listed them so."""
+    swapped = named(meshed.world.resources, "vm-6")
+    away = {f"10.0.0.{n}" for n in range(1, 6)}
+    async with meshed.running():
+        for n in range(1, 6):
+            put(f"vm-{n}", "power", "deallocated")(meshed.world.resources)
+        swapped.nics = [Nic("new", [Ip("10.0.0.77")], listed=False)]
+        await asyncio.sleep(REFRESH + 1)
+        assert meshed.addresses == ALL
+        swapped.nics[0].listed = True
+        await asyncio.sleep(REFRESH / 3)  # what is in doubt is looked at early
+        left = ALL - away - {"10.0.0.6"} | {"10.0.0.77"}
+        assert [proxy.addresses for proxy in meshed.proxies] == [[ALL, left]] * 2
+
+
+@skipping
 async def test_an_interface_that_stays_unlisted_is_a_right_that_is_lacking_and_takes_nothing_away(
     meshed: Meshed,
 ) -> None:

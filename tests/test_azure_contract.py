@@ -279,13 +279,16 @@ async def test_a_pod_that_aks_prepared_is_its_workload_identity(
         await line.close()
 
 
-async def test_a_token_that_azure_does_not_take_is_said(azure: Azure) -> None:
+async def test_a_token_that_azure_does_not_take_is_said_and_is_not_shown_again(
+    azure: Azure,
+) -> None:
     azure.server.over = True
     line = Line(cloud(azure.server.cloud, azure.base), "client_secret")
     try:
         await line.get(f"{azure.server.url}/subscriptions")
         azure.server.over = True
         answer = await line.get(f"{azure.server.url}/subscriptions")
+        assert (await line.get(f"{azure.server.url}/subscriptions")).status == 404  # it is no list
     finally:
         await line.close()
     assert str(lists.refusal(answer, ())) == "401 AuthenticationFailed: no token that is good"

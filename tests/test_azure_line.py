@@ -243,8 +243,7 @@ async def test_a_machine_of_azure_is_the_identity_that_is_named(
 
     async def token(request: web.Request) -> web.Response:
         tokens.append({**request.query, "metadata": request.headers["Metadata"]})
-        server.given += 1
-        said = {"access_token": f"token-{server.given}", "expires_in": "3600",
+        said = {"access_token": server.give(), "expires_in": "3600",
                 "expires_on": "4102444800", "resource": "any", "token_type": "Bearer"}  # fmt: skip
         return web.json_response(said)
 

@@ -484,7 +484,7 @@ def test_what_is_attached_goes_before_tags_and_beside_them() -> None:
 def evidence(*vms: Vm, before: Sequence[Vm]) -> Evidence:
     (known,) = scopes(*before).values()
     now = scopes(*vms).get(SCOPE, Resolved())
-    return observation(SCOPE, now, expected({}, known, 0.0)).evidence
+    return observation(SCOPE, now, expected({}, known, 0.0, stated=False)).evidence
 
 
 def pair(**second: Any) -> list[Vm]:
@@ -515,6 +515,6 @@ def test_what_became_unreadable_is_not_stated_to_be_gone() -> None:
 def test_a_machine_that_was_not_listed_for_long_is_not_expected_any_more() -> None:
     (known,) = scopes(*pair()).values()
     (short,) = scopes(pair()[0]).values()
-    first = expected({}, known, 0.0)
-    assert len(expected(first, short, FORGOTTEN - 1)) == 2
-    assert len(expected(first, short, FORGOTTEN)) == 1
+    first = expected({}, known, 0.0, stated=False)
+    assert len(expected(first, short, FORGOTTEN - 1, stated=False)) == 2
+    assert len(expected(first, short, FORGOTTEN, stated=False)) == 1

@@ -124,6 +124,7 @@ class Line:
         logging.getLogger("azure").setLevel(logging.CRITICAL)
         self._tls = ssl.create_default_context(cafile=cloud.ca)
         self._opened: Opened | None = None
+        self._left: list[Opened] = []  # with tokens that were refused, and calls under way
         self._closed = False
         self._calls: set[asyncio.Timeout] = set()
         self._sockets: WeakSet[socket.socket] = WeakSet()
@@ -142,15 +143,21 @@ class Line:
             raise Unreachable(brief(error)) from error
         finally:
             self._calls.remove(call)
+            while self._left and not self._calls:
+                await self._left.pop().close()
 
     async def _asked(self, request: HttpRequest) -> Answer:
         if self._closed:
             raise OSError("closed")
-        self._opened = self._opened or self._open()
+        opened = self._opened = self._opened or self._open()
         # Else answers and their bodies would refer to each other until garbage is looked for.
-        answer = await self._opened.client.send_request(request, stream=True)
+        answer = await opened.client.send_request(request, stream=True)
         async with answer:
             body = b"".join([some async for some in answer.iter_bytes()])
+        if answer.status_code == 401 and self._opened is opened:
+            # The SDK keeps a token until it ends, an hour or a day, though Azure refuses it.
+            self._left.append(opened)
+            self._opened = None
         return Answer(answer.status_code, answer.headers, body)
 
     async def close(self) -> None:
@@ -159,8 +166,8 @@ class Line:
         for call in self._calls:
             call.reschedule(0.0)
         await turns(lambda: not self._calls)
-        if self._opened:
-            await self._opened.close()
+        for opened in (*self._left, *filter(None, (self._opened,))):
+            await opened.close()
         # Whoever is cancelled between TCP and TLS leaves a transport behind that is nobody's.
         for each in self._sockets:
             with suppress(OSError):

@@ -74,6 +74,9 @@ class Expected:
     at: float
     keys: tuple[Key, ...]
 
+    def lacks(self, endpoints: Mapping[Key, Endpoint]) -> bool:
+        return any(key not in endpoints for key in self.keys)
+
 
 @dataclass(slots=True)
 class Resolved:
@@ -278,7 +281,7 @@ def observation(scope: str, now: Resolved, expected: Mapping[str, Expected]) -> 
     Azure states that a machine is deallocated, or has other tags or addresses, by listing it so.
     What is not listed may be missing by accident: a right that was taken away, a short answer.
     """
-    gone = any(key not in now.endpoints for each in expected.values() for key in each.keys)
+    gone = any(each.lacks(now.endpoints) for each in expected.values())
     stated = gone and not now.fault and expected.keys() <= now.listed
     return Observation(
         scope,
@@ -291,10 +294,17 @@ def observation(scope: str, now: Resolved, expected: Mapping[str, Expected]) -> 
     )
 
 
-def expected(before: Mapping[str, Expected], now: Resolved, clock: float) -> dict[str, Expected]:
-    """The machines that are expected to be listed from now on."""
-    gone = before.keys() - now.listed
-    kept = {one: before[one] for one in gone if clock - before[one].at < FORGOTTEN}
-    return kept | {
-        one: Expected(clock, keys) for one, keys in now.serving.items() if one in now.listed
-    }
+def expected(
+    before: Mapping[str, Expected], now: Resolved, clock: float, *, stated: bool
+) -> dict[str, Expected]:
+    """The machines that are expected to be listed from now on.
+
+    What Azure listed as gone is expected still where that could not be stated, for something else
+    was missing: it is then stated by the next look that sees all.
+    """
+    left = before.keys() - now.listed
+    if not stated:
+        left |= {one for one, each in before.items() if each.lacks(now.endpoints)}
+    kept = {one: before[one] for one in left if clock - before[one].at < FORGOTTEN}
+    served = now.serving.items()
+    return {one: Expected(clock, keys) for one, keys in served if one in now.listed} | kept

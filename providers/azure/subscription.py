@@ -160,8 +160,10 @@ class Subscription:
 
     def _observed(self, scope: str, now: Resolved, asked: set[str]) -> Iterator[Observation]:
         before = self._expected.pop(scope, {})
-        yield from self._told_now(observation(scope, now, before), asked)
-        left = expected(before, now, self._pace.clock())
+        seen = observation(scope, now, before)
+        yield from self._told_now(seen, asked)
+        stated = seen.evidence is Evidence.STATED
+        left = expected(before, now, self._pace.clock(), stated=stated)
         if left:
             self._expected[scope] = left
         elif not now.is_something:

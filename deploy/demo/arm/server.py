@@ -31,6 +31,7 @@ class Server:
         self.refused = False  # the secret is over: no token for it
         self.over = False  # tokens that were given are over
         self.given = 0  # tokens
+        self._good: set[str] = set()  # headers with one of them
         self.spent = 0.0  # seconds of work of its own
         self._authority = Authority.make(folder)
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -59,6 +60,15 @@ class Server:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def give(self) -> str:
+        """A token, beside those that are not over."""
+        self.given += 1
+        if self.over:
+            self._good.clear()
+        self.over = False
+        self._good.add(f"Bearer token-{self.given}")
+        return f"token-{self.given}"
 
     def wait(self) -> None:
         """For ever."""
@@ -92,14 +102,12 @@ class Server:
         if self.refused or asked != (CLIENT, SECRET, scope):
             error = {"error": "invalid_client", "error_description": "AADSTS7000222: it is expired"}
             return web.json_response(error, status=401)
-        self.given += 1
-        self.over = False
-        found = {"access_token": f"token-{self.given}", "expires_in": 3600, "token_type": "Bearer"}
+        found = {"access_token": self.give(), "expires_in": 3600, "token_type": "Bearer"}
         return web.json_response(found)
 
     async def _list(self, request: web.Request) -> web.Response:
         begun = time.perf_counter()
-        if self.over or request.headers.get("Authorization") != f"Bearer token-{self.given}":
+        if self.over or request.headers.get("Authorization") not in self._good:
             error = {"error": {"code": "AuthenticationFailed", "message": "no token that is good"}}
             return web.json_response(error, status=401)
         said = self.world.answer(self.url, request.path, request.query)
