@@ -128,12 +128,20 @@ class Measured:
         self.provider = AzureProvider(
             name="bench", options=options, base=folder, pace=Pace(60.0, rest=self.looks.rest)
         )
-        presence = Presence(Metrics(CollectorRegistry()))
-        self.feed = Feed(self.provider, "azure", self.catalog, presence, time.monotonic)
+        self.feed: Feed
 
     def revision(self) -> int:
         ((found,),) = query(self.url, "select coalesce(max(revision), 0) from mesh_changes").rows
         return int(str(found))
+
+    async def lead(self) -> None:
+        """As `serve` writes."""
+        await self.catalog.configure("bench.example", permissive=False)
+        term = await self.catalog.take("bench", at_once=True)
+        assert term is not None
+        presence = Presence(Metrics(CollectorRegistry()))
+        led = self.catalog.led(term)
+        self.feed = Feed(self.provider, "azure", led, presence, time.monotonic)
 
     async def until(self, endpoints: int, looks: int) -> None:
         while self.looks.made < looks or self.feed.standing.endpoints != endpoints:  # noqa: ASYNC110
@@ -177,7 +185,7 @@ async def measured(folder: Path, machines: int, sets: int, each: int) -> dict[st
     endpoints = machines + sets * each
     async with manager(folder, machines, sets, each) as there:
         made = Measured(folder, there)
-        await made.catalog.configure("bench.example", permissive=False)
+        await made.lead()
         gc.disable()  # as `serve` does until it is ready
         blocked = asyncio.create_task(made.blocked.run())
         running = asyncio.create_task(made.feed.run())

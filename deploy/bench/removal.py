@@ -17,12 +17,14 @@ from figures import Figure, told
 from machines import ENVIRONMENT, SUBSCRIPTION, Manager, manager
 from propagation import CLIENTS, certify, furnish
 
+from meshfed.catalog.reader import query
 from meshfed.federation.admin.logs import configure
 from meshfed.federation.demo.control import Control, command, until
 from meshfed.federation.demo.folder import Folder, free_ports
 from meshfed.federation.demo.processes import Processes
 
 TIMES = 10
+MACHINES = "select count(*) from mesh_endpoints where platform = 'azure'"
 
 
 async def measured(folder: Path, machines: int, proxies: int) -> Figure:
@@ -43,8 +45,12 @@ async def measured(folder: Path, machines: int, proxies: int) -> Figure:
             async def connected() -> bool:
                 return await control.in_sync() == proxies
 
+            async def listed() -> bool:
+                found = await asyncio.to_thread(query, f"sqlite:///{folder}/meshfed.db", MACHINES)
+                return found.rows == ((machines,),) and await connected()
+
             await until("the proxies' start", connected)
-            await asyncio.sleep(3.0)  # machines come as proxies do
+            await until("the machines", listed)
             taken = [await once(control, there, n) for n in range(TIMES)]
         finally:
             await processes.stop_all()
