@@ -37,6 +37,9 @@ class Account:
         if receipt.rejected:
             self._metrics.rejected(receipt.type)
 
+    def overdue(self, kind: str) -> None:
+        self._metrics.overdue(kind)
+
     def unheard(self, receipts: Iterable[Receipt]) -> None:
         """The catalog lacks these; what came since is newer."""
         for receipt in receipts:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -29,6 +29,8 @@ from meshfed.federation.subscriber import Inadmissible, Subscriber, admitted
 from meshfed.federation.worlds import Worlds
 from meshfed.xds.resource import World
 from meshfed.xds.server import Peer, Unready
+from meshfed.xds.soundness import LeftOut
+from meshfed.xds.subscription import Memory
 
 BETWEEN_SHAPES = 0.1  # seconds, while changes go on
 BEHIND = 0.001  # seconds that shapes let the endpoint lane go first: streams write what they have
@@ -113,8 +115,10 @@ class Publisher:
         self._turn = asyncio.Lock()
         self._worlds = Worlds(mesh, custody)
         self._subscribers: list[Subscriber] = []
+        self._memories: dict[str, Memory] = {}  # by workload, whether or not it is connected
         self._reshape = asyncio.Event()
         self._wrong: frozenset[str] = frozenset()
+        self._left: frozenset[LeftOut] = frozenset()
         self._committed: dict[int, float] = {}  # revisions that wait for the shape lane,
         self._offered: set[Subscriber] = set()  # and whom the endpoint lane told of them
         self._pushed: list[Pushed] = []  # what the catalog lacks of what was sent
@@ -132,7 +136,11 @@ class Publisher:
             log.warning("proxy refused", node=peer.node_id, address=peer.address, reason=str(error))
             raise
         self._custody.claim(kind.identity)
-        subscriber = Subscriber(peer, workload, kind, self._world(kind), self._account, self._soon)
+        classes, world = len(self._worlds), self._world(kind)
+        if len(self._worlds) > classes:
+            self._lack()
+        memory = self._memories.setdefault(workload.id, {})
+        subscriber = Subscriber(peer, workload, kind, world, self._account, self._soon, memory)
         self._subscribers.append(subscriber)
         log.info("proxy connected", workload=workload.name, identity=str(kind.identity))
         return subscriber
@@ -212,6 +220,8 @@ class Publisher:
         self._offered |= self._reclassify() | self._offer(changed)
         self._evaluated()
         self._worlds.keep({s.kind for s in self._live()})
+        there = self._mesh.workloads
+        self._memories = {who: has for who, has in self._memories.items() if who in there}
         if self.ready.is_set():  # what lacks its other half so far is no mistake yet
             self._complain()
 
@@ -248,10 +258,21 @@ class Publisher:
 
     def _complain(self) -> None:
         """What is written and has no effect, once."""
-        wrong = self._worlds.problems()
+        wrong = self._worlds.without_effect()
         for problem in sorted(wrong - self._wrong):
             log.warning("without effect", reason=problem)
         self._wrong = wrong
+        self._lack()
+
+    def _lack(self) -> None:
+        """What proxies are not told, said once, and counted."""
+        left = self._worlds.left_out()
+        for each in sorted(left - self._left):
+            log.warning(
+                "left out", type=each.kind, name=each.name, object=each.object, reason=each.why
+            )
+        self._left = left
+        self._metrics.left_out(Counter((each.kind, each.object) for each in left))
 
     def _world(self, kind: ProxyClass) -> World:
         return replace(self._worlds.of(kind), revision=self._mesh.revision)

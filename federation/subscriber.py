@@ -13,8 +13,10 @@ from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Reason
 from meshfed.federation.care import SOON, Ailment, Pulse, ailment
 from meshfed.federation.worlds import Reach
-from meshfed.xds.resource import World
+from meshfed.xds.objects import objects
+from meshfed.xds.resource import SHORT, Type, World
 from meshfed.xds.server import Peer, Refusal
+from meshfed.xds.subscription import Memory
 
 log = structlog.get_logger()
 
@@ -59,11 +61,13 @@ class Subscriber:
         world: World,
         account: Account,
         soon: float = SOON.total_seconds(),
+        memory: Memory | None = None,
     ) -> None:
         self.peer = peer
         self.workload = workload
         self.kind = kind
         self.world = world
+        self.memory: Memory = {} if memory is None else memory  # of its streams before this one
         self.ended = ""
         self.welcome = False  # … to begin again, once it has ended
         self.closed = False
@@ -76,7 +80,9 @@ class Subscriber:
         self._ailment: Ailment | None = None  # when it was last looked at
         self._sent: dict[str, Mapping[str, str]] = {}  # by type, when pushes are recorded,
         self._pushed: dict[tuple[str, int], Pushed] = {}  # and what the catalog lacks of it
-        self._rejections: dict[str, str] = {}  # type → the proxy's words
+        self._rejections = {  # type → the proxy's words
+            SHORT[Type(kind)]: past.words for kind, past in self.memory.items() if past.rejected
+        }
         self._answers: dict[str, Receipt] = {}  # the last one of each type
         self._moved = asyncio.Event()
         account.owe(world.revision)
@@ -94,6 +100,9 @@ class Subscriber:
         self._moved.set()
 
     def begin_again(self, why: str) -> None:
+        """What it rejected is tried once more then: a taken port may be free."""
+        for past in self.memory.values():
+            past.rejected.clear()
         self.end(why, welcome=True)
 
     def written(self, reach: Reach) -> ProxyState:
@@ -148,17 +157,31 @@ class Subscriber:
         self._moved.clear()
 
     def receipt(
-        self, kind: str, version: str, sent_at: float, answered_at: float, rejected: str
+        self,
+        kind: str,
+        version: str,
+        sent_at: float,
+        answered_at: float,
+        rejected: str,
+        about: tuple[str, ...] = (),
     ) -> None:
         if rejected:
             self._rejections[kind] = rejected
             log.warning(
-                "configuration rejected", workload=self.workload.name, type=kind, reason=rejected
+                "configuration rejected",
+                workload=self.workload.name,
+                type=kind,
+                objects=list(objects(about, rejected)),
+                reason=rejected,
             )
         self.unwritten = True
         answer = Receipt(self.workload.id, kind, version, sent_at, answered_at, rejected)
         self._answers[kind] = answer
         self._account.answered(answer)
+
+    def overdue(self, kind: str) -> None:
+        self._account.overdue(kind)
+        log.warning("no answer in time", workload=self.workload.name, type=kind)
 
     def restate(self) -> None:
         """The catalog knows nothing of it any more."""

@@ -16,6 +16,7 @@ from meshfed.xds.endpoints import load_assignment
 from meshfed.xds.resource import Resource, Resources, Type, World
 from meshfed.xds.secrets import OWN, certificate, validation
 from meshfed.xds.snapshot import Snapshot, snapshot
+from meshfed.xds.soundness import LeftOut
 
 Reach = tuple[tuple[str, str, int, int, str], ...]  # cluster, service, priority, endpoints, version
 
@@ -65,10 +66,20 @@ class Worlds:
             for priority, endpoints in sizes(told[name])
         )
 
-    def problems(self) -> frozenset[str]:
-        """What is written and has no effect, or cannot be told to anyone."""
-        untold = {problem for made in self._made.values() for problem in made.snapshot.problems}
-        return frozenset({*untold, *map(str, self._resolved.unresolved)})
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def without_effect(self) -> frozenset[str]:
+        """What is written and has none."""
+        return frozenset(map(str, self._resolved.unresolved))
+
+    def left_out(self) -> frozenset[LeftOut]:
+        """What proxies are not told: it is another's already, or Envoy would refuse it."""
+        made = self._made.values()
+        unheard = (each for one in made for each in one.view.unresolved if each.kind == "Service")
+        return frozenset(each for one in made for each in one.snapshot.left_out) | frozenset(
+            LeftOut(each.kind, each.name, each.why) for each in unheard
+        )
 
     def endpoints_changed(self, mesh: Mesh, services: Iterable[ServiceName]) -> set[ProxyClass]:
         """The endpoint lane: load assignments only. Returns the classes whose world changed."""

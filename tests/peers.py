@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from meshfed.xds.resource import World
 from meshfed.xds.server import Peer, Server, Tls
+from meshfed.xds.subscription import Memory
 
 SERVER_NAME = "control-plane.example"
 CONTROL_PLANE = "spiffe://shop.example/meshfed/control-plane"
@@ -72,13 +73,16 @@ class Receipt:
     sent_at: float
     answered_at: float
     rejected: str
+    about: tuple[str, ...]
 
 
 class Feed:
     """A world that a test moves by hand."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, memory: Memory | None = None) -> None:
         self.world = world
+        self.memory: Memory = {} if memory is None else memory
+        self.late: list[str] = []
         self.ended = ""
         self.welcome = False
         self.receipts: list[Receipt] = []
@@ -101,6 +105,10 @@ class Feed:
 
     def receipt(self, *receipt) -> None:
         self.receipts.append(Receipt(*receipt))
+        self._heard.set()
+
+    def overdue(self, kind: str) -> None:
+        self.late.append(kind)
         self._heard.set()
 
     def settled(self, revision: int, at: float) -> None:
@@ -126,11 +134,14 @@ class Feed:
 
 
 class Source:
-    """Gives every peer a feed of its own, or the refusal it was made with."""
+    """Gives every peer a feed of its own, or the refusal it was made with.
+
+    What it remembers is of one client: of tests with several, none comes back."""
 
     def __init__(self, world: World, refusal: Exception | None = None) -> None:
         self.world = world
         self.refusal = refusal
+        self.memory: Memory = {}
         self.peers: list[Peer] = []
         self.feeds: list[Feed] = []
         self.opened = asyncio.Event()
@@ -139,7 +150,7 @@ class Source:
         self.peers.append(peer)
         if self.refusal:
             raise self.refusal
-        self.feeds.append(Feed(self.world))
+        self.feeds.append(Feed(self.world, self.memory))
         self.opened.set()
         return self.feeds[-1]
 

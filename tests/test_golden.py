@@ -79,7 +79,7 @@ def documents(given: Given) -> Iterator[tuple[str, object]]:
         "routes": readable(told.routes.values()),
         "endpoints": readable(assignments),
         "secrets": {name: list(sans) for name, sans in told.validations.items()},
-        "unresolved": [*map(str, seen.unresolved), *told.problems],
+        "unresolved": [*map(str, seen.unresolved), *map(str, told.left_out)],
     }
     yield from ((name, document) for name, document in every.items() if document)
 

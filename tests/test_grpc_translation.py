@@ -142,7 +142,7 @@ def test_a_mesh_of_any_size_is_told_in_messages_that_grpc_takes():
         workloads=MappingProxyType({READER.id: READER}),
     )
     shape = snapshot(view(mesh, proxy_class(mesh, READER)))
-    assert not shape.problems
+    assert not shape.left_out
     assert len(shape.listeners) == 2000
     assert sum(map(size, shape.listeners.values())) < MOST / 2  # of them all, if it dialled them
     assert sum(map(size, shape.clusters.values())) < MOST / 2

@@ -4,12 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3 import base_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
-from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.rbac.v3.rbac_pb2 import RBAC
-from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from google.protobuf.any_pb2 import Any
 from msgspec import structs
 
@@ -26,11 +23,10 @@ from meshfed.catalog.model import (
 )
 from meshfed.catalog.preferences import Preference
 from meshfed.catalog.reach import Assignment, Near
-from meshfed.xds.endpoints import address, lb_endpoint, load_assignment
+from meshfed.xds.endpoints import lb_endpoint, load_assignment
 from meshfed.xds.rbac import per_connection, per_route, regex
 from meshfed.xds.resource import packed, resource
 from meshfed.xds.secrets import validation
-from meshfed.xds.snapshot import dangling, packed_once, sound
 
 STORE = ServiceName("bookstore", "shop")
 BUYER = Identity("bookbuyer", "shop")
@@ -215,35 +211,3 @@ def test_the_order_of_a_map_does_not_matter():
     names = [grant(f"p{n}", BUYER) for n in range(20)]
     one, other = per_route(names, "t"), per_route(names[::-1], "t")
     assert packed(one).value == packed(other).value
-
-
-def test_a_name_that_is_there_twice_is_told_once():
-    problems: list[str] = []
-    made = packed_once([Cluster(name="a"), Cluster(name="a"), Cluster(name="b")], problems)
-    assert sorted(made) == ["a", "b"]
-    assert problems == ["Cluster a is there twice: the second is left out"]
-
-
-def test_two_listeners_on_one_address_are_the_first():
-    problems: list[str] = []
-    both = [Listener(name=name, address=address("127.0.0.1", 1)) for name in ("a", "b")]
-    assert [listener.name for listener in sound(both, problems)] == ["a"]
-    assert problems == ["Listener b has the address of a: left out"]
-
-
-def test_two_chains_with_one_match_are_the_first():
-    problems: list[str] = []
-    listener = Listener(name="inbound")
-    for name in ("a", "b"):
-        listener.filter_chains.add(name=name).filter_chain_match.server_names.append("sni")
-    [left] = sound([listener], problems)
-    assert [chain.name for chain in left.filter_chains] == ["a"]
-    assert problems == ["Listener inbound: b matches what a does: left out"]
-
-
-def test_a_route_to_a_cluster_that_is_not_there_is_a_problem():
-    routes = RouteConfiguration(name="outbound")
-    routes.virtual_hosts.add(name="store").routes.add().route.cluster = "gone"
-    assert list(dangling([routes], {})) == [
-        "Route store leads to cluster gone, which does not exist"
-    ]

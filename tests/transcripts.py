@@ -19,6 +19,8 @@ from google.protobuf.message import Message
 
 from meshfed.xds.resource import SHORT, Resource, Type, World, resource
 from meshfed.xds.stream import Stream
+from meshfed.xds.subscription import Memory
+from meshfed.xds.wire import MOST_BYTES
 
 URL = {short: kind for kind, short in SHORT.items()}
 FOREIGN = "type.googleapis.com/foo.v9.Bar"
@@ -63,10 +65,14 @@ def world(revision: int, **resources: str) -> World:
 class Client:
     """A client that says what the test says, and writes down what it hears: `CDS a b -c`."""
 
-    def __init__(self, *, delta: bool, world: World | None = None) -> None:
-        self.stream = Stream(delta)
+    def __init__(
+        self, *, delta: bool, world: World | None = None, memory: Memory | None = None
+    ) -> None:
+        self.memory: Memory = {} if memory is None else memory
+        self.stream = Stream(delta, memory=self.memory)
         self.delta = delta
         self.now = 100.0
+        self.heard: list[str] = []  # when it came back
         self.last: dict[str, DeltaDiscoveryResponse | DiscoveryResponse] = {}
         if world:
             self.stream.offer(world)
@@ -78,6 +84,7 @@ class Client:
         if self.delta:
             response = DeltaDiscoveryResponse.FromString(body)
             names = [r.name for r in response.resources]
+            assert not any(r.HasField("ttl") for r in response.resources), "D14"
             removed = [f"-{name}" for name in response.removed_resources]
             kinds = {r.resource.type_url for r in response.resources}
         else:
@@ -89,6 +96,7 @@ class Client:
         assert len({*names}) == len(names), "T10"
         assert not {*names} & {name[1:] for name in removed}, "T10"
         assert response.control_plane.identifier == "meshfed", "T11"
+        assert len(body) < MOST_BYTES or len(response.resources) == 1 or not self.delta, "T12"
         short = SHORT.get(response.type_url, response.type_url)
         self.last[short] = response
         return " ".join([short, *sorted(names), *removed])
@@ -103,8 +111,18 @@ class Client:
 
 
 class Delta(Client):
-    def __init__(self, world: World | None = None) -> None:
-        super().__init__(delta=True, world=world)
+    def __init__(self, world: World | None = None, memory: Memory | None = None) -> None:
+        super().__init__(delta=True, world=world, memory=memory)
+
+    def comes_back(self, world: World, **has: str) -> "Delta":
+        """On a new stream, with what it has: `comes_back(world, CDS="a b:2")`."""
+        again = Delta(world, self.memory)
+        again.heard = [
+            line
+            for short, texts in has.items()
+            for line in again.asks(short, has=[thing(short, text) for text in texts.split()])
+        ]
+        return again
 
     def asks(
         self,
@@ -138,9 +156,16 @@ class Delta(Client):
 
 
 class Sotw(Client):
-    def __init__(self, world: World | None = None) -> None:
-        super().__init__(delta=False, world=world)
+    def __init__(self, world: World | None = None, memory: Memory | None = None) -> None:
+        super().__init__(delta=False, world=world, memory=memory)
         self.names: dict[str, list[str]] = {}
+
+    def comes_back(self, world: World, **has: str) -> "Sotw":
+        """On a new stream, with the versions of the old one."""
+        again = Sotw(world, self.memory)
+        again.last = dict(self.last)
+        again.heard = [line for short in has for line in again.asks(short, "")]
+        return again
 
     def asks(
         self, short: str, names: str | None = None, *, nonce: str = "", words: str = ""

@@ -5,13 +5,9 @@ from collections.abc import Iterator
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
-from meshfed.xds.resource import Resource, Resources
+from meshfed.xds.resource import Resources
 from meshfed.xds.subscription import Push, Subscription
-from meshfed.xds.wire import CONTROL_PLANE, frames
-
-# gRPC clients, and Envoy's Google-gRPC streams, refuse messages over 4 MB; small ones also let
-# a slow client's answers come in between.
-MOST_BYTES = 1_000_000
+from meshfed.xds.wire import CONTROL_PLANE, batches, frames
 
 
 def read(
@@ -46,7 +42,9 @@ def _begin(
         if subscription.wildcard or name in subscription.names:
             subscription.hold(name, version)
             if name in resources and resources[name].version == version:
-                subscription.good[name] = resources[name]
+                subscription.past.good[name] = resources[name]
+            elif name not in subscription.past.good:
+                subscription.inherited.add(name)
     if subscription.whole:
         subscription.owed -= initial.keys()
     else:
@@ -76,21 +74,16 @@ def due(subscription: Subscription, resources: Resources, *, breaking: bool) -> 
 
 
 def parts(push: Push, subscription: Subscription) -> Iterator[Push]:
-    """The same in messages of a size that every client takes; removals come last."""
-    suspects = frozenset(subscription.suspects)
-    some: list[Resource] = []
-    size = 0
-    for resource in push.resources:
-        if resource.name in suspects:
-            yield Push((resource,))
-            continue
-        if some and size + len(resource.delta) > MOST_BYTES:
-            yield Push(tuple(some))
-            some, size = [], 0
-        some.append(resource)
-        size += len(resource.delta)
-    if some or push.removed or not push.resources:
-        yield Push(tuple(some), push.removed)
+    """The same in messages of a size that every client takes; removals come last, and with what
+    replaces them (O9) if that fits."""
+    told = subscription.batches(push.resources, lambda each: len(each.delta)) or [()]
+    gone = batches(push.removed, len) or [()]
+    together = [*(len(each.delta) for each in told[-1]), *map(len, gone[0])]
+    if len(batches(together, int)) > 1:
+        told.append(())
+    yield from map(Push, told[:-1])
+    yield Push(told[-1], gone[0])
+    yield from (Push((), names) for names in gone[1:])
 
 
 def body(kind: str, push: Push, version: str, nonce: str) -> bytes:

@@ -23,6 +23,7 @@ from meshfed.xds.rbac import per_route
 from meshfed.xds.resource import packed
 from meshfed.xds.routes import RBAC_FILTER, enforce
 from meshfed.xds.secrets import ads
+from meshfed.xds.soundness import LeftOut
 
 Listener = listener_pb2.Listener
 Route = route_components_pb2.Route
@@ -40,13 +41,14 @@ def listened(view: View) -> dict[int, list[Inbound]]:
     return dict(sorted(found.items()))
 
 
-def unserved(view: View) -> Iterator[str]:
+def unserved(view: View) -> Iterator[LeftOut]:
     for inbound in view.inbound:
         if not inbound.protocol.is_grpc:
-            yield (
-                f"Service {inbound.service}: its port {inbound.port} speaks {inbound.protocol}:"
+            why = (
+                f"its port {inbound.port} speaks {inbound.protocol}:"
                 f" {view.proxy.identity} has interception grpc, and serves only grpc and http2"
             )
+            yield LeftOut("Service", str(inbound.service), why)
 
 
 def listeners(view: View) -> Iterator[Listener]:

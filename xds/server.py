@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from meshfed.xds.resource import SHORT, Type, World
 from meshfed.xds.stream import Malformed, Request, Response, Stream
+from meshfed.xds.subscription import Memory
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 MEBIBYTE = 1 << 20
@@ -82,14 +83,29 @@ class Feed(Protocol):
         """Whether the peer may begin another stream at once, when this one has ended."""
         ...
 
+    @property
+    def memory(self) -> Memory:
+        """What this client accepted and rejected on its streams before; kept up to date by us."""
+        ...
+
     async def changed(self) -> None:
         """Returns when `world` or `ended` moved since it was called."""
         ...
 
     def receipt(
-        self, kind: str, version: str, sent_at: float, answered_at: float, rejected: str
+        self,
+        kind: str,
+        version: str,
+        sent_at: float,
+        answered_at: float,
+        rejected: str,
+        about: tuple[str, ...] = (),  # the names of what it rejects
     ) -> None:
         """The client's answer to one response; times in seconds since the epoch."""
+        ...
+
+    def overdue(self, kind: str) -> None:
+        """The client did not answer a response of this type in time; others wait no longer."""
         ...
 
     # What the client was sent and has, if that is recorded; empty where it rejected the last.
@@ -272,7 +288,12 @@ class Conversation:
         for answer in receipts:
             sent_at, answered_at = epoch + answer.sent_at, epoch + answer.answered_at
             kind = SHORT[Type(answer.kind)]
-            self._feed.receipt(kind, answer.version, sent_at, answered_at, answer.rejected)
+            self._feed.receipt(
+                kind, answer.version, sent_at, answered_at, answer.rejected, answer.about
+            )
+        late, self._stream.overdue = self._stream.overdue, []
+        for kind in late:
+            self._feed.overdue(kind)
         holdings, self._stream.holdings = self._stream.holdings, []
         for each in holdings:
             self._feed.pushed(each.type, each.revision, each.versions)
@@ -357,7 +378,7 @@ class Server:
             return Ending(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except Unready as error:
             return Ending(grpc.StatusCode.UNAVAILABLE, str(error))
-        stream = Stream(delta, recording=self._recording)
+        stream = Stream(delta, recording=self._recording, memory=feed.memory)
         conversation = Conversation(call, feed, who, stream, self._sent)
         self._conversations.add(conversation)
         if self._draining:  # since it asked to be let in

@@ -1,8 +1,7 @@
 """All that one class of proxies is told, apart from endpoints and secrets, checked before it is."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.listener.v3.listener_pb2 import Listener
@@ -29,9 +28,8 @@ from meshfed.xds.listeners import (
 )
 from meshfed.xds.resource import Resource, resource
 from meshfed.xds.routes import explicit_routes, inbound_routes, transparent_routes
-from meshfed.xds.secrets import INBOUND, validation_name
-
-Named = TypeVar("Named", Cluster, Listener, RouteConfiguration)
+from meshfed.xds.secrets import INBOUND, OWN, validation_name
+from meshfed.xds.soundness import Checked, LeftOut, checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Snapshot:
     routes: Mapping[str, Resource]
     assignments: Mapping[str, Assignment]
     validations: Mapping[str, tuple[str, ...]]  # by secret: exact URIs, or prefixes ending in /
-    problems: tuple[str, ...]  # what was left out, and why
+    left_out: tuple[LeftOut, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,32 +55,45 @@ def snapshot(view: View) -> Snapshot:
     if view.proxy.interception is Interception.GRPC:
         return grpc_snapshot(view)
     made = messages(view)
-    problems: list[str] = []
-    clusters = packed_once(made.clusters, problems)
-    routes = packed_once(made.routes, problems)
-    listeners = packed_once(sound(made.listeners, problems), problems)
-    problems += dangling(made.routes, clusters)
     targets = targets_by_name(view)
-    return Snapshot(
-        clusters,
-        listeners,
-        routes,
-        {name: target.assignment for name, target in targets.items()},
-        validations(view, targets.values()),
-        tuple(problems),
+    trusted = validations(view, targets.values())
+    told = checked(
+        made.clusters,
+        made.listeners,
+        made.routes,
+        assignments=targets.keys(),
+        secrets={OWN, *trusted},
     )
+    assignments = {name: target.assignment for name, target in targets.items()}
+    return shaped(told, assignments, trusted)
 
 
 def grpc_snapshot(view: View) -> Snapshot:
     """Without a sidecar: the routes of callers are in their listeners, and secrets in files."""
-    problems = [*grpc_server.unserved(view)]
+    ends = {end.name: end for way in grpc_client.ways(view).values() for end in way.ends}
+    told = checked(
+        grpc_client.clusters(view),
+        (*grpc_client.listeners(view), *grpc_server.listeners(view)),
+        grpc_server.routes(view),
+        assignments=ends.keys(),
+        secrets=(),
+    )
+    return shaped(told, ends, {}, *grpc_server.unserved(view))
+
+
+def shaped(
+    told: Checked,
+    assignments: Mapping[str, Assignment],
+    validations: Mapping[str, tuple[str, ...]],
+    *unserved: LeftOut,
+) -> Snapshot:
     return Snapshot(
-        packed_once(grpc_client.clusters(view), problems),
-        packed_once((*grpc_client.listeners(view), *grpc_server.listeners(view)), problems),
-        packed_once(grpc_server.routes(view), problems),
-        {end.name: end for way in grpc_client.ways(view).values() for end in way.ends},
-        {},
-        tuple(problems),
+        {each.name: resource(each.name, each) for each in told.clusters},
+        {each.name: resource(each.name, each) for each in told.listeners},
+        {each.name: resource(each.name, each) for each in told.routes},
+        assignments,
+        validations,
+        (*told.left_out, *unserved),
     )
 
 
@@ -143,55 +154,3 @@ def validations(view: View, targets: Iterable[Target]) -> dict[str, tuple[str, .
             uris = tuple(identity.uri(view.trust_domain) for identity in target.identities)
             found[validation_name(target.assignment.name)] = uris
     return found
-
-
-def packed_once(messages: Iterable[Named], problems: list[str]) -> dict[str, Resource]:
-    """One name twice makes Envoy refuse the whole response: the first stays."""
-    found: dict[str, Resource] = {}
-    for message in messages:
-        if message.name in found:
-            kind = message.DESCRIPTOR.name
-            problems.append(f"{kind} {message.name} is there twice: the second is left out")
-            continue
-        found[message.name] = resource(message.name, message)
-    return found
-
-
-def sound(listeners: Iterable[Listener], problems: list[str]) -> Iterator[Listener]:
-    """Envoy refuses a listener whose address is taken, and one with two equal matches."""
-    taken: dict[bytes, str] = {}
-    for listener in listeners:
-        where = listener.address.SerializeToString(deterministic=True)
-        if where and taken.setdefault(where, listener.name) != listener.name:
-            problems.append(f"Listener {listener.name} has the address of {taken[where]}: left out")
-            continue
-        remove_collisions(listener, problems)
-        yield listener
-
-
-def remove_collisions(listener: Listener, problems: list[str]) -> None:
-    seen: dict[bytes, str] = {}
-    chains = list(listener.filter_chains)
-    del listener.filter_chains[:]
-    for chain in chains:
-        match = chain.filter_chain_match.SerializeToString(deterministic=True)
-        if match in seen:
-            problems.append(
-                f"Listener {listener.name}: {chain.name} matches what {seen[match]} does: left out"
-            )
-            continue
-        seen[match] = chain.name
-        listener.filter_chains.append(chain)
-
-
-def dangling(
-    routes: Iterable[RouteConfiguration], clusters: Mapping[str, Resource]
-) -> Iterator[str]:
-    """Envoy accepts a route to a cluster that is not there, and answers 503."""
-    for configuration in routes:
-        for host in configuration.virtual_hosts:
-            for route in host.routes:
-                named = [c.name for c in route.route.weighted_clusters.clusters]
-                for name in filter(None, [route.route.cluster, *named]):
-                    if name not in clusters:
-                        yield f"Route {host.name} leads to cluster {name}, which does not exist"

@@ -1,12 +1,11 @@
 """The state-of-the-world dialect of xDS: what a request means, and what a response says."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
-from meshfed.xds.delta import MOST_BYTES
-from meshfed.xds.resource import Resource, Resources
+from meshfed.xds.resource import Resources
 from meshfed.xds.subscription import Push, Subscription
 from meshfed.xds.wire import CONTROL_PLANE, frames
 
@@ -22,6 +21,7 @@ def read(subscription: Subscription, request: discovery_pb2.DiscoveryRequest) ->
     if not subscription.introduced:
         subscription.introduced = True
         subscription.greeting = subscription.whole  # a first answer is due, even if empty
+        subscription.unmet = bool(request.version_info) and not subscription.past.good
     elif _repeats(subscription, request, names, wildcard=wildcard):
         # The same answer twice is Envoy asking again, for a cluster that it warms (S8).
         subscription.ask_again()
@@ -68,37 +68,20 @@ def due(subscription: Subscription, resources: Resources, *, breaking: bool) -> 
         return Push(changed, changed=changed) if changed else None
     if not (changed or subscription.owed or subscription.greeting or (breaking and gone)):
         return None
-    told = [subscription.acceptable(resource) for resource in subscription.asked(resources)]
+    told = [subscription.kept(resource) for resource in subscription.asked(resources)]
     # Absence is removal: until routes have moved away, the old stay beside the new (O2).
-    told += [] if breaking else [subscription.good.get(name) for name in gone]
+    told += [] if breaking else [subscription.past.good.get(name) for name in gone]
     whole = tuple(resource for resource in told if resource)
     removed = subscription.held.keys() - {resource.name for resource in whole}
     return Push(whole, tuple(sorted(removed)), changed)
 
 
 def parts(push: Push, subscription: Subscription) -> Iterator[Push]:
-    suspects = frozenset() if subscription.whole else frozenset(subscription.suspects)
-    yield from (Push((resource,)) for resource in push.resources if resource.name in suspects)
+    """Whole types in one message, as absence is removal; the others in sizes that all take."""
     if subscription.whole:
         yield push
         return
-    rest = (resource for resource in push.resources if resource.name not in suspects)
-    for some in small(rest):
-        yield Push(some)
-
-
-def small(resources: Iterable[Resource]) -> Iterator[tuple[Resource, ...]]:
-    """gRPC clients take no message of more than 4 MB, and ask for it again for ever (T12)."""
-    some: list[Resource] = []
-    size = 0
-    for resource in resources:
-        if some and size + len(resource.any) > MOST_BYTES:
-            yield tuple(some)
-            some, size = [], 0
-        some.append(resource)
-        size += len(resource.any)
-    if some:
-        yield tuple(some)
+    yield from map(Push, subscription.batches(push.resources, lambda each: len(each.any)))
 
 
 def body(kind: str, push: Push, version: str, nonce: str) -> bytes:

@@ -10,7 +10,7 @@ from google.protobuf.any_pb2 import Any
 
 from meshfed.xds import delta, sotw
 from meshfed.xds.resource import NOTHING, SHORT, Resource, Resources, Type, World
-from meshfed.xds.subscription import GATE, Answer, Push, Subscription
+from meshfed.xds.subscription import GATE, Answer, Memory, Past, Push, Subscription
 
 Request = discovery_pb2.DeltaDiscoveryRequest | discovery_pb2.DiscoveryRequest
 
@@ -63,13 +63,18 @@ class Stream:
     """Feed it requests and worlds; after each, send what `outgoing` says.
 
     One push per type is under way at a time, and what is pushed next is the difference to the
-    newest world: the latest wins. `now` is any clock that does not jump.
+    newest world: the latest wins. `now` is any clock that does not jump. `memory` is the client's,
+    of its streams before this one.
     """
 
-    def __init__(self, delta: bool, *, recording: bool = False) -> None:
+    def __init__(
+        self, delta: bool, *, recording: bool = False, memory: Memory | None = None
+    ) -> None:
         self.delta = delta
         self.holdings: list[Holding] = []  # when recording; whoever reads them empties the list
+        self.overdue: list[str] = []  # CDS, …, once for each answer that is; emptied likewise
         self._recording = recording
+        self._memory: Memory = {} if memory is None else memory
         self.settled = -1  # the newest revision of which the client acknowledged everything
         self.settlements = 0  # how often that was found out; two worlds may have one revision
         self.receipts: list[Answer] = []  # whoever reads them empties the list
@@ -116,13 +121,25 @@ class Stream:
         self._settle()
 
     def _read(self, subscription: Subscription, request: Request, now: float) -> None:
+        first = not subscription.introduced
+        if first and subscription.kind in SHORT:
+            subscription.past = self._past(request)
         if isinstance(request, discovery_pb2.DiscoveryRequest):
             sotw.read(subscription, request)
             return
-        first = not subscription.introduced
         delta.read(subscription, request, self._resources(subscription.kind))
         if first and subscription.kind == Type.CLUSTER and subscription.held:
             self._resumed = now
+
+    def _past(self, request: Request) -> Past:
+        """A client without any version is another one, and has everything before it."""
+        if isinstance(request, discovery_pb2.DiscoveryRequest):
+            again = bool(request.version_info)
+        else:
+            again = bool(request.initial_resource_versions)
+        if not again:
+            self._memory.pop(request.type_url, None)
+        return self._memory.setdefault(request.type_url, Past())
 
     def _resources(self, kind: str) -> Resources:
         served = SERVED.get(kind)
@@ -133,6 +150,8 @@ class Stream:
         self._deadline = None
         if self._world is None:
             return []  # an empty answer would delete everything (T16)
+        late = (s.kind for s in self._subscriptions.values() if s.late(now))
+        self.overdue += [SHORT[Type(kind)] for kind in late if kind in SHORT]
         responses = list(self._make(now))
         self._mark()
         return responses

@@ -1,11 +1,12 @@
 """What one client asked for of one resource type, what it holds, and what it has yet to answer."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from meshfed.xds.resource import Resource, Resources, Type
+from meshfed.xds.wire import batches
 
 # Without names the first request for these means all of them; in SotW, what is absent is deleted.
 WHOLE = frozenset({Type.CLUSTER, Type.LISTENER})
@@ -37,7 +38,6 @@ class Sent:
     at: float
     version: str
     resources: tuple[Resource, ...]
-    fresh: frozenset[str]  # names that the client did not hold before
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,23 @@ class Answer:
     sent_at: float
     answered_at: float
     rejected: str = ""
+    about: tuple[str, ...] = ()  # the names that it rejects, as far as that is known
+
+
+@dataclass(slots=True)
+class Past:
+    """What a client accepted and rejected of one type: true of it, whatever becomes of its stream.
+
+    Whoever comes back is not sent again what it rejected, which would hold up its clusters (N4);
+    and should it reject what is new, the last good one is at hand.
+    """
+
+    good: dict[str, Resource] = field(default_factory=dict)  # last accepted
+    rejected: dict[str, frozenset[str]] = field(default_factory=dict)  # versions, by name
+    words: str = ""  # of the last rejection
+
+
+Memory = dict[str, Past]  # by type URL, for one client
 
 
 @dataclass(slots=True)
@@ -64,11 +81,13 @@ class Subscription:
     greeting: bool = False  # the first answer is due even if it is empty (D10)
     owed: set[str] = field(default_factory=set)  # to be answered, whether or not they changed
     held: dict[str, str] = field(default_factory=dict)  # name to the version last sent
-    good: dict[str, Resource] = field(default_factory=dict)  # last accepted
-    rejected: dict[str, frozenset[str]] = field(default_factory=dict)  # versions, by name
+    past: Past = field(default_factory=Past)
+    unmet: bool = False  # it came back from a stream that we know nothing of,
+    inherited: set[str] = field(default_factory=set)  # and has these, in bytes we do not know
     suspects: set[str] = field(default_factory=set)  # some of these were: sent one by one
     unanswered: dict[str, Sent] = field(default_factory=dict)  # by nonce, oldest first
     answered: str = ""  # the nonce last answered
+    missed: int = 0  # the number of the response whose answer was last found to be overdue
     current: Resources | None = None  # nothing is left to send of these
     digest: int = 0  # over `held`
 
@@ -125,10 +144,10 @@ class Subscription:
 
     def changed(self, resources: Resources) -> dict[str, Resource]:
         """What is news to the client, and what it is owed; never what it rejected before."""
-        for name in [n for n in self.rejected if not self._refused(n, resources)]:
-            del self.rejected[name]
+        for name in [n for n in self.past.rejected if not self._refused(n, resources)]:
+            del self.past.rejected[name]
         news = {r.name: r for r in self.asked(resources) if self.held.get(r.name) != r.version}
-        for name in self.rejected.keys() & news.keys():
+        for name in self.past.rejected.keys() & news.keys():
             del news[name]
         for name in self.owed:
             if answer := self.acceptable(resources.get(name)):
@@ -137,13 +156,18 @@ class Subscription:
 
     def _refused(self, name: str, resources: Resources) -> bool:
         """Whether what it should have under this name now is what it rejected."""
-        return name in resources and resources[name].version in self.rejected[name]
+        return name in resources and resources[name].version in self.past.rejected[name]
 
     def acceptable(self, resource: Resource | None) -> Resource | None:
         """It, or the last good one in place of one that was rejected."""
-        if resource and resource.version in self.rejected.get(resource.name, ()):
-            return self.good.get(resource.name)
+        if resource and resource.version in self.past.rejected.get(resource.name, ()):
+            return self.past.good.get(resource.name)
         return resource
+
+    def kept(self, resource: Resource) -> Resource | None:
+        """As `acceptable`, where absence is removal: what the client has of somebody else stays
+        in force while it is sent what it rejected, and would be gone without."""
+        return self.acceptable(resource) or (resource if resource.name in self.inherited else None)
 
     def gone(self, resources: Resources) -> list[str]:
         return sorted(self.held.keys() - resources.keys())
@@ -153,12 +177,28 @@ class Subscription:
         """Until when a push waits for the answer to the one before."""
         return next((sent.at + GATE for sent in self.unanswered.values()), None)
 
+    def late(self, now: float) -> bool:
+        """Whether the oldest answer is overdue; said once of each."""
+        if self.gate is None or now < self.gate:
+            return False
+        oldest = next(iter(self.unanswered.values())).number
+        news, self.missed = oldest > self.missed, oldest
+        return news
+
     def standing(self, resources: Resources) -> bool:
         """Whether the client refuses something of what it should have now."""
         return any(
             self._refused(name, resources) and (self.wildcard or name in self.names)
-            for name in self.rejected
+            for name in self.past.rejected
         )
+
+    def batches(
+        self, resources: Iterable[Resource], size: Callable[[Resource], int]
+    ) -> list[tuple[Resource, ...]]:
+        """What may be what was rejected goes alone: the answer is about nothing else then."""
+        alone = [resource for resource in resources if resource.name in self.suspects]
+        others = (resource for resource in resources if resource.name not in self.suspects)
+        return [*((each,) for each in alone), *batches(others, size)]
 
     # What was sent and answered
 
@@ -171,11 +211,14 @@ class Subscription:
     def drop(self, name: str) -> None:
         if name in self.held:
             self.digest ^= fold(name, self.held.pop(name))
-        self.good.pop(name, None)
+        self.past.good.pop(name, None)
+        self.inherited.discard(name)
         self.suspects.discard(name)
 
     def send(self, push: Push, number: int, now: float) -> None:
-        fresh = frozenset(r.name for r in push.resources if r.name not in self.held)
+        if self.unmet:
+            self.inherited = {r.name for r in push.resources if r.name not in self.past.good}
+            self.unmet = False
         for resource in push.resources:
             self.hold(resource.name, resource.version)
             self.suspects.discard(resource.name)
@@ -183,9 +226,10 @@ class Subscription:
             self.drop(name)
         self.greeting = False
         self.owed.clear()
-        self.unanswered[str(number)] = Sent(number, now, self.version, push.resources, fresh)
-        if len(self.unanswered) > MOST_UNANSWERED:
-            del self.unanswered[next(iter(self.unanswered))]
+        self.unanswered[str(number)] = Sent(number, now, self.version, push.resources)
+        oldest = next(iter(self.unanswered.values()))
+        if len(self.unanswered) > MOST_UNANSWERED and oldest.at < now:  # not a part of this one
+            del self.unanswered[str(oldest.number)]
 
     def answer(self, nonce: str, rejected: str | None, now: float) -> Answer | None:
         """Take an acknowledgement or a rejection; None for a nonce that nothing waits for."""
@@ -196,14 +240,17 @@ class Subscription:
         numbers = [n for n, other in self.unanswered.items() if other.number < sent.number]
         older = [self.unanswered.pop(number) for number in numbers]
         self.answered = nonce
+        about: tuple[str, ...] = ()
         if rejected is None:
             self._accept(r for one in (*older, sent) for r in one.resources)
         else:
-            self._judge(sent, older, rejected)
+            about = self._judge(sent, older, rejected)
+            self.past.words = said(rejected)
         oldest = (*older, sent)[0].number
-        return Answer(self.kind, oldest, sent.version, sent.at, now, said(rejected))
+        return Answer(self.kind, oldest, sent.version, sent.at, now, said(rejected), about)
 
-    def _judge(self, sent: Sent, older: list[Sent], words: str) -> None:
+    def _judge(self, sent: Sent, older: list[Sent], words: str) -> tuple[str, ...]:
+        """Returns the names that are, or may be, at fault."""
         before = {r.name: r.version for one in older for r in one.resources}
         named = {r for r in sent.resources if mentions(words, r.name)}
         others = set(sent.resources) - named
@@ -216,7 +263,8 @@ class Subscription:
         # Words that Envoy held back come with the last nonce, and may be about what came before.
         unclear = {r for r in named if before.get(r.name, r.version) != r.version}
         self._doubt(unclear)
-        self._reject(named - unclear, sent.fresh)
+        self._reject(named - unclear)
+        return tuple(sorted(r.name for r in named or others))
 
     def _doubt(self, resources: Iterable[Resource]) -> None:
         for resource in resources:
@@ -228,21 +276,22 @@ class Subscription:
     def _accept(self, resources: Iterable[Resource]) -> None:
         for resource in resources:
             if self.held.get(resource.name) == resource.version:  # not dropped or outdated since
-                self.good[resource.name] = resource
+                self.past.good[resource.name] = resource
 
-    def _reject(self, resources: Iterable[Resource], fresh: frozenset[str]) -> None:
+    def _reject(self, resources: Iterable[Resource]) -> None:
         for resource in resources:
             name, version = resource.name, resource.version
-            self.rejected[name] = self.rejected.get(name, frozenset()) | {version}
-            if name in self.good and self.good[name].version == version:
-                del self.good[name]
+            self.past.rejected[name] = self.past.rejected.get(name, frozenset()) | {version}
+            if name in self.past.good and self.past.good[name].version == version:
+                del self.past.good[name]
+                self.inherited.add(name)  # it has something, and we do not know what
             if self.held.get(name) != version:
                 continue
             self.hold(name, UNSURE)
             # A rejected cluster keeps warming, and withholds the answers to all later ones, until
             # its name is replaced or removed (tried with Envoy 1.40; envoy#14598). What the client
-            # had from an earlier stream is left alone: those bytes are not ours to repeat.
-            if self.kind == Type.CLUSTER and (name in self.good or name in fresh):
+            # had from somebody else is left alone: those bytes are not ours to repeat.
+            if self.kind == Type.CLUSTER and (name in self.past.good or name not in self.inherited):
                 self.owed.add(name)
                 self.current = None
 

@@ -1,10 +1,34 @@
 """Responses as concatenations of bytes that all streams share."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 CONTROL_PLANE = "meshfed"
 
 RESOURCES = b"\x12"  # field 2, length-delimited: `resources`, in both kinds of response
+
+# gRPC clients, and Envoy's Google-gRPC streams, refuse messages over 4 MB; small ones also let
+# a slow client's answers come in between.
+MOST_BYTES = 1_000_000
+HEADER = 1_000  # bytes left for the rest of a response
+FRAME = 6  # bytes around each of its resources or names, at most
+
+Thing = TypeVar("Thing")
+
+
+def batches(things: Iterable[Thing], size: Callable[[Thing], int]) -> list[tuple[Thing, ...]]:
+    """The same in messages that every client takes; what is larger is alone in its own."""
+    done: list[tuple[Thing, ...]] = []
+    some: list[Thing] = []
+    room = MOST_BYTES - HEADER
+    for thing in things:
+        needed = size(thing) + FRAME
+        if some and needed > room:
+            done.append(tuple(some))
+            some, room = [], MOST_BYTES - HEADER
+        some.append(thing)
+        room -= needed
+    return [*done, tuple(some)] if some else done
 
 
 def frames(header: bytes, resources: Iterable[bytes]) -> bytes:

@@ -55,6 +55,19 @@ class Metrics:
         self._nacks = Counter(
             "meshfed_nacks_total", "Responses that a proxy rejected", ["type"], registry=registry
         )
+        self._overdue = Counter(
+            "meshfed_answers_overdue_total",
+            "Responses that a proxy did not answer in 16 s: what waited for it went ahead",
+            ["type"],
+            registry=registry,
+        )
+        self._left_out = Gauge(
+            "meshfed_left_out_resources",
+            "Resources that no proxy is told, as Envoy would refuse them or what they lead to is"
+            " not there, by type and by the service they are of",
+            ["type", "object"],
+            registry=registry,
+        )
         self._refused = Counter(
             "meshfed_streams_refused_total",
             "Streams refused, or ended because the proxy may no longer have them",
@@ -140,6 +153,15 @@ class Metrics:
 
     def rejected(self, kind: str) -> None:
         self._nacks.labels(kind).inc()
+
+    def overdue(self, kind: str) -> None:
+        self._overdue.labels(kind).inc()
+
+    def left_out(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """How many resources of a type (Cluster, …) and object are left out now."""
+        self._left_out.clear()
+        for (kind, of), count in counts.items():
+            self._left_out.labels(kind, of).set(count)
 
     def refused(self, reason: Reason) -> None:
         self._refused.labels(reason.value).inc()
