@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: install demo test check bench golden soak clean
+.PHONY: install demo test coverage check bench golden soak clean
 
 install: .venv/.installed  ## .venv with the command .venv/bin/meshfed
 
@@ -18,6 +18,10 @@ demo: install  ## OSM's bookstore on this machine; make demo ARGS="--seconds 60 
 
 test: install  ## everything that proves it; what is skipped says why
 	$(BIN)/pytest -m 'not soak' --numprocesses 2 $(ARGS)
+
+coverage: install  ## every branch of the xDS protocol's state machine is walked by its transcripts
+	$(BIN)/coverage run -m pytest --quiet tests/checklist tests/test_stream_holdings.py
+	$(BIN)/coverage report
 
 check: install build/stubs/.made  ## lint, types, direction of imports
 	$(BIN)/ruff check .

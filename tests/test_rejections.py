@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
-from test_publish import BUYING, DOMAIN, KNOWN, LEDGER, SELLING, Published, peer
+from test_publish import BUYING, DOMAIN, KNOWN, LEDGER, SELLING, Published, offered, peer
 
 from meshfed.catalog.model import Endpoint, Mesh, Port, Protocol, Service, ServiceName
 from meshfed.federation.admin.metrics import Metrics
@@ -144,7 +144,7 @@ async def test_what_is_left_out_is_a_log_line_with_the_service_and_a_metric_unti
     caller = await publisher.open(peer(BUYING))
     with capture_logs() as lines:
         await measured.catalog.believe(TAKEN, kind="test", cause="")
-        await caller.changed()
+        await offered(caller)
     assert [line for line in lines if line["event"] == "left out"] == [
         {
             "log_level": "warning",
@@ -158,7 +158,7 @@ async def test_what_is_left_out_is_a_log_line_with_the_service_and_a_metric_unti
     assert measured.value("meshfed_left_out_resources", **left_out) == 1
     assert CLUSTER in caller.world.of(Type.CLUSTER)
     await measured.catalog.believe(KNOWN, kind="test", cause="")
-    await caller.changed()
+    await offered(caller)
     assert measured.value("meshfed_left_out_resources", **left_out) == 0
 
 

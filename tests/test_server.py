@@ -89,7 +89,7 @@ def proxy(authority) -> Tls:
     return authority.tls(STORE, "abc.workload.shop.example")
 
 
-async def test_a_peer_is_known_by_its_certificate_and_is_told_its_world(
+async def test_t17_a_peer_is_known_by_its_certificate_and_is_told_its_world(
     authority, control_plane, proxy
 ):
     source, tally = Source(world(7, "a", "b")), Tally()
@@ -180,7 +180,7 @@ async def test_without_a_good_certificate_nobody_is_told_anything(authority, con
         pytest.param(Unready("no provider was read yet"), "UNAVAILABLE", id="nothing complete yet"),
     ],
 )
-async def test_whoever_is_refused_is_told_why(authority, control_plane, proxy, refusal, code):
+async def test_t16_whoever_is_refused_is_told_why(authority, control_plane, proxy, refusal, code):
     async with (
         serving(Source(world(1), refusal), control_plane) as server,
         streaming(server, proxy, authority.root) as call,
@@ -197,7 +197,9 @@ async def test_whoever_is_refused_is_told_why(authority, control_plane, proxy, r
         pytest.param(b"\xff", "not a discovery request", id="not protobuf"),
     ],
 )
-async def test_a_malformed_request_ends_the_stream(authority, control_plane, proxy, first, why):
+async def test_t1_t3_a_malformed_request_ends_the_stream(
+    authority, control_plane, proxy, first, why
+):
     source = Source(world(1))
     async with (
         serving(source, control_plane) as server,
@@ -220,6 +222,50 @@ async def test_t1_a_malformed_request_later_on_ends_the_stream_too(authority, co
         await call.read()
         await call.write(DeltaDiscoveryRequest())
         assert (await ending(call))[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_t13_a_request_that_is_too_large_ends_its_stream_alone(
+    authority, control_plane, proxy
+):
+    source = Source(world(1, "a"))
+    async with (
+        serving(source, control_plane) as server,
+        connecting(server, proxy, authority.root) as channel,
+    ):
+        call, other = opened(channel), opened(channel)
+        await other.write(clusters())
+        await other.read()
+        await call.write(clusters(resource_names_subscribe=["x" * 1_000] * 9_000))
+        assert (await ending(call))[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+        source.feeds[0].show(world(2, "a:2"))
+        await other.write(clusters(response_nonce="1"))
+        assert len((await other.read()).resources) == 1
+
+
+async def test_t1_a_service_of_one_type_is_not_spoken(authority, control_plane, proxy):
+    async with (
+        serving(Source(world(1, "a")), control_plane) as server,
+        connecting(server, proxy, authority.root) as channel,
+    ):
+        method = "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters"
+        assert await channel.stream_stream(method)().code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_f3_an_overdue_answer_is_told_to_the_feed(
+    authority, control_plane, proxy, monkeypatch
+):
+    monkeypatch.setattr("meshfed.xds.subscription.GATE", 0.05)
+    source = Source(world(1, "a"))
+    async with (
+        serving(source, control_plane) as server,
+        streaming(server, proxy, authority.root) as call,
+    ):
+        await call.write(clusters())
+        await call.read()
+        (feed,) = source.feeds
+        feed.show(world(2, "a:2"))
+        await call.read()
+        await feed.until(lambda: feed.late == ["CDS"])
 
 
 async def test_t2_a_node_that_changes_its_name_is_still_who_it_was(authority, control_plane, proxy):
@@ -326,7 +372,7 @@ async def test_a_taken_port_is_an_error_in_one_line(control_plane, capfd):
     assert capfd.readouterr().err == ""
 
 
-async def test_a_client_that_does_not_read_is_cut_off_and_costs_the_others_nothing(
+async def test_f4_f5_a_client_that_does_not_read_is_cut_off_and_costs_the_others_nothing(
     authority, control_plane, proxy, monkeypatch
 ):
     monkeypatch.setattr("meshfed.xds.server.UNREAD", 0.3)
@@ -342,7 +388,9 @@ async def test_a_client_that_does_not_read_is_cut_off_and_costs_the_others_nothi
         assert set(source.feeds[0].settlements) == set()
 
 
-async def test_streams_that_open_all_at_once_are_all_answered(authority, control_plane, proxy):
+async def test_finding_7_streams_that_open_all_at_once_are_all_answered(
+    authority, control_plane, proxy
+):
     source = Source(world(1, "a"))
     many = 1500  # grpc drops some beyond 1,000 that wait, unless told otherwise
     async with (

@@ -1,9 +1,10 @@
 """When it is quiet, the client holds exactly its world: whatever it subscribed to, acknowledged,
-rejected, and however often the stream was cut."""
+rejected, overtook and kept back, and however often the stream was cut, by us or by its own end."""
 
 from collections import deque
 from collections.abc import Mapping
 
+import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.listener_pb2 import Listener
@@ -17,11 +18,17 @@ from envoy.service.discovery.v3.discovery_pb2 import (
 )
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from meshfed.xds.resource import Resource, Type, World, resource
 from meshfed.xds.stream import Stream
-from meshfed.xds.subscription import GATE
+from meshfed.xds.subscription import GATE, Memory
 
 MAKE = {
     Type.CLUSTER: lambda name, content: Cluster(name=name, alt_stat_name=content, type="EDS"),
@@ -44,6 +51,7 @@ MADE = {
     for content in ("one", "two", "bad")
 }
 BY_BYTES = {made.any: made for made in MADE.values()}
+FOREIGN = "type.googleapis.com/foo.v9.Bar"
 BAD = {(kind, made.version) for (kind, _, content), made in MADE.items() if content == "bad"}
 
 # A nonce, the words of a rejection, and what these certainly reject.
@@ -75,6 +83,7 @@ class Model:
         self.asked = False
         self.held: dict[str, str] = {}
         self.silent = False  # while it warms, it keeps its answers back
+        self.next: set[str] = set()  # names that it asks for with its next answer
 
     def wants(self, name: str) -> bool:
         return self.wildcard or name in self.names
@@ -106,18 +115,22 @@ class Conversations(RuleBasedStateMachine):
         self.now = 0.0
         self.world = World(0, {})
         self.models = {kind: Model(kind) for kind in Type}
+        self.memory: Memory = {}
+        self.lost = False  # what was rejected is not known to this replica
+        # What was rejected, by name.
+        self.refused: dict[tuple[Type, str], str] = {}
         self.connect()
 
     def connect(self) -> None:
-        self.stream = Stream(self.delta)
+        self.stream = Stream(self.delta, memory=self.memory)
         self.stream.offer(self.world)
         self.up: deque[DeltaDiscoveryRequest | DiscoveryRequest] = deque()
         self.down: deque[bytes] = deque()
         self.nonces: dict[Type, str] = {}
         self.kept: dict[Type, list[Answer]] = {kind: [] for kind in Type}
-        # What was rejected, by nonce while the word is on its way, then by name.
+        # What is rejected, by nonce, while the word is on its way.
         self.rejections: dict[str, dict[tuple[Type, str], str]] = {}
-        self.refused: dict[tuple[Type, str], str] = {}
+        self.awaited: dict[str, dict[int, float]] = {}  # number and time of what was sent, by type
 
     @initialize(contents=st.fixed_dictionaries(dict.fromkeys(Type, contents)))
     def begin(self, contents: dict[Type, dict[str, str]]) -> None:
@@ -173,7 +186,25 @@ class Conversations(RuleBasedStateMachine):
 
     @rule()
     def cut(self) -> None:
+        self.come_back()
+
+    @rule()
+    def come_to_another_replica(self) -> None:
+        self.memory, self.refused, self.lost = {}, {}, True
+        self.come_back()
+
+    @rule()
+    def start_anew(self) -> None:
+        for model in self.models.values():
+            model.held.clear()
+        self.refused.clear()
+        self.come_back()
+
+    def come_back(self) -> None:
         self.connect()
+        for of, name in list(self.refused):
+            if not self.models[of].held:  # without a version it is taken for another client
+                del self.refused[of, name]
         for model in self.models.values():
             model.asked = model.wildcard or bool(model.names)
             model.named &= model.asked
@@ -187,12 +218,34 @@ class Conversations(RuleBasedStateMachine):
         self.stream.receive(request, self.now)
         if request.HasField("error_detail"):
             self.refused |= self.rejections.pop(request.response_nonce)
+        awaited = self.awaited.get(request.type_url, {})
+        if request.response_nonce and int(request.response_nonce) in awaited:
+            for number in [n for n in awaited if n <= int(request.response_nonce)]:
+                del awaited[number]
         self.write()
+
+    @rule(kind=kinds)
+    def ask_again(self, kind: Type) -> None:
+        """What a SotW client does for clusters that it warms; in delta, an old nonce."""
+        if self.nonces.get(kind):
+            old = DeltaDiscoveryRequest(type_url=kind, response_nonce=self.nonces[kind])
+            self.up.append(old if self.delta else self.sotw(self.models[kind]))
+
+    @rule(kind=kinds, names=names)
+    def subscribe_with_the_next_answer(self, kind: Type, names: frozenset[str]) -> None:
+        if self.delta:
+            self.models[kind].next |= names
+
+    @rule()
+    def ask_for_an_unknown_type(self) -> None:
+        request = DeltaDiscoveryRequest if self.delta else DiscoveryRequest
+        self.up.append(request(type_url=FOREIGN))
 
     @precondition(lambda self: self.down)
     @rule()
     def answer(self) -> None:
-        kind, resources, removed, nonce = self.read(self.down.popleft())
+        body = self.down.popleft()
+        kind, resources, removed, nonce = self.read(body)
         model = self.models[kind]
         words = model.keep([r for r in resources if model.wants(r.name)])
         if kind in WHOLE and not self.delta:
@@ -221,6 +274,12 @@ class Conversations(RuleBasedStateMachine):
             if words:
                 request.error_detail.message = words
                 self.rejections[nonce] = bad
+            model = self.models[kind]
+            if model.next:
+                request.resource_names_subscribe.extend(model.next)
+                model.names |= model.next
+                model.asked = model.named = True
+                model.next = set()
             self.up.append(request)
 
     @rule(kind=kinds)
@@ -238,11 +297,23 @@ class Conversations(RuleBasedStateMachine):
         self.write()
 
     def write(self) -> None:
+        closed = {
+            kind
+            for kind, sent in self.awaited.items()
+            if any(self.now < at + GATE for at in sent.values())
+        }
         for response in self.stream.outgoing(self.now):
-            kind, resources, _, _ = self.read(response.body)
+            kind, resources, _, nonce = self.read(response.body)
+            assert kind not in closed, "F1: one response of a type at a time"
+            self.awaited.setdefault(kind, {})[int(nonce)] = self.now
             for r in resources:
-                assert self.refused.get((kind, r.name)) != r.version, "sent again after rejection"
+                again = self.refused.get((kind, r.name)) == r.version
+                assert not again or self.repeats(kind), "N2: sent again after rejection"
             self.down.append(response.body)
+
+    def repeats(self, kind: Type) -> bool:
+        """In SotW an absence would remove what the client has of another replica (N4)."""
+        return self.lost and not self.delta and kind in WHOLE
 
     def read(self, body: bytes) -> tuple[Type, list[Resource], list[str], str]:
         if self.delta:
@@ -283,6 +354,7 @@ class Conversations(RuleBasedStateMachine):
         star = {"*"} if model.wildcard and model.named else set()
         return DiscoveryRequest(
             type_url=model.kind,
+            version_info="some" if model.held else "",
             resource_names=model.names | star,
             response_nonce=self.nonces.get(model.kind, ""),
         )
@@ -344,3 +416,9 @@ TestDelta = DeltaConversations.TestCase
 TestDelta.settings = FEW
 TestSotw = SotwConversations.TestCase
 TestSotw.settings = FEW
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("conversations", [DeltaConversations, SotwConversations])
+def test_whatever_happens_two_thousand_times(conversations: type[Conversations]) -> None:
+    run_state_machine_as_test(conversations, settings=settings(FEW, max_examples=2000))

@@ -27,6 +27,8 @@ FOREIGN = "type.googleapis.com/foo.v9.Bar"
 
 
 def cluster(name: str, content: str) -> Message:
+    if content in ("static", "fixed"):
+        return Cluster(name=name, alt_stat_name=content, type=Cluster.STATIC)
     message = Cluster(name=name, alt_stat_name=content, type=Cluster.EDS)
     message.eds_cluster_config.service_name = f"{name}-hosts" if content == "moved" else ""
     return message
@@ -73,12 +75,15 @@ class Client:
         self.delta = delta
         self.now = 100.0
         self.heard: list[str] = []  # when it came back
+        self.sizes: list[int] = []  # bytes of what it heard last
         self.last: dict[str, DeltaDiscoveryResponse | DiscoveryResponse] = {}
         if world:
             self.stream.offer(world)
 
     def hears(self) -> list[str]:
-        return [self._read(response.body) for response in self.stream.outgoing(self.now)]
+        responses = self.stream.outgoing(self.now)
+        self.sizes = [len(response.body) for response in responses]
+        return [self._read(response.body) for response in responses]
 
     def _read(self, body: bytes) -> str:
         if self.delta:

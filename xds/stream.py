@@ -126,8 +126,8 @@ class Stream:
             subscription.past = self._past(request)
         if isinstance(request, discovery_pb2.DiscoveryRequest):
             sotw.read(subscription, request)
-            return
-        delta.read(subscription, request, self._resources(subscription.kind))
+        else:
+            delta.read(subscription, request, self._resources(subscription.kind))
         if first and subscription.kind == Type.CLUSTER and subscription.held:
             self._resumed = now
 

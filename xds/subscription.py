@@ -175,15 +175,15 @@ class Subscription:
     @property
     def gate(self) -> float | None:
         """Until when a push waits for the answer to the one before."""
-        return next((sent.at + GATE for sent in self.unanswered.values()), None)
+        return next((sent.at + GATE for sent in reversed(self.unanswered.values())), None)
 
     def late(self, now: float) -> bool:
         """Whether the oldest answer is overdue; said once of each."""
-        if self.gate is None or now < self.gate:
+        oldest = next(iter(self.unanswered.values()), None)
+        if oldest is None or now < oldest.at + GATE or oldest.number == self.missed:
             return False
-        oldest = next(iter(self.unanswered.values())).number
-        news, self.missed = oldest > self.missed, oldest
-        return news
+        self.missed = oldest.number
+        return True
 
     def standing(self, resources: Resources) -> bool:
         """Whether the client refuses something of what it should have now."""
@@ -251,20 +251,23 @@ class Subscription:
 
     def _judge(self, sent: Sent, older: list[Sent], words: str) -> tuple[str, ...]:
         """Returns the names that are, or may be, at fault."""
-        before = {r.name: r.version for one in older for r in one.resources}
+        before = {r.name: r for one in older for r in one.resources}
         named = {r for r in sent.resources if mentions(words, r.name)}
         others = set(sent.resources) - named
-        if self.whole and named:  # Envoy names the bad ones and takes the others (xds.md, N3)
+        names = {r.name for r in sent.resources}
+        past = {r for r in before.values() if r.name not in names and mentions(words, r.name)}
+        if self.whole and (named or past):
+            # Envoy names the bad ones and takes the others (xds.md, N3)
             self._accept(others)
         elif self.whole or len(sent.resources) == 1:
             named = others
         else:  # it stopped at the first bad one, and does not say which that was
             self._doubt(others)
         # Words that Envoy held back come with the last nonce, and may be about what came before.
-        unclear = {r for r in named if before.get(r.name, r.version) != r.version}
+        unclear = {r for r in named if before.get(r.name, r).version != r.version}
         self._doubt(unclear)
-        self._reject(named - unclear)
-        return tuple(sorted(r.name for r in named or others))
+        self._reject((named - unclear) | past)
+        return tuple(sorted(r.name for r in named | past or others))
 
     def _doubt(self, resources: Iterable[Resource]) -> None:
         for resource in resources:

@@ -1,104 +1,8 @@
-"""What goes before what, as transcripts. The names are the rules of the xDS protocol that we hold
-to: O order, N rejections, F flow."""
+"""What follows a rejection, as transcripts. A test is named for its rule: N1, N2, …"""
 
 from transcripts import BOTH, ONE_OF_EACH, URL, Delta, Sotw, quiet, thing, world
 
 from meshfed.xds.subscription import GATE
-
-# Order
-
-
-@BOTH
-def test_o1_a_route_moves_only_after_its_new_cluster_is_warm_and_the_old_goes_last(dialect):
-    client = quiet(dialect(world(1, CDS="x", EDS="x", LDS="l", RDS="r:x")))
-    assert client.is_told(world(2, CDS="y", EDS="y", LDS="l", RDS="r:y")) == [
-        "CDS y" if dialect is Delta else "CDS x y"
-    ]
-    assert client.asks("EDS", "y" if dialect is Delta else "x y") == ["EDS y"]
-    assert client.accepts("EDS") == []
-    assert client.accepts("CDS") == ["RDS r"]
-    assert client.stream.settled == 1
-    assert client.accepts("RDS") == ["CDS -x" if dialect is Delta else "CDS y"]
-    if dialect is Delta:
-        assert client.asks("EDS", drops="x") == []
-    else:
-        assert client.asks("EDS", "y") == []
-    assert client.accepts("CDS") == []
-    assert client.stream.settled == 2
-
-
-@BOTH
-def test_o4_routes_wait_for_warm_clusters_but_not_for_ever(dialect):
-    client = quiet(dialect(ONE_OF_EACH))
-    moved = world(2, CDS="c:2", EDS="c", SDS="s", LDS="l:2", RDS="r:2")
-    assert client.is_told(moved) == ["CDS c", "EDS c"]
-    assert client.accepts("EDS") == []
-    assert client.stream.deadline() == client.now + GATE
-    assert client.waits(GATE - 1) == []
-    assert client.waits(1) == ["LDS l", "RDS r"]
-    assert client.stream.settled == 1
-
-
-@BOTH
-def test_o6_endpoints_follow_a_changed_cluster_at_once_although_they_are_the_same(dialect):
-    client = quiet(dialect(world(1, CDS="a b", EDS="a b")))
-    assert client.is_told(world(2, CDS="a:2 b", EDS="a b")) == [
-        "CDS a" + " b" * (dialect is Sotw),
-        "EDS a",
-    ]
-
-
-@BOTH
-def test_o6_endpoints_follow_under_the_name_that_the_cluster_gives_them(dialect):
-    client = quiet(dialect(world(1, CDS="a", EDS="a a-hosts")))
-    assert client.is_told(world(2, CDS="a:moved", EDS="a a-hosts")) == ["CDS a", "EDS a-hosts"]
-
-
-@BOTH
-def test_o7_secrets_go_before_the_endpoints_that_need_them(dialect):
-    client = quiet(dialect(ONE_OF_EACH))
-    changed = world(2, CDS="c", EDS="c:2", SDS="s:2", LDS="l", RDS="r")
-    assert client.is_told(changed) == ["SDS s", "EDS c"]
-
-
-@BOTH
-def test_o7_endpoints_wait_for_secrets_that_wait_themselves(dialect):
-    client = quiet(dialect(ONE_OF_EACH))
-    assert client.is_told(world(2, CDS="c", EDS="c", SDS="s:2", LDS="l", RDS="r")) == ["SDS s"]
-    assert client.is_told(world(3, CDS="c", EDS="c:3", SDS="s:3", LDS="l", RDS="r")) == []
-    assert client.accepts("SDS") == ["SDS s", "EDS c"]
-
-
-def test_o9_listeners_are_replaced_in_one_response():
-    client = quiet(Delta(world(1, LDS="a b")))
-    assert client.is_told(world(2, LDS="b:2 c")) == ["LDS b c -a"]
-
-
-def test_o1_a_client_that_comes_back_moves_its_routes_before_it_loses_their_clusters():
-    client = Delta(world(2, CDS="y", EDS="y", LDS="l", RDS="r:y"))
-    assert client.asks("CDS", has=[thing("CDS", "x"), thing("CDS", "y")]) == []
-    assert client.asks("LDS", has=[thing("LDS", "l")]) == []
-    assert client.asks("RDS", "r", has=[thing("RDS", "r:x")]) == ["RDS r"]
-    assert client.accepts("RDS") == ["CDS -x"]
-
-
-def test_o1_a_client_that_comes_back_and_never_asks_for_routes_loses_old_clusters_in_the_end():
-    client = Delta(world(2, CDS="y", RDS="r"))
-    assert client.asks("CDS", has=[thing("CDS", "x"), thing("CDS", "y")]) == []
-    assert client.stream.deadline() == client.now + GATE
-    assert client.waits(GATE) == ["CDS -x"]
-
-
-def test_o1_routes_that_were_rejected_keep_the_clusters_of_the_last_good_ones():
-    client = quiet(Delta(world(1, CDS="x", LDS="l", RDS="r:x")))
-    client.is_told(world(2, CDS="y", LDS="l", RDS="r:y"))
-    assert client.accepts("CDS") == ["RDS r"]
-    assert client.rejects("RDS", "no") == []
-    assert client.is_told(world(3, CDS="y", LDS="l", RDS="r:z")) == ["RDS r"]
-    assert client.accepts("RDS") == ["CDS -x"]
-
-
-# Rejections
 
 
 @BOTH
@@ -278,6 +182,18 @@ def test_n5_a_rejection_may_come_after_the_next_response():
     assert client.stream.settled == 3
 
 
+def test_n5_a_late_rejection_does_not_doubt_what_was_sent_since():
+    client = quiet(Delta(world(1, EDS="a b")))
+    client.is_told(world(2, EDS="a:bad b:2"))
+    nonce = client.last["EDS"].nonce
+    client.now += GATE
+    assert client.is_told(world(3, EDS="a:3 b:2")) == ["EDS a"]
+    assert client.rejects("EDS", "no", nonce) == []
+    assert client.accepts("EDS") == ["EDS b"]
+    client.accepts("EDS")
+    assert client.stream.settled == 3
+
+
 def test_n5_words_that_were_held_back_come_with_the_nonce_of_a_later_response_in_sotw():
     client = quiet(Sotw(world(1, CDS="a b")))
     client.is_told(world(2, CDS="a:bad b:2"))
@@ -286,6 +202,20 @@ def test_n5_words_that_were_held_back_come_with_the_nonce_of_a_later_response_in
     assert client.rejects("CDS", "cluster(s) a: ring") == ["CDS a b"]
     assert client.accepts("CDS") == []
     assert client.stream.settled == 3
+
+
+def test_n5_words_about_what_is_gone_condemn_nothing_that_is_there():
+    client = quiet(Sotw(world(1, CDS="a")))
+    client.stream.receipts.clear()
+    assert client.is_told(world(2, CDS="a b bad")) == ["CDS a b bad"]
+    client.now += GATE
+    assert client.is_told(world(3, CDS="a b")) == ["CDS a b"]
+    assert client.rejects("CDS", "cluster(s) bad: ring") == []
+    assert [answer.about for answer in client.stream.receipts] == [("bad",)]
+    assert client.stream.settled == 3
+    assert client.is_told(world(4, CDS="a b c")) == ["CDS a b c"]
+    client.accepts("CDS")
+    assert client.stream.settled == 4
 
 
 def test_n5_words_that_were_held_back_still_condemn_what_has_not_changed_since():
@@ -299,51 +229,22 @@ def test_n5_words_that_were_held_back_still_condemn_what_has_not_changed_since()
     assert client.stream.settled == 1
 
 
-# Flow
+@BOTH
+def test_n1_a_rejection_names_what_it_is_about(dialect):
+    client = quiet(dialect(world(1, CDS="a b", EDS="a b")))
+    client.stream.receipts.clear()
+    client.is_told(world(2, CDS="a:bad b:2", EDS="a:2 b:2"))
+    client.rejects("CDS", "Error adding/updating cluster(s) a: ring")
+    client.rejects("EDS", "no")
+    about = [(answer.kind, answer.about) for answer in client.stream.receipts]
+    assert about == [(URL["CDS"], ("a",)), (URL["EDS"], ("a", "b"))]
 
 
 @BOTH
-def test_f1_one_response_of_a_type_is_under_way_and_the_latest_wins(dialect):
-    client = quiet(dialect(world(1, EDS="a b")))
-    assert client.is_told(world(2, EDS="a:2 b")) == ["EDS a"]
-    assert client.is_told(world(3, EDS="a:3 b:3")) == []
-    assert client.is_told(world(4, EDS="a:4 b")) == []
-    assert client.accepts("EDS") == ["EDS a"]
-    assert client.stream.settled == 2
-    assert client.accepts("EDS") == []
-    assert client.stream.settled == 4
-
-
-@BOTH
-def test_f2_endpoints_never_wait_for_clusters(dialect):
-    client = quiet(dialect(ONE_OF_EACH))
-    client.is_told(world(2, CDS="c:2", EDS="c", SDS="s", LDS="l", RDS="r"))
-    client.accepts("EDS")
-    assert client.is_told(world(3, CDS="c:3", EDS="c:3", SDS="s", LDS="l", RDS="r")) == ["EDS c"]
-
-
-@BOTH
-def test_f3_a_client_that_never_answers_is_told_the_newest_after_a_while(dialect):
-    client = quiet(dialect(world(1, EDS="a")))
-    assert client.is_told(world(2, EDS="a:2")) == ["EDS a"]
-    assert client.is_told(world(3, EDS="a:3")) == []
-    assert client.waits(GATE) == ["EDS a"]
-    assert client.stream.deadline() is None
-
-
-def test_f3_a_client_that_never_answers_costs_no_memory():
-    client = quiet(Delta(world(0, EDS="a")))
-    for revision in range(1, 50):
-        client.now += GATE
-        assert client.is_told(world(revision, EDS=f"a:{revision}")) == ["EDS a"]
-    client.accepts("EDS")
-    assert client.stream.settled == 49
-
-
-def test_f3_an_answer_to_a_later_response_stands_for_those_before():
-    client = quiet(Sotw(world(1, EDS="a b")))
-    client.is_told(world(2, EDS="a:2 b"))
-    client.now += GATE
-    client.is_told(world(3, EDS="a:2 b:3"))
-    client.accepts("EDS")
-    assert client.stream.settled == 3
+def test_n6_a_port_that_is_taken_rejects_that_listener_alone(dialect):
+    client = quiet(dialect(world(1, LDS="a")))
+    client.is_told(world(2, LDS="a b c"))
+    taken = "Error adding/updating listener(s) b: cannot bind '127.0.0.1:1': Address already in use"
+    assert client.rejects("LDS", taken) == []
+    others = world(3, LDS="a b c:3")
+    assert client.is_told(others) == ["LDS c" if dialect is Delta else "LDS a c"]

@@ -1,0 +1,55 @@
+"""What a client was sent and has, for the catalog: recorded where that was asked for."""
+
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
+from transcripts import FOREIGN, Delta, quiet, thing, world
+
+from meshfed.xds.stream import Holding, Stream
+
+
+def recorded(client: Delta) -> list[Holding]:
+    holdings, client.stream.holdings = client.stream.holdings, []
+    return [each for each in holdings if each.type == "EDS"]
+
+
+def recording(of: Delta) -> Delta:
+    of.stream = Stream(delta=True, recording=True)
+    of.stream.offer(world(1, CDS="a", EDS="a"))
+    return quiet(of)
+
+
+def version(short: str, text: str) -> str:
+    return thing(short, text).version
+
+
+def test_each_push_is_recorded_with_its_revision_and_a_rejected_version_is_empty():
+    client = recording(Delta())
+    assert recorded(client)[-1] == Holding("EDS", 1, {"a": version("EDS", "a")})
+    client.is_told(world(2, CDS="a", EDS="a:2"))
+    assert recorded(client) == [Holding("EDS", 2, {"a": version("EDS", "a:2")})]
+    client.rejects("EDS", "no")
+    client.is_told(world(3, CDS="a", EDS="a:2 b"))
+    assert client.asks("EDS", "b") == ["EDS b"]
+    assert recorded(client) == [Holding("EDS", 3, {"a": "", "b": version("EDS", "b")})]
+
+
+def test_what_a_client_lets_go_of_is_recorded():
+    client = recording(Delta())
+    recorded(client)
+    client.asks("EDS", drops="a")
+    assert recorded(client) == [Holding("EDS", 1, {})]
+
+
+def test_what_is_not_served_is_not_recorded():
+    client = recording(Delta())
+    recorded(client)
+    client.stream.receive(
+        DeltaDiscoveryRequest(type_url=FOREIGN, resource_names_subscribe=["x"]), client.now
+    )
+    assert client.hears() == [f"{FOREIGN} -x"]
+    assert client.stream.holdings == []
+
+
+def test_nothing_is_recorded_unless_it_is_asked_for():
+    client = quiet(Delta(world(1, CDS="a", EDS="a")))
+    assert client.stream.settled == 1
+    assert client.stream.holdings == []
