@@ -38,12 +38,14 @@ def _begin(
     subscription.wildcard = "*" in subscribe or (subscription.whole and not subscribe)
     subscription.greeting = subscription.wildcard and not initial
     subscription.ask(subscribe - {"*"})
+    good = subscription.past.good
     for name, version in initial.items():
         if subscription.wildcard or name in subscription.names:
             subscription.hold(name, version)
             if name in resources and resources[name].version == version:
-                subscription.past.good[name] = resources[name]
-            elif name not in subscription.past.good:
+                good[name] = resources[name]
+            elif name not in good or good[name].version != version:
+                good.pop(name, None)  # another replica told it something else since
                 subscription.inherited.add(name)
     if subscription.whole:
         subscription.owed -= initial.keys()

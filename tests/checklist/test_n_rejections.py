@@ -170,6 +170,13 @@ def test_n4_what_a_client_has_of_another_replica_stays_when_its_update_is_reject
     assert again.is_told(without) == ["CDS b c" if dialect is Sotw else "CDS -a"]
 
 
+def test_n4_what_another_replica_told_it_since_is_newer_than_our_last_good_one():
+    client = quiet(Delta(world(1, CDS="a")))
+    again = client.comes_back(world(3, CDS="a:bad"), CDS="a:2")
+    assert again.heard == ["CDS a"]
+    assert again.rejects("CDS", "cluster(s) a: ring") == []
+
+
 def test_n5_a_rejection_may_come_after_the_next_response():
     client = quiet(Delta(world(1, CDS="a b")))
     client.is_told(world(2, CDS="a:bad b:2"))
