@@ -249,7 +249,23 @@ def test_no_metric_has_a_label_that_grows_with_the_mesh() -> None:
         for collector in registry._collector_to_names
         for label in getattr(collector, "_labelnames", ())
     }
-    assert labels <= {"type", "reason", "provider", "of", "state", "part", "bucket"}
+    # `object` names what is at fault, and 20 of those at most: see the next test.
+    bounded = {"type", "reason", "provider", "of", "state", "part", "bucket", "object"}
+    assert labels <= bounded
+
+
+def test_a_mistake_in_every_service_is_no_thousand_series() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.left_out({("Listener", f"s{n:04}.shop"): 1 for n in range(1000)})
+    found = {
+        sample.labels["object"]: sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "meshfed_left_out_resources"
+    }
+    assert len(found) == 21
+    assert (found["s0000.shop"], found["others"]) == (1, 980)
 
 
 @pytest.fixture

@@ -11,6 +11,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 # From half of what one machine does to where somebody should look.
 PROPAGATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
+MOST_NAMED = 20  # objects that a label tells apart
+OTHERS = "others"
+
 
 class Reason(StrEnum):
     """Why a stream was refused or ended by us; a label, so there are few of them."""
@@ -158,10 +161,14 @@ class Metrics:
         self._overdue.labels(kind).inc()
 
     def left_out(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """How many resources of a type (Cluster, …) and object are left out now."""
+        """How many resources of a type (Cluster, …) and object are left out now.
+
+        The first by name are told apart: a mistake in all services must not be a thousand series.
+        """
         self._left_out.clear()
+        named = set(sorted({of for _, of in counts})[:MOST_NAMED])
         for (kind, of), count in counts.items():
-            self._left_out.labels(kind, of).set(count)
+            self._left_out.labels(kind, of if of in named else OTHERS).inc(count)
 
     def refused(self, reason: Reason) -> None:
         self._refused.labels(reason.value).inc()
