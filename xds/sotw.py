@@ -30,7 +30,8 @@ def read(subscription: Subscription, request: discovery_pb2.DiscoveryRequest) ->
 def _begin(subscription: Subscription, names: set[str], *, wildcard: bool, again: bool) -> None:
     subscription.introduced = True
     subscription.greeting = subscription.whole  # a first answer is due, even if empty
-    subscription.unmet = again and not subscription.past.good
+    # A gRPC process has a stream for each channel: what is not known here another may have brought.
+    subscription.unmet = again
     if not subscription.whole:
         return
     # It does not say what it has: what it accepted. Its old routes still lead there (O2).
