@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.model import (
@@ -382,7 +383,7 @@ async def test_receipts_and_states_are_rows(published: Published, publisher: Pub
 async def test_of_the_streams_of_a_grpc_process_one_that_is_not_well_speaks(
     published: Published, publisher: Publisher
 ) -> None:
-    itself = replace(BUYING, interception=Interception.GRPC)
+    itself = structs.replace(BUYING, interception=Interception.GRPC)
     known = replace(KNOWN, workloads=frozenset({itself, SELLING}))
     await published.catalog.believe(known, kind="test", cause="")
     async with asyncio.timeout(5):
