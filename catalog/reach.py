@@ -23,6 +23,7 @@ from meshfed.catalog.preferences import (
 )
 
 ANYWHERE = Locality()
+THROUGH = ">"  # in the name of a cluster: the split service that was called, and the backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,13 @@ class Target:
     protocol: Protocol
     identities: tuple[Identity, ...]  # empty: nothing there has a sidecar
     requests: tuple[HttpMatch, ...] | None  # what the caller itself must enforce; None is nothing
+    root: ServiceName | None = None  # the split service that was called; None: this one itself
+
+    @property
+    def cluster(self) -> str:
+        """A backend is one cluster as such, and another for each split: calls are counted apart."""
+        name = self.assignment.name
+        return f"{self.root}{THROUGH}{name}" if self.root else name
 
 
 @dataclass(frozen=True, slots=True)

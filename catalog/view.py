@@ -242,7 +242,7 @@ class Seen:
         shares = tuple(
             Share(target, backend.weight)
             for backend in fit
-            if (target := self.target(backend.service, port.number)) is not None
+            if (target := self.target(backend.service, port.number, split.root)) is not None
         )
         why = ""
         if not any(self.answering(backend.service, port) for backend in fit):
@@ -255,7 +255,9 @@ class Seen:
         own = self.mesh.services[backend.service].port(port.number)
         return own is not None and own.protocol.is_http == port.protocol.is_http
 
-    def target(self, name: ServiceName, number: int) -> Target | None:
+    def target(
+        self, name: ServiceName, number: int, root: ServiceName | None = None
+    ) -> Target | None:
         service = self.mesh.services.get(name)
         port = service.port(number) if service else None
         if service is None or port is None:
@@ -276,7 +278,7 @@ class Seen:
             plaintext=service.plaintext,
         )
         requests = self.requests(service, port, identities)
-        return Target(assignment, port.protocol, identities, requests)
+        return Target(assignment, port.protocol, identities, requests, root)
 
     def allowed(self, every: frozenset[Identity | None], port: Port) -> frozenset[Identity | None]:
         # Nothing can be granted on an endpoint without an identity.

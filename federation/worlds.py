@@ -60,10 +60,10 @@ class Worlds:
         shape = self._made[kind].snapshot
         told = {name: self._assignments[name] for name in shape.assignments}
         return tuple(
-            (name, str(assignment.service), priority, endpoints, told[name].version)
-            for name, assignment in shape.assignments.items()
+            (name, str(shape.assignments[fed].service), priority, endpoints, told[fed].version)
+            for name, fed in shape.fed.items()
             if name in shape.clusters
-            for priority, endpoints in sizes(told[name])
+            for priority, endpoints in sizes(told[fed])
         )
 
     def __len__(self) -> int:

@@ -124,8 +124,9 @@ def static(case: Path, papers: tuple[bytes, bytes]) -> dict[str, object]:
     routes = {each["name"]: each for each in told.get("routes", ())}
     endpoints = {each["cluster_name"]: each for each in told.get("endpoints", ())}
     for cluster in told["clusters"]:
-        if cluster.pop("eds_cluster_config", None):
-            cluster |= {"type": "STATIC", "load_assignment": endpoints[cluster["name"]]}
+        if eds := cluster.pop("eds_cluster_config", None):
+            fed = endpoints[eds.get("service_name", cluster["name"])]
+            cluster |= {"type": "STATIC", "load_assignment": fed}
     secrets = [validation(name, papers[0], sans) for name, sans in told.get("secrets", {}).items()]
     secrets.append(certificate(OWN, *papers))
     return {

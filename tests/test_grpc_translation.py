@@ -67,9 +67,9 @@ def test_endpoints_weigh_as_localities_of_their_likes():
     zone = {"locality": Locality("eu", "1")}
     heavy = [endpoint(n, weight=3, **zone) for n in (1, 2)]
     assert told([*heavy, endpoint(3, **zone), endpoint(4)]) == {
-        (0, "1", "3"): (6, [1, 2]),
-        (0, "1", "1"): (1, [3]),
-        (0, "", "1"): (1, [4]),
+        (0, "1", "host/3"): (6, [1, 2]),
+        (0, "1", "host/1"): (1, [3]),
+        (0, "", "host/1"): (1, [4]),
     }
 
 
@@ -77,7 +77,7 @@ def test_who_gets_no_calls_is_not_counted_nor_a_priority_of_them():
     first = [endpoint(1, health=Health.UNHEALTHY), endpoint(2, health=Health.DRAINING)]
     later = [endpoint(3, provider="cloud"), endpoint(4, provider="cloud", health=Health.UNKNOWN)]
     found = told([*first, *later], preference=Preference(prefer=("rack",)))
-    assert found == {(0, "", "1"): (2, [3, 4])}
+    assert found == {(0, "", "host/1"): (2, [3, 4])}
 
 
 def test_shares_of_platforms_hold_whatever_they_have_of_endpoints():

@@ -71,7 +71,8 @@ def test_joined_bytes_are_those_that_protobuf_writes():
     ]
     expected = endpoint_pb2.ClusterLoadAssignment(cluster_name="bookstore.shop|8080")
     for zone in "012":
-        group = expected.endpoints.add(locality=base_pb2.Locality(region="eu", zone=zone))
+        where = base_pb2.Locality(region="eu", zone=zone, sub_zone="host")
+        group = expected.endpoints.add(locality=where)
         for each in sorted(members, key=lambda e: e.address):
             if each.locality.zone == zone:
                 made = lb_endpoint(each.address, 15003, each.weight, each.health, bare=False)
@@ -90,7 +91,8 @@ def test_bytes_with_priorities_and_plaintext_are_those_too():
     for level, each in enumerate((members[0], members[2], members[1])):
         bare = each.interception is Interception.NONE
         member = lb_endpoint(each.address, 9080 if bare else 15003, 1, each.health, bare=bare)
-        where = base_pb2.Locality(region=each.locality.region, zone=each.locality.zone)
+        region, zone = each.locality.region, each.locality.zone
+        where = base_pb2.Locality(region=region, zone=zone, sub_zone="host")
         expected.endpoints.append(
             endpoint_components_pb2.LocalityLbEndpoints(
                 locality=where, lb_endpoints=[member], priority=level

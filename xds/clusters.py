@@ -37,9 +37,11 @@ def mesh_cluster(target: Target, trust_domain: str) -> Cluster:
     """A service's port, over mutual TLS to whoever of it this proxy may reach."""
     name = target.assignment.name
     cluster = Cluster(
-        name=name,
+        name=target.cluster,
         type=Cluster.EDS,
-        eds_cluster_config=Cluster.EdsClusterConfig(eds_config=ads()),
+        eds_cluster_config=Cluster.EdsClusterConfig(
+            eds_config=ads(), service_name=name if target.root else ""
+        ),
         connect_timeout=Duration(seconds=2),
         lb_policy=Cluster.LEAST_REQUEST,
         circuit_breakers=unlimited(),

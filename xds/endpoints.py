@@ -28,7 +28,7 @@ HEALTH = {
 AWAY = (Health.UNHEALTHY, Health.DRAINING)
 FINE = 1000  # a locality's weight is whole: parts of a group's are still told apart
 
-Group = tuple[int, str, str, str, int]  # level, region, zone, and as what it is weighed, how much
+Group = tuple[int, str, str, str, int]  # level, region, zone; as what it is weighed, and how much
 Place = tuple[str, int]
 Groups = dict[Group, list[tuple[Place, Endpoint]]]
 
@@ -61,11 +61,14 @@ def dialled(assignment: Assignment, endpoints: Iterable[Endpoint]) -> dict[Place
 
 
 def group(assignment: Assignment, endpoint: Endpoint) -> Group:
-    """What weighs together is one locality to Envoy: it shares calls out among those, by weight."""
+    """What weighs together is one locality to Envoy: it shares calls out among those, by weight.
+
+    Elsewhere Envoy balances over all of a level, and localities are for its reports of load alone.
+    """
     level, preference = assignment.level(endpoint), assignment.preference
     if preference.weights:
         return level, "", "", *preference.weighed(endpoint.provider, endpoint.platform)
-    return level, endpoint.locality.region, endpoint.locality.zone, "", 0
+    return level, endpoint.locality.region, endpoint.locality.zone, endpoint.platform, 0
 
 
 def weighed_for_grpc(groups: Groups, *, preferred: bool) -> Groups:

@@ -254,12 +254,10 @@ def one_address(host: str) -> address_pb2.CidrRange:
 def tcp_to(shares: Sequence[Share], name: str) -> Filter:
     taking = [share for share in shares if share.weight]  # Envoy refuses a weight of 0 here
     if len(taking) < 2:
-        cluster = taking[0].target.assignment.name if taking else NOWHERE
+        cluster = taking[0].target.cluster if taking else NOWHERE
         return tcp_proxy(TcpProxy(cluster=cluster), name)
     clusters = [
-        TcpProxy.WeightedCluster.ClusterWeight(
-            name=share.target.assignment.name, weight=share.weight
-        )
+        TcpProxy.WeightedCluster.ClusterWeight(name=share.target.cluster, weight=share.weight)
         for share in by_name(taking)
     ]
     weighted = TcpProxy.WeightedCluster(clusters=clusters)

@@ -150,17 +150,17 @@ def destination(match: RouteMatch, choice: Choice) -> Route:
 
 def by_weight(shares: Sequence[Share]) -> RouteAction:
     if len(shares) == 1:
-        return forward(cluster=shares[0].target.assignment.name)
+        return forward(cluster=shares[0].target.cluster)
     weighted = [cluster_weight(share) for share in by_name(shares)]
     return forward(weighted_clusters=WeightedCluster(clusters=weighted))
 
 
 def by_name(shares: Iterable[Share]) -> list[Share]:
-    return sorted(shares, key=lambda share: share.target.assignment.name)
+    return sorted(shares, key=lambda share: share.target.cluster)
 
 
 def cluster_weight(share: Share) -> WeightedCluster.ClusterWeight:
-    answer = WeightedCluster.ClusterWeight(name=share.target.assignment.name)
+    answer = WeightedCluster.ClusterWeight(name=share.target.cluster)
     answer.weight.value = share.weight
     if share.target.requests is not None:
         enforce(answer.typed_per_filter_config, per_caller(share.target.requests))

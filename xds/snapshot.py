@@ -38,6 +38,7 @@ class Snapshot:
     listeners: Mapping[str, Resource]
     routes: Mapping[str, Resource]
     assignments: Mapping[str, Assignment]
+    fed: Mapping[str, str]  # the assignment of each cluster that has one
     validations: Mapping[str, tuple[str, ...]]  # by secret: exact URIs, or prefixes ending in /
     left_out: tuple[LeftOut, ...]
 
@@ -56,16 +57,17 @@ def snapshot(view: View) -> Snapshot:
         return grpc_snapshot(view)
     made = messages(view)
     targets = targets_by_name(view)
+    assignments = {target.assignment.name: target.assignment for target in targets.values()}
+    fed = {name: target.assignment.name for name, target in targets.items()}
     trusted = validations(view, targets.values())
     told = checked(
         made.clusters,
         made.listeners,
         made.routes,
-        assignments=targets.keys(),
+        assignments=assignments.keys(),
         secrets={OWN, *trusted},
     )
-    assignments = {name: target.assignment for name, target in targets.items()}
-    return shaped(told, assignments, trusted)
+    return shaped(told, assignments, fed, trusted)
 
 
 def grpc_snapshot(view: View) -> Snapshot:
@@ -78,12 +80,13 @@ def grpc_snapshot(view: View) -> Snapshot:
         assignments=ends.keys(),
         secrets=(),
     )
-    return shaped(told, ends, {}, *grpc_server.unserved(view))
+    return shaped(told, ends, {name: name for name in ends}, {}, *grpc_server.unserved(view))
 
 
 def shaped(
     told: Checked,
     assignments: Mapping[str, Assignment],
+    fed: Mapping[str, str],
     validations: Mapping[str, tuple[str, ...]],
     *unserved: LeftOut,
 ) -> Snapshot:
@@ -92,6 +95,7 @@ def shaped(
         {each.name: resource(each.name, each) for each in told.listeners},
         {each.name: resource(each.name, each) for each in told.routes},
         assignments,
+        fed,
         validations,
         (*told.left_out, *unserved),
     )
@@ -137,7 +141,7 @@ def transparent_messages(view: View) -> Messages:
 def targets_by_name(view: View) -> dict[str, Target]:
     choices = (choice for outbound in view.outbound for choice in outbound.choices)
     targets = (share.target for choice in choices for share in choice.shares)
-    return {target.assignment.name: target for target in targets}
+    return {target.cluster: target for target in targets}
 
 
 def validations(view: View, targets: Iterable[Target]) -> dict[str, tuple[str, ...]]:

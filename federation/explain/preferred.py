@@ -50,9 +50,10 @@ def preferred(mesh: Mesh, target: Target) -> Iterator[Step]:
 def groups(told: ClusterLoadAssignment, names: dict[int, str]) -> list[Group]:
     found: dict[tuple[int, str, int], list[bool]] = {}
     for locality in told.endpoints:
-        name, weighed = names.get(locality.priority, ""), locality.locality.sub_zone
+        name, weight = names.get(locality.priority, ""), locality.load_balancing_weight.value
+        weighed = locality.locality.sub_zone if weight else ""
         label = ", ".join(dict.fromkeys(filter(None, (name, weighed)))) or "all"
-        key = (locality.priority, label, locality.load_balancing_weight.value)
+        key = (locality.priority, label, weight)
         used = [member.health_status in USED for member in locality.lb_endpoints]
         found.setdefault(key, []).extend(used)
     return [Group(*key, sum(used), len(used)) for key, used in found.items()]

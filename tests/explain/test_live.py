@@ -10,7 +10,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def test_what_a_live_envoy_has_is_what_it_should_have(world):
     ended = await world.ask("proxy", "config", "caller", "--diff", "-o", "json")
     assert (ended.code, json.loads(ended.out)) == (0, [])
-    assert "36 resources" in ended.err
+    assert "38 resources" in ended.err
 
 
 async def test_no_key_is_shown_of_a_proxy(world):
