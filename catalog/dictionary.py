@@ -118,6 +118,26 @@ select kind, namespace, name, state, reason from mesh_policies where state <> 'a
 How is a service split?
 select backend, weight, share from mesh_splits where service = 'bookstore.shop'
 
+How many calls did each service get in an hour, and how many of them failed?
+select service, sum(requests) as requests, sum(failed) as failed from mesh_traffic
+where minute >= '2026-11-23T13:00' and minute < '2026-11-23T14:00'
+group by service order by requests desc
+
+How does the new version fare beside the old one?
+select version, sum(requests) as requests, 100.0 * sum(failed) / sum(requests) as failed_percent
+from mesh_traffic where service = 'bookstore.shop' and version <> '' and requests > 0
+group by version order by version
+
+Who still calls the service that is to be switched off, and since when not?
+select source_identity, max(minute) as last_called from mesh_traffic
+where service = 'bookstore.shop' and requests + in_flight > 0
+group by source_identity order by last_called desc
+
+Which calls crossed from one platform to another?
+select distinct t.source_identity, w.platform as from_platform, t.service, t.platform
+from mesh_traffic t join mesh_workloads w on w.identity = t.source_identity
+where t.requests > 0 and t.platform <> w.platform order by 1, 3
+
 Which providers are in trouble?
 select provider, scope, state, doubt, reason, age_s from mesh_providers
 where state <> 'good'

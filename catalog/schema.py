@@ -284,6 +284,14 @@ proxy_clusters = Table(
     *_words("version"),
 )
 
+traffic = Table(  # what each replica heard from its sidecars (traffic.py)
+    "traffic",
+    metadata,
+    *_key("minute", "replica", "source_identity", "service", "version", "platform", "zone"),
+    *(Column(name, BigInteger, nullable=False) for name in ("requests", "failed", "in_flight")),
+    sqlite_with_rowid=False,  # the key is most of a row, and would be there twice
+)
+
 certificates = Table(
     "certificates",
     metadata,

@@ -20,6 +20,7 @@ from meshfed.catalog import (
     replicas,
     specify,
     states,
+    traffic,
 )
 from meshfed.catalog.attachments import Otherwise, Unattached
 from meshfed.catalog.bearings import Bearings, bearings
@@ -209,6 +210,10 @@ class Catalog:
         """Take away a little of what ended before a time; how many rows, 0 when all is done."""
         return await self._write(lambda connection: prune.prune(connection, stamp(before)))
 
+    async def prune_traffic(self, before: float) -> int:
+        """Take away a little of the traffic before a time; how many rows, 0 when all is done."""
+        return await self._write(lambda c: traffic.prune(c, stamp(before), prune.MOST))
+
     # What people register
 
     async def register(self, name: str, known: Known, who: str) -> int | None:
@@ -325,6 +330,10 @@ class Catalog:
     async def pushed(self, pushed: Iterable[Pushed]) -> None:
         """Keep which versions proxies were sent."""
         await self._change(lambda w: pushes.push(w, pushed))
+
+    async def count(self, replica: str, sums: traffic.Sums) -> None:
+        """Make this what a replica knows of the traffic of these minutes."""
+        await self._write(lambda connection: traffic.count(connection, replica, sums))
 
     async def certify(self, rows: Iterable[CertificateState]) -> None:
         await self._change(lambda w: states.certify(w, rows))

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -121,6 +121,8 @@ class Publisher:
         self._left: frozenset[LeftOut] = frozenset()
         self._committed: dict[int, float] = {}  # revisions that wait for the shape lane,
         self._offered: set[Subscriber] = set()  # and whom the endpoint lane told of them
+        self._called: dict[str, Collection[str]] = {}  # workload → the clusters that it calls
+        self._watched: defaultdict[str, set[Callable[[], None]]] = defaultdict(set)
         self._pushed: list[Pushed] = []  # what the catalog lacks of what was sent
         self._told = -1  # the revision that the catalog knows to be evaluated here,
         self._alive = 0.0  # and when it was told
@@ -142,6 +144,7 @@ class Publisher:
         memory = self._memories.setdefault(workload.id, {})
         subscriber = Subscriber(peer, workload, kind, world, self._account, self._soon, memory)
         self._subscribers.append(subscriber)
+        self._tell(subscriber)
         log.info("proxy connected", workload=workload.name, identity=str(kind.identity))
         return subscriber
 
@@ -155,6 +158,37 @@ class Publisher:
 
     def proxies(self) -> tuple[ProxyState, ...]:
         return tuple(s.state() for s in self._subscribers if not s.closed)
+
+    # What those ask who take in reports of load
+
+    @property
+    def mesh(self) -> Mesh:
+        return self._mesh
+
+    def admit(self, peer: Peer) -> Workload:
+        """Whose reports these are. Raises Refusal, Unready.
+
+        Who was known before is heard at once: what a sidecar reports in vain is lost.
+        """
+        try:
+            return admitted(self._mesh, peer)
+        except Inadmissible as error:
+            if not self.ready.is_set():
+                raise Unready(f"not every source has been observed yet: {error}") from error
+            raise
+
+    def called(self, workload: str) -> Collection[str] | None:
+        """The clusters through which its proxy calls; None where it is connected elsewhere."""
+        return self._called.get(workload)
+
+    def watch(self, workload: str, moved: Callable[[], None]) -> None:
+        """`moved` is called when those are others."""
+        self._watched[workload].add(moved)
+
+    def unwatch(self, workload: str, moved: Callable[[], None]) -> None:
+        self._watched[workload].discard(moved)
+        if not self._watched[workload]:
+            del self._watched[workload]
 
     async def begin(self) -> None:
         """Every source has been observed: take in all of it, and let proxies come."""
@@ -235,6 +269,7 @@ class Publisher:
         offered = {s for s in self._live() if s.kind in changed}
         for subscriber in offered:
             subscriber.offer(subscriber.kind, self._world(subscriber.kind))
+            self._tell(subscriber)
         return offered
 
     def _reclassify(self) -> set[Subscriber]:
@@ -250,8 +285,17 @@ class Publisher:
                 continue
             if kind != subscriber.kind:
                 subscriber.offer(kind, self._world(kind))
+                self._tell(subscriber)
                 moved.add(subscriber)
         return moved
+
+    def _tell(self, subscriber: Subscriber) -> None:
+        """Whoever takes in its reports of load hears when it calls through other clusters."""
+        workload, called = subscriber.workload.id, self._worlds.called(subscriber.kind)
+        if self._called.get(workload) is not called:
+            self._called[workload] = called
+            for moved in self._watched.get(workload, ()):
+                moved()
 
     def _live(self) -> list[Subscriber]:
         return [s for s in self._subscribers if not (s.closed or s.ended)]
@@ -328,6 +372,8 @@ class Publisher:
         self._account.written(receipts)
         self._pushed += [one for s in closed for one in s.unrecorded()]
         self._subscribers = [s for s in self._subscribers if s not in closed]
+        for workload in left - {s.workload.id for s in self._live()}:  # it may be back by now
+            self._called.pop(workload, None)
         self._told, self._alive = self._account.evaluated, time.monotonic()
         self._metrics.connected(len(there))
         if forgotten:  # it was silent for so long that its proxies were taken for gone

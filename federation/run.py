@@ -30,6 +30,8 @@ from meshfed.federation.prune import prune
 from meshfed.federation.publish import Publisher, identities
 from meshfed.federation.settings import Refused, Settings
 from meshfed.federation.sources import Sources
+from meshfed.federation.traffic import Traffic
+from meshfed.xds.reporting import LoadReporting
 from meshfed.xds.server import Server, Tls, claim
 
 GRACE = 2.0  # seconds for streams to end
@@ -143,12 +145,19 @@ async def _serve(
     sources = Sources(settings, catalog, presence, metrics)
 
     def duties(led: Catalog) -> tuple[Duty, ...]:
-        retain = settings.history.retain
-        return (heed(settings, led, presence), sources.run(led), prune(led, retain))
+        retain, minutes = settings.history.retain, settings.history.retain_traffic
+        return (heed(settings, led, presence), sources.run(led), prune(led, retain, minutes))
 
     lead = Lead(name, catalog, presence, metrics, duties)
     recording = settings.history.record_pushes
-    server = Server(publisher, lambda: _tls(control), metrics.pushed, recording=recording)
+    traffic = Traffic(publisher, catalog, metrics, presence, name)
+    server = Server(
+        publisher,
+        lambda: _tls(control),
+        metrics.pushed,
+        LoadReporting(traffic),
+        recording=recording,
+    )
     await server.start(settings.xds.listen)
     log.info("serving", replica=name, xds=server.port, admin=door.getsockname()[1])
     api = admin.app(Running(lead, sources, publisher, account, presence), registry)
@@ -161,6 +170,7 @@ async def _serve(
                 control.run(),
                 custody.run(),
                 publisher.run(),
+                traffic.run(),
                 sources.open(publisher),
                 sources.measure(control, custody),
                 admin.serve(api, door),
@@ -171,6 +181,8 @@ async def _serve(
         await server.stop(GRACE)
         for task in running:
             task.cancel()
+    with suppress(Away):
+        await traffic.write()
 
 
 def _tls(control: ControlPlane) -> Tls:

@@ -145,6 +145,9 @@ class History(Strict):
     retain: Duration = Field(
         default=duration("30d"), description="how long it is kept that something ended"
     )
+    retain_traffic: Duration = Field(
+        default=duration("7d"), description="how long it is kept how many calls went where"
+    )
     record_pushes: bool = Field(
         default=False, description="true: keep which versions each proxy was sent"
     )

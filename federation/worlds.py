@@ -1,7 +1,7 @@
 """What each class of proxies is told, built once and again only where something changed."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -54,6 +54,10 @@ class Worlds:
     def keep(self, kinds: Iterable[ProxyClass]) -> None:
         """Forget the classes that no proxy is of any more."""
         self._made = {kind: self._made[kind] for kind in kinds if kind in self._made}
+
+    def called(self, kind: ProxyClass) -> Collection[str]:
+        """The clusters through which this class calls; the same object while they stay."""
+        return self._made[kind].snapshot.fed
 
     def reach(self, kind: ProxyClass) -> Reach:
         """What proxies of this class can reach, as they are told it."""

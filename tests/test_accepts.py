@@ -23,7 +23,13 @@ CASES = sorted(path for path in GOLDEN.iterdir() if path.is_dir())
 ENVOY = Path(sys.executable).parent / "envoy"
 # The bootstrap's, for the listener behind CONNECT.
 INTERNAL_LISTENER = bootstrap(
-    node_id="", identity="", control_plane="a:1", trust_domain="", folder=Path(), admin="a:1"
+    node_id="",
+    identity="",
+    control_plane="a:1",
+    trust_domain="",
+    folder=Path(),
+    admin="a:1",
+    bind="",
 )["bootstrap_extensions"]
 
 
@@ -89,6 +95,7 @@ async def test_the_bootstrap_is_accepted(control_plane, papers, tmp_path):
         trust_domain="shop.example",
         folder=tmp_path,
         admin="127.0.0.1:0",
+        bind="::",
     )
     file.write_text(json.dumps(content))
     assert await verdict(file) == "OK"
@@ -104,6 +111,7 @@ def test_an_address_that_is_none_is_refused(address):
             trust_domain="t",
             folder=Path(),
             admin="a:1",
+            bind="",
         )
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import PurePath
 
+from meshfed.xds import measured
+
 CERTIFICATE = "certificate.pem"
 KEY = "key.pem"
 BUNDLE = "bundle.pem"
@@ -14,8 +16,6 @@ CONTROL_PLANE = "xds"
 Json = dict[str, object]
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-# How soon an Envoy asks again for a control plane that was away: by default up to 30 s.
-RECONNECT = {"retry_back_off": {"base_interval": "0.5s", "max_interval": "5s"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +43,20 @@ def bootstrap(
     trust_domain: str,
     folder: PurePath,
     admin: str,
+    bind: str,
 ) -> Json:
     """Envoy's bootstrap; `folder` holds the certificate files and those of `secret_files`.
 
-    Addresses are host:port; raises ValueError when they are not.
+    Addresses are host:port; raises ValueError when they are not. `bind`: where the sidecar takes
+    in what comes from the mesh.
     """
     xds = cluster(Address.parse(control_plane), trust_domain, folder)
+    pages = Address.parse(admin)
     return {
         # For people who read its admin page: the control plane goes by the certificate alone.
         "node": {"id": node_id, "cluster": identity},
-        "admin": {"address": Address.parse(admin).json()},
+        "admin": {"address": pages.json()},
+        "stats_config": measured.labels(identity),
         # A CONNECT to an HTTP service ends in a listener inside this Envoy.
         "bootstrap_extensions": [
             {
@@ -69,15 +73,30 @@ def bootstrap(
                 "transport_api_version": "V3",
                 # Else each request carries 61 kB of the extensions this Envoy was built with.
                 "set_node_on_first_message_only": True,
-                "grpc_services": [
-                    {"envoy_grpc": {"cluster_name": CONTROL_PLANE, "retry_policy": RECONNECT}}
-                ],
+                "grpc_services": [grpc_service()],
             },
             "cds_config": {"ads": {}, "resource_api_version": "V3"},
             "lds_config": {"ads": {}, "resource_api_version": "V3"},
         },
-        "static_resources": {"clusters": [xds]},
+        # How many calls went where: over the same connection, under the same certificate.
+        "cluster_manager": {
+            "load_stats_config": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [grpc_service()],
+            }
+        },
+        "static_resources": {
+            "clusters": [xds, measured.pages(pages.json())],
+            "listeners": [measured.listener(bind)],
+        },
     }
+
+
+def grpc_service() -> Json:
+    """How soon an Envoy asks again for a control plane that was away: by default up to 30 s."""
+    again = {"retry_back_off": {"base_interval": "0.5s", "max_interval": "5s"}}
+    return {"envoy_grpc": {"cluster_name": CONTROL_PLANE, "retry_policy": again}}
 
 
 def cluster(where: Address, trust_domain: str, folder: PurePath) -> Json:

@@ -1,4 +1,4 @@
-"""The xDS server: streams over mutual TLS. The only file that imports grpc."""
+"""The xDS server: streams over mutual TLS."""
 
 import asyncio
 import socket
@@ -143,6 +143,14 @@ class Ending:
 
 BYE = Ending(grpc.StatusCode.OK, "")
 DRAINING = Ending(grpc.StatusCode.UNAVAILABLE, "draining: this replica is going away")
+
+
+class Beside(Protocol):
+    """Another service on the same port."""
+
+    handler: grpc.GenericRpcHandler
+
+    def drain(self) -> None: ...
 
 
 class Call(Protocol):
@@ -306,11 +314,17 @@ class Server:
     """Serves `source` to whoever has a certificate of the roots."""
 
     def __init__(
-        self, source: Source, tls: Callable[[], Tls], sent: Sent, *, recording: bool = False
+        self,
+        source: Source,
+        tls: Callable[[], Tls],
+        sent: Sent,
+        *beside: Beside,
+        recording: bool = False,
     ) -> None:
         self.port = 0  # the one bound, once started
         self._source = source
         self._sent = sent
+        self._beside = beside
         self._recording = recording
         self._conversations: set[Conversation] = set()
         self._draining = False
@@ -321,7 +335,7 @@ class Server:
             "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._sotw),
         }
         handler = grpc.method_handlers_generic_handler(SERVICE, methods)
-        self._server.add_generic_rpc_handlers((handler,))
+        self._server.add_generic_rpc_handlers((handler, *(each.handler for each in beside)))
 
     @property
     def streams(self) -> int:
@@ -341,6 +355,8 @@ class Server:
         self._draining = True
         for conversation in self._conversations:
             conversation.end(DRAINING)
+        for each in self._beside:
+            each.drain()
         await self._server.stop(grace)
 
     async def _delta(self, _: object, call: Call) -> None:

@@ -104,6 +104,29 @@ class Metrics:
             "1 while this replica leads: it observes, specifies and prunes",
             registry=registry,
         )
+        self._load_reports = Counter(
+            "meshfed_load_reports_total", "Reports of load that sidecars sent", registry=registry
+        )
+        self._requests = Counter(
+            "meshfed_reported_requests_total",
+            "Requests that ended, as sidecars report them; of TCP, connections that began",
+            registry=registry,
+        )
+        self._failures = Counter(
+            "meshfed_reported_failures_total",
+            "Those of them that were answered with 5xx, or not at all",
+            registry=registry,
+        )
+        self._lost = Counter(
+            "meshfed_lost_requests_total",
+            "Those of them that the catalog was away for too long to be told",
+            registry=registry,
+        )
+        self._unknown_loads = Counter(
+            "meshfed_unknown_loads_total",
+            "Parts of reports about what the mesh never had",
+            registry=registry,
+        )
         self._provider_age = Gauge(
             "meshfed_provider_age_seconds",
             "Since a provider last answered in full",
@@ -189,6 +212,17 @@ class Metrics:
 
     def away(self, *, away: bool) -> None:
         self._away.set(away)
+
+    def reported(self, requests: int, failed: int, *, unknown: int) -> None:
+        """One report of load, and how many parts of it are of nothing that is known."""
+        self._load_reports.inc()
+        self._requests.inc(requests)
+        self._failures.inc(failed)
+        self._unknown_loads.inc(unknown)
+
+    def lost(self, requests: int) -> None:
+        """Reported, and never to be found in the catalog."""
+        self._lost.inc(requests)
 
     def provider(self, name: str, *, last_good: float | None, doubts: int, endpoints: int) -> None:
         """A provider's state; `last_good` in seconds since the epoch, if it ever was."""

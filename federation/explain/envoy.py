@@ -12,12 +12,17 @@ from meshfed.federation.bootstrap import admin
 from meshfed.federation.explain.config import Held, member
 from meshfed.federation.explain.kinds import Kind
 from meshfed.xds.bootstrap import CONTROL_PLANE
+from meshfed.xds.measured import ADMIN_PAGES
 
 PATIENCE = 2.0  # seconds for a page
 Json = Mapping[str, object]
 
-# What its bootstrap has, and nobody sends: the control plane's cluster, and the secrets for it.
-OWN = {(Kind.ENDPOINTS, CONTROL_PLANE), (Kind.SECRETS, "own"), (Kind.SECRETS, "roots")}
+# What its bootstrap has, and nobody sends: the control plane's cluster, the secrets for it, and the
+# cluster of its own pages.
+OWN = {
+    *((Kind.ENDPOINTS, name) for name in (CONTROL_PLANE, ADMIN_PAGES)),
+    *((Kind.SECRETS, name) for name in ("own", "roots")),
+}
 
 
 def parsed(dump: Json) -> tuple[Held, ...]:

@@ -72,7 +72,7 @@ async def test_what_is_pruned_is_only_what_ended_before(
 ) -> None:
     catalog, _ = lived
     before = NOON + 60 * 5 + 30
-    assert await prune_once(catalog, before) > 0
+    assert await prune_once(catalog.prune, before) > 0
     assert await catalog.prune(before) == 0
     assert ask(url, "select count(*) from endpoints") == [(6,)]
     for minute in range(6, 11):
@@ -86,7 +86,7 @@ async def test_revisions_before_the_boundary_are_beyond_what_is_kept(
     lived: tuple[Catalog, list[float]], url: str
 ) -> None:
     catalog, _ = lived
-    await prune_once(catalog, NOON + 330)
+    await prune_once(catalog.prune, NOON + 330)
     assert past.at(url, 6, lambda _, moment: moment.revision) == 6
     with pytest.raises(Unknown, match="revision 5 is beyond what is kept"):
         past.at(url, 5, lambda _, moment: moment)
@@ -97,7 +97,7 @@ async def test_what_stands_stays_however_old_it_is(
 ) -> None:
     catalog, _ = lived
     before = await catalog.read()
-    assert await prune_once(catalog, NOON + 10**6) > 0
+    assert await prune_once(catalog.prune, NOON + 10**6) > 0
     assert await catalog.read() == before
     assert weight(url, NOON + 10**6) == (11, 10)
     assert ask(url,
@@ -114,7 +114,7 @@ async def test_a_catalog_that_is_away_is_pruned_later(
     monkeypatch.setattr("meshfed.federation.prune.EVERY", 0.001)
     file = tmp_path / "late.db"
     with closing(Catalog(f"sqlite:///{file}")) as catalog:
-        pruning = asyncio.create_task(prune(catalog, timedelta(0)))
+        pruning = asyncio.create_task(prune(catalog, timedelta(0), timedelta(0)))
         await asyncio.sleep(0.02)  # tables that are not there are a catalog that is away
         await asyncio.to_thread(migrate, f"sqlite:///{file}")
         await catalog.configure("shop.example", permissive=False)
@@ -140,7 +140,7 @@ async def test_writers_come_in_between(lived: tuple[Catalog, list[float]], url: 
     for weights in (20, 21):
         await believe(catalog, known(weights, 900))
     clock[0] += 3600
-    pruning = asyncio.create_task(prune_once(catalog, clock[0]))
+    pruning = asyncio.create_task(prune_once(catalog.prune, clock[0]))
     for weights in (22, 23, 24):
         await believe(catalog, known(weights))
     assert not pruning.done()

@@ -38,6 +38,7 @@ from meshfed.catalog.model import (
 from meshfed.catalog.reader import query
 from meshfed.catalog.reports import CertificateState, ProxyState, Receipt
 from meshfed.catalog.store import Catalog
+from meshfed.catalog.traffic import Edge, Load
 from meshfed.catalog.viewing import READER
 from meshfed.catalog.views import VIEWS
 
@@ -72,6 +73,8 @@ def shop(shared_url: str) -> str:
 
 async def open_shop(url: str) -> None:
     catalog = Catalog(url, clock=lambda: NOON)
+    calls = Edge("bookstore.shop", "bookstore.shop", "v2.shop", "azure", "eu/1")
+    await catalog.count("here", {("2026-11-23T13:05:00.000Z", calls): Load(200, 3, 1)})
     gone = endpoint("10.0.0.3", port=5432, target=5432)
     rack = Known(
         "rack",
@@ -159,6 +162,8 @@ PROMISED = {
     "mesh_proxy_sync": "proxy type sent_version acked_version sent_at acked_at nack nack_at",
     "mesh_clusters": "proxy cluster service priority endpoints version",
     "mesh_providers": "provider type scope state last_good age_s endpoints doubt reason",
+    "mesh_traffic": "minute source_identity service version platform zone requests failed"
+    " in_flight",
     "mesh_changes": "revision at what object change provider who cause",
 }
 PROMISED["mesh_endpoint_history"] = (
