@@ -21,6 +21,7 @@ from meshfed.federation.cli import (
     serve,
     sql,
     support,
+    top,
     validate,
 )
 from meshfed.federation.cli.options import EXPLAIN, MAINTAIN, REGISTER, RUN, SEE
@@ -58,6 +59,7 @@ app.command(rich_help_panel=RUN)(serve.demo)
 app.command(rich_help_panel=RUN)(migrate.migrate)
 app.command(rich_help_panel=RUN)(serve.version)
 app.command(rich_help_panel=SEE)(reading.get)
+app.command(rich_help_panel=SEE)(top.top)
 app.command(rich_help_panel=SEE)(sql.sql)
 proxy.app.command()(config.config)
 app.add_typer(proxy.app, name="proxy", rich_help_panel=SEE)
