@@ -70,7 +70,8 @@ class Counted:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
     counter = Counted()
-    rows, run, each = plain.Plain.rows, plain.Plain.run, plain.Each.on
+    rows, run = plain.Plain.rows, plain.Plain.run
+    each, into = plain.Each.on, plain.Into.on
 
     def reading(self: Any, connection: Any, **values: Any) -> Any:
         found = rows(self, connection, **values)
@@ -88,9 +89,16 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
         counter.written += [self._sqlite] * len(values)
         each(self, connection, values)
 
+    def many(self: Any, connection: Any, values: Any, same: Any = ()) -> None:
+        """However many are taken in one go."""
+        told = counter.statements + 1, [*counter.written, *[self._one._sqlite] * len(values)]
+        into(self, connection, values, same)
+        counter.statements, counter.written = told
+
     monkeypatch.setattr(plain.Plain, "rows", reading)
     monkeypatch.setattr(plain.Plain, "run", running)
     monkeypatch.setattr(plain.Each, "on", several)
+    monkeypatch.setattr(plain.Into, "on", many)
     return counter
 
 
