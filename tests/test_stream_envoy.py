@@ -230,9 +230,8 @@ async def test_finding_5_the_node_comes_once_a_stream(api, authority, upstream, 
 
 
 def test_finding_5_our_own_bootstrap_says_so():
-    ours = bootstrap(
-        node_id="n", identity="i", control_plane="a:1", trust_domain="t", folder=Path(), admin="a:1"
-    )
+    there = {"control_plane": "a:1", "admin": "a:1", "bind": "0.0.0.0", "folder": Path()}
+    ours = bootstrap(node_id="n", identity="i", trust_domain="t", **there)
     assert ours["dynamic_resources"]["ads_config"]["set_node_on_first_message_only"] is True
 
 
