@@ -43,8 +43,8 @@ POSTGRES: dict[str, Any] = {
 PATIENCE = 5.0  # seconds that a SQLite connection waits for its turn
 SQLITE = (
     "pragma synchronous = normal",  # safe against kill -9; a power cut may undo the last commits
-    # Pages, 32 MB beside the file: by default each fourth commit of a first load waits for a copy.
-    "pragma wal_autocheckpoint = 8000",
+    # Pages, 64 MB beside the file: by default each fourth commit of a first load waits for a copy.
+    "pragma wal_autocheckpoint = 16000",
     "pragma cache_size = -32000",  # KiB: what a large transaction changed is written once
     "pragma foreign_keys = on",
 )
@@ -125,7 +125,7 @@ class Database:
         self._writing = self._engine.execution_options(
             # A snapshot from before the writer's turn would not show what the one before it wrote.
             writing=True,
-            isolation_level="SERIALIZABLE" if self.is_sqlite else "READ COMMITTED",
+            **({} if self.is_sqlite else {"isolation_level": "READ COMMITTED"}),
         )
 
     @property
@@ -213,8 +213,9 @@ def _on_begin(engine: Engine, *, reading: str, writing: str) -> None:
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         statement = writing if connection.get_execution_options().get("writing") else reading
-        if statement:
-            connection.exec_driver_sql(statement)
+        driver = connection.connection.driver_connection
+        if statement and driver:
+            driver.execute(statement)
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -19,7 +19,13 @@ from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  # RFC 1123, section 2.1
 
 
-class Platform(StrEnum):
+class Word(StrEnum):
+    """One of a few words; in sets and keys it is found as text is, and not by an enum's way."""
+
+    __hash__ = str.__hash__
+
+
+class Platform(Word):
     """Where a workload runs."""
 
     KUBERNETES = "kubernetes"
@@ -28,7 +34,7 @@ class Platform(StrEnum):
     HOST = "host"
 
 
-class Protocol(StrEnum):
+class Protocol(Word):
     """What is spoken on a port; everything that is not HTTP is authorised per connection."""
 
     HTTP = "http"
@@ -48,7 +54,7 @@ class Protocol(StrEnum):
         return self in (Protocol.HTTP2, Protocol.GRPC)
 
 
-class Interception(StrEnum):
+class Interception(Word):
     """How traffic gets into a workload's sidecar (ARCHITECTURE.md, section 6)."""
 
     TRANSPARENT = "transparent"
@@ -57,7 +63,7 @@ class Interception(StrEnum):
     NONE = "none"
 
 
-class Health(StrEnum):
+class Health(Word):
     """One verdict per endpoint; `unknown` is not down."""
 
     HEALTHY = "healthy"

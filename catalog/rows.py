@@ -28,6 +28,7 @@ from meshfed.catalog.model import (
     TcpRoute,
     TrafficSplit,
     TrafficTarget,
+    Word,
     Workload,
 )
 from meshfed.catalog.plain import Row
@@ -58,10 +59,13 @@ WORKLOAD = (
 )  # fmt: skip
 SERVICE = ("service", "ports", "vip", "plaintext")
 
-# An enum's own look-up by value takes as long as all the rest of a row.
+# An enum's own way from a value and to it takes as long as all the rest of a row.
 PLATFORM = {each.value: each for each in Platform}
 INTERCEPTION = {each.value: each for each in Interception}
 HEALTH = {each.value: each for each in Health}
+WORD: Mapping[Word, str] = {
+    each: each.value for kind in (Platform, Interception, Health) for each in kind
+}
 
 
 def endpoint_row(e: Endpoint) -> Row:
@@ -74,13 +78,13 @@ def endpoint_row(e: Endpoint) -> Row:
         e.address,
         e.target,
         e.workload,
-        e.platform.value,
+        WORD[e.platform],
         str(e.identity or ""),
-        e.interception.value,
+        WORD[e.interception],
         e.locality.region,
         e.locality.zone,
         e.weight,
-        e.health.value,
+        WORD[e.health],
         e.health_reason,
         e.cluster,
         e.network,
@@ -118,10 +122,10 @@ def workload_row(w: Workload) -> Row:
         w.name,
         w.provider,
         w.scope,
-        w.platform.value,
+        WORD[w.platform],
         str(w.identity or ""),
         ", ".join(w.addresses),
-        w.interception.value,
+        WORD[w.interception],
         w.bind,
         w.application,
         w.network,
