@@ -15,18 +15,15 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import given
-from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
 from fleet import fleet
-from h2.exceptions import ProtocolError
 from propagation import certify
-from proxies import Proxy, tls
 from scale import observe
 
 from meshfed.catalog.store import Catalog
+from meshfed.federation.bench.proxies import Proxy, Tally, tls
 from meshfed.federation.demo.control import Control, command, until
 from meshfed.federation.demo.folder import Folder, free_ports
 from meshfed.federation.demo.processes import Processes
-from meshfed.xds.resource import Type
 
 PROXY = given.names(1)[0]
 AGAIN = 0.02  # seconds between two attempts to connect
@@ -41,27 +38,6 @@ class Cold:
     first_endpoints: float
     all_endpoints: float
     times: int
-
-
-class Waiting(Proxy):
-    """It notes when it was sent each type, first and last, and how many resources of it."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.first: dict[str, float] = {}
-        self.last: dict[str, float] = {}
-        self.had: dict[str, int] = {}
-
-    def data_received(self, data: bytes) -> None:
-        with suppress(ProtocolError):  # of one that was not let in yet, what came after the refusal
-            super().data_received(data)
-
-    def _answer(self, response: DeltaDiscoveryResponse) -> None:
-        kind, now = response.type_url, time.monotonic()
-        self.first.setdefault(kind, now)
-        self.last[kind] = now
-        self.had[kind] = self.had.get(kind, 0) + len(response.resources)
-        super()._answer(response)
 
 
 async def cold(folder: Path, endpoints: int, times: int) -> Cold:
@@ -91,27 +67,26 @@ async def started(folder: Path, where: Folder, xds: str, services: int) -> tuple
             began = time.monotonic()
             await processes.start("serve", command(where))
             proxy = await connected(xds, where.papers(PROXY), services)
-            first, last = proxy.first, proxy.last
-            marks = (first[Type.CLUSTER], first[Type.ENDPOINTS], last[Type.ENDPOINTS])
-            return tuple(mark - began for mark in marks)
+            clusters, assigned = (
+                [at for at, its, *_ in proxy.events if its == kind] for kind in ("CDS", "EDS")
+            )
+            return tuple(mark - began for mark in (clusters[0], assigned[0], assigned[-1]))
         finally:
             await processes.stop_all()
 
 
-async def connected(address: str, papers: Path, services: int) -> Waiting:
+async def connected(address: str, papers: Path, services: int) -> Proxy:
     """Once it has the endpoints of every service; until it is let in, it comes again."""
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
+    proxy = Proxy(PROXY, "delta", Tally())
     while True:
         with suppress(OSError):
-            transport, proxy = await loop.create_connection(
-                lambda: Waiting(PROXY), host, int(port), ssl=tls(papers)
-            )
+            await loop.create_connection(lambda: proxy, host, int(port), ssl=tls(papers))
             while not proxy.ended.done():
-                if proxy.had.get(Type.ENDPOINTS, 0) >= services:
+                if sum(told for _, its, told, *_ in proxy.events if its == "EDS") >= services:
                     return proxy
                 await asyncio.wait([proxy.ended], timeout=AGAIN)
-            transport.abort()
         await asyncio.sleep(AGAIN)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from itertools import cycle
@@ -12,6 +11,7 @@ import given
 from figures import Figure
 
 from meshfed.catalog.store import Catalog
+from meshfed.federation.bench.crowd import Crowd
 from meshfed.federation.certificates import issuer, proxyfiles
 from meshfed.federation.demo.control import Control, command, until
 from meshfed.federation.demo.folder import Folder, free_ports, replace
@@ -19,8 +19,6 @@ from meshfed.federation.demo.measure import Edit
 from meshfed.federation.demo.processes import Processes, environment
 from meshfed.federation.settings import Settings
 
-CLIENTS = Path(__file__).with_name("proxies.py")
-PROCESSES = 2  # that share the clients
 APART = 0.15  # seconds between changes: longer than shape changes are held together
 
 
@@ -47,10 +45,9 @@ async def connected(where: Folder, xds: str, names: list[str]) -> AsyncIterator[
             await processes.start("serve", command(where))
             await until("the control plane's start", control.ready)
             await certify(where, names)
-            for n in range(PROCESSES):
-                mine = [str(where.papers(name)) for name in names[n::PROCESSES]]
-                clients = (sys.executable, CLIENTS, xds, *mine)
-                await processes.start(f"proxies-{n}", clients)
+            papers = [where.papers(name) for name in names]
+            crowd = await Crowd.start(processes, "proxies", "delta", xds, papers)
+            await crowd.connect()
 
             async def all_there() -> bool:
                 return await control.in_sync() == len(names)

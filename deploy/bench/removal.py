@@ -15,10 +15,11 @@ from tempfile import TemporaryDirectory
 import given
 from figures import Figure, told
 from machines import ENVIRONMENT, SUBSCRIPTION, Manager, manager
-from propagation import CLIENTS, certify, furnish
+from propagation import certify, furnish
 
 from meshfed.catalog.reader import query
 from meshfed.federation.admin.logs import configure
+from meshfed.federation.bench.crowd import Crowd
 from meshfed.federation.demo.control import Control, command, until
 from meshfed.federation.demo.folder import Folder, free_ports
 from meshfed.federation.demo.processes import Processes
@@ -39,8 +40,9 @@ async def measured(folder: Path, machines: int, proxies: int) -> Figure:
             await processes.start("serve", command(where))
             await until("the control plane's start", control.ready)
             await certify(where, given.names(proxies))
-            papers = [str(where.papers(name)) for name in given.names(proxies)]
-            await processes.start("proxies", (sys.executable, CLIENTS, xds, *papers))
+            papers = [where.papers(name) for name in given.names(proxies)]
+            crowd = await Crowd.start(processes, "proxies", "delta", xds, papers)
+            await crowd.connect()
 
             async def connected() -> bool:
                 return await control.in_sync() == proxies

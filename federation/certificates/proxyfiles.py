@@ -77,8 +77,13 @@ async def credentials(
     issuer: Issuer, workload: Workload, trust_domain: str, lifetime: timedelta
 ) -> Files:
     """A new key, its certificate, and the roots of the others'. Raises Unissuable."""
+    return await papers(issuer, names(workload, trust_domain), lifetime)
+
+
+async def papers(issuer: Issuer, names: Names, lifetime: timedelta) -> Files:
+    """The same for whoever has these names. Raises Unissuable."""
     key = ec.generate_private_key(ec.SECP256R1())
-    chain = await issuer.sign(request(key), names(workload, trust_domain), lifetime)
+    chain = await issuer.sign(request(key), names, lifetime)
     texts = {KEY: key_pem(key), CERTIFICATE: pem(chain), BUNDLE: pem(await issuer.roots())}
     return {name: text.encode() for name, text in texts.items()}
 

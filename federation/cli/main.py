@@ -9,6 +9,7 @@ import typer
 from meshfed.federation.cli import (
     archive,
     attach,
+    bench,
     config,
     explain,
     migrate,
@@ -56,6 +57,7 @@ def meshfed(
 
 app.command(rich_help_panel=RUN)(serve.serve)
 app.command(rich_help_panel=RUN)(serve.demo)
+app.command(rich_help_panel=RUN)(bench.bench)
 app.command(rich_help_panel=RUN)(migrate.migrate)
 app.command(rich_help_panel=RUN)(serve.version)
 app.command(rich_help_panel=SEE)(reading.get)

@@ -2,15 +2,17 @@
 
 import asyncio
 import ctypes
+import json
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 PATIENCE = 5.0  # seconds between SIGTERM and SIGKILL
-LONGEST_LINE = 1 << 20  # bytes of an application's report: what it did while this process stalled
+LONGEST_LINE = 1 << 27  # bytes of an application's report: what it did while this process stalled
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -25,6 +27,16 @@ class Child:
     name: str
     process: asyncio.subprocess.Process
     log: Path
+
+    async def ask(self, **order: object) -> dict[str, Any]:
+        """One line of JSON for one line of JSON, from a child that was started with pipes."""
+        assert self.process.stdin is not None, "it was started without a pipe"
+        self.process.stdin.write(json.dumps(order).encode() + b"\n")
+        answer = await self.reports.readline()
+        if not answer:
+            raise Broken(f"{self.name} ended: {last_words(self.log)}")
+        told: dict[str, Any] = json.loads(answer)
+        return told
 
     @property
     def reports(self) -> asyncio.StreamReader:
@@ -75,7 +87,7 @@ class Processes:
         with log.open("wb") as written:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE if pipe else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE if pipe else written,
                 stderr=written,
                 cwd=self.folder,

@@ -1,0 +1,70 @@
+"""`meshfed bench`: the scenarios that were asked for, one after another, and what came of them."""
+
+import asyncio
+import os
+import platform
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from meshfed.federation.bench.figures import Figures, Json
+from meshfed.federation.bench.given import Size
+from meshfed.federation.bench.scenarios import SCENARIOS, cold_start
+from meshfed.federation.bench.stage import Stage, staged
+
+SQLITE = "sqlite"
+COLD, ROTATION = "cold-start", "certificate-rotation"
+SHORT_LIFE = "30s"  # of certificates that are to be renewed while one watches
+
+
+async def run(
+    size: Size,
+    names: Sequence[str],
+    *,
+    times: int,
+    dialect: str,
+    url: str,
+    said: Callable[[str], None],
+) -> list[Figures]:
+    """Raises Broken."""
+    found: list[Figures] = []
+    if usual := [name for name in names if name != ROTATION]:
+        async with set_up(size, url, dialect, said, "24h") as stage:
+            first = await cold_start(stage, times)
+            await stage.start_envoys()
+            for each in usual:
+                said(each)
+                found.append(first if each == COLD else await SCENARIOS[each](stage, times))
+    if ROTATION in names:
+        async with set_up(size, url, dialect, said, SHORT_LIFE) as stage:
+            await stage.crowd.connect()
+            await stage.start_envoys()
+            said(ROTATION)
+            found.append(await SCENARIOS[ROTATION](stage, times))
+    return found
+
+
+@asynccontextmanager
+async def set_up(
+    size: Size, url: str, dialect: str, said: Callable[[str], None], lifetime: str
+) -> AsyncIterator[Stage]:
+    with tempfile.TemporaryDirectory(prefix="meshfed-bench-") as name:
+        said("the catalog is filled")
+        at = f"sqlite:///{name}/meshfed.db" if url == SQLITE else url
+        async with staged(Path(name), size, url=at, dialect=dialect, lifetime=lifetime) as stage:
+            said("everyone connects")
+            yield stage
+
+
+def machine() -> Json:
+    return {
+        "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def measured(size: Size, names: Sequence[str], **how: object) -> list[Figures]:
+    return asyncio.run(run(size, names, **how))  # type: ignore[arg-type]
