@@ -54,6 +54,7 @@ class Access:
 
     grants: Mapping[Identity, tuple[Grant, ...]]
     unresolved: tuple[Unresolved, ...]
+    opened: Mapping[Identity, tuple[Identity, ...]]  # by source: the destinations
 
     def to(self, destination: Identity, port: Port) -> tuple[Grant, ...]:
         return tuple(g for g in self.grants.get(destination, ()) if g.covers(port))
@@ -78,9 +79,14 @@ def access(policies: Iterable[Policy]) -> Access:
             granted, missing = grant(target, groups, routes)
             grants.setdefault(target.destination, []).append(granted)
             unresolved += [Unresolved("TrafficTarget", str(target.name), w) for w in missing]
+    opened: dict[Identity, dict[Identity, None]] = {}
+    for destination, given in grants.items():
+        for source in {source for granted in given for source in granted.sources}:
+            opened.setdefault(source, {})[destination] = None
     return Access(
         {who: tuple(sorted(given, key=lambda g: g.policy)) for who, given in grants.items()},
         tuple(unresolved),
+        {source: tuple(destinations) for source, destinations in opened.items()},
     )
 
 

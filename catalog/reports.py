@@ -6,6 +6,9 @@ from typing import Literal
 
 from meshfed.catalog.model import Identity, ServiceName
 
+Reached = tuple[str, str, int, int, str]  # cluster, service, priority, endpoints, version
+Reach = tuple[Reached, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
@@ -41,8 +44,8 @@ class ProxyState:
     reason: str = ""
     envoy_version: str = ""
     behind: int | None = None  # the oldest revision it has not acknowledged
-    # (cluster, service, priority, endpoints, version) as last sent; None: as recorded before
-    clusters: tuple[tuple[str, str, int, int, str], ...] | None = None
+    clusters: Reach | None = None  # as last sent; None: as recorded before
+    before: Reach | None = None  # what is recorded; None: nobody here knows
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from meshfed.catalog.attachments import attached
 from meshfed.catalog.database import seconds, stamp
 from meshfed.catalog.model import Identity, ServiceName
 from meshfed.catalog.orders import Orders
-from meshfed.catalog.reports import CertificateState, ProxyState, Receipt
+from meshfed.catalog.reports import CertificateState, ProxyState, Reach, Reached, Receipt
 from meshfed.catalog.schema import (
     acceptances,
     authority,
@@ -138,15 +138,36 @@ def _proxy(replica: str, one: ProxyState) -> dict[str, Any]:
 
 def _clusters(connection: Connection, states: list[ProxyState]) -> None:
     """Only what differs: mostly one row of a hundred, for each of a thousand proxies."""
-    told = {(one.proxy, *cluster) for one in states for cluster in one.clusters or ()}
-    stood = set(_stood(connection, [one.proxy for one in states]))
-    if gone := stood - told:
+    unsure = [one for one in states if one.before is None]
+    told = {(one.proxy, *cluster) for one in unsure for cluster in one.clusters or ()}
+    stood = set(_stood(connection, [one.proxy for one in unsure])) if unsure else set()
+    gone, new, moves = [*(stood - told)], [*(told - stood)], Moves()
+    for one in states:
+        if one.before is not None:
+            less, more = moves.of(one.before, one.clusters or ())
+            gone += [(one.proxy, *cluster) for cluster in less]
+            new += [(one.proxy, *cluster) for cluster in more]
+    if gone:
         keys = [{"one": row[0], "called": row[1], "at": row[3]} for row in gone]
         connection.execute(GONE, keys)
-    if new := told - stood:
+    if new:
         names = [column.name for column in CLUSTER]
         rows = [dict(zip(names, row, strict=True)) for row in new]
         connection.execute(insert(proxy_clusters), rows)
+
+
+class Moves:
+    """What goes from what is recorded, and what comes; of the same two objects worked out once."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, int], tuple[set[Reached], set[Reached]]] = {}
+
+    def of(self, before: Reach, after: Reach) -> tuple[set[Reached], set[Reached]]:
+        at = id(before), id(after)
+        if at not in self._found:
+            old, new = set(before), set(after)
+            self._found[at] = old - new, new - old
+        return self._found[at]
 
 
 def _stood(connection: Connection, proxies: list[str]) -> Iterator[tuple[Any, ...]]:

@@ -77,6 +77,7 @@ class Catalog:
         self._heard: dict[tuple[str, str], tuple[str, str, float]] = {}
         self._held: dict[tuple[str, str], Held] = {}  # by provider and scope
         self._committed: dict[int, float] = {}  # the last ones of this process, ascending
+        self._written_at = 0.0  # when its last write was committed
         self._term: Term | None = None  # in which alone this handle may write
 
     def close(self) -> None:
@@ -368,7 +369,7 @@ class Catalog:
     def _told(self, revision: int | None) -> int | None:
         """Followers hear of what was committed."""
         if revision is not None:
-            self._committed[revision] = self._clock()
+            self._committed[revision] = self._written_at
             if len(self._committed) > REMEMBERED:
                 del self._committed[next(iter(self._committed))]
             self._bell.ring()
@@ -387,4 +388,6 @@ class Catalog:
                 leadership.fence(connection, self._term)
             return act(connection)
 
-        return self._database.write(write)
+        done = self._database.write(write)
+        self._written_at = self._clock()  # here: the loop may be busy for a while
+        return done

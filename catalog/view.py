@@ -69,6 +69,16 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Who answers for one service, and which workloads; the same while the same endpoints do."""
+
+    endpoints: tuple[Endpoint, ...]
+    plaintext: bool
+    answering: Mapping[int, frozenset[Identity | None]]  # by port
+    serves: Mapping[str, list[Served]]  # by workload
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
     """What all the views of one mesh share, worked out once."""
 
@@ -78,6 +88,7 @@ class Resolved:
     places: Mapping[Identity, tuple[Place, ...]]  # what an identity answers for
     serves: Mapping[str, tuple[Served, ...]]  # by workload
     relations: frozenset[str]  # what preferences ask of where a caller is
+    parts: Mapping[ServiceName, Part]  # what the above was made of, service by service
 
     @property
     def unresolved(self) -> tuple[Unresolved, ...]:
@@ -85,33 +96,83 @@ class Resolved:
         return tuple(sorted({*self.access.unresolved, *self.splits.unresolved}))
 
 
+EMPTY = Resolved(Access({}, (), {}), Splits({}, ()), {}, {}, {}, frozenset(), {})
+
+
 class Anonymous(ValueError):
     """A workload that can have no proxy: without an identity, or a sidecar."""
 
 
-def resolve(mesh: Mesh) -> Resolved:
-    answering: dict[Place, frozenset[Identity | None]] = {}
-    places: defaultdict[Identity, set[Place]] = defaultdict(set)
-    serves: defaultdict[str, list[Served]] = defaultdict(list)
-    for name, endpoints in mesh.endpoints.items():
-        plaintext = name in mesh.services and mesh.services[name].plaintext
-        answers: defaultdict[int, set[Identity | None]] = defaultdict(set)
-        for endpoint, served, workloads in alike(name, endpoints):
-            for workload in workloads:
-                serves[workload].append(served)
-            if reachable(endpoint, plaintext=plaintext):
-                answers[endpoint.port].add(endpoint.identity)
-                if endpoint.identity:
-                    places[endpoint.identity].add((name, endpoint.port))
-        answering |= {(name, port): frozenset(who) for port, who in answers.items()}
+def resolve(mesh: Mesh, before: Mesh | None = None, known: Resolved | None = None) -> Resolved:
+    """What was `known` of the mesh `before` is taken over where nothing moved."""
+    old = known.parts if known else {}
+    parts = {name: part(mesh, name, old.get(name)) for name in mesh.endpoints}
+    if known is None or before is None:
+        known = EMPTY
+    changed = [name for name in parts.keys() | old.keys() if parts.get(name) is not old.get(name)]
+    serves = served(known.serves, old, parts, changed) if changed else known.serves
+    answering, places = answers(parts) if changed else (known.answering, known.places)
+    same = before is not None and mesh.policies == before.policies
+    unsplit = same and before is not None and mesh.services is before.services
     return Resolved(
-        access(mesh.policies),
-        splits(mesh.policies, mesh.services),
-        answering,
-        {identity: tuple(sorted(found)) for identity, found in places.items()},
-        {workload: tuple(sorted(set(found))) for workload, found in serves.items()},
+        known.access if same else access(mesh.policies),
+        known.splits if unsplit else splits(mesh.policies, mesh.services),
+        known.answering if answering == known.answering else answering,
+        known.places if places == known.places else places,
+        serves,
         mesh.preferences.relations,
+        parts,
     )
+
+
+def part(mesh: Mesh, name: ServiceName, old: Part | None) -> Part:
+    endpoints = mesh.endpoints[name]
+    plaintext = name in mesh.services and mesh.services[name].plaintext
+    if old and old.endpoints is endpoints and old.plaintext == plaintext:
+        return old
+    answering: defaultdict[int, set[Identity | None]] = defaultdict(set)
+    serves: defaultdict[str, list[Served]] = defaultdict(list)
+    for endpoint, one, workloads in alike(name, endpoints):
+        for workload in workloads:
+            serves[workload].append(one)
+        if reachable(endpoint, plaintext=plaintext):
+            answering[endpoint.port].add(endpoint.identity)
+    found = {number: frozenset(who) for number, who in answering.items()}
+    if old and found == old.answering:
+        found = dict(old.answering)
+    return Part(endpoints, plaintext, found, serves)
+
+
+def answers(
+    parts: Mapping[ServiceName, Part],
+) -> tuple[dict[Place, frozenset[Identity | None]], dict[Identity, tuple[Place, ...]]]:
+    answering = {(name, n): who for name, its in parts.items() for n, who in its.answering.items()}
+    places: defaultdict[Identity, list[Place]] = defaultdict(list)
+    for place, identities in answering.items():
+        for identity in filter(None, identities):
+            places[identity].append(place)
+    return answering, {identity: tuple(sorted(found)) for identity, found in places.items()}
+
+
+def served(
+    known: Mapping[str, tuple[Served, ...]],
+    old: Mapping[ServiceName, Part],
+    new: Mapping[ServiceName, Part],
+    changed: Iterable[ServiceName],
+) -> dict[str, tuple[Served, ...]]:
+    """By workload; whose did not move is the tuple that it was."""
+    serves = dict(known)
+    for name in changed:
+        was = old[name].serves if name in old else {}
+        now = new[name].serves if name in new else {}
+        for workload in was.keys() | now.keys():
+            if was.get(workload) == now.get(workload):
+                continue
+            others = [one for one in serves.get(workload, ()) if one.service != name]
+            serves[workload] = tuple(sorted({*others, *now.get(workload, ())}))
+            if not serves[workload]:
+                del serves[workload]
+    return serves
 
 
 def alike(
@@ -194,8 +255,7 @@ class Seen:
             return set(self.resolved.answering)
         return {
             place
-            for destination, grants in self.resolved.access.grants.items()
-            if any(self.proxy.identity in grant.sources for grant in grants)
+            for destination in self.resolved.access.opened.get(self.proxy.identity, ())
             for place in self.resolved.places.get(destination, ())
         }
 

@@ -1,12 +1,16 @@
 """What connected proxies have answered: receipts for the catalog, and revisions that all have."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from meshfed.catalog.reports import Receipt
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.propagation import Ledger, Propagation
+
+PAUSE = 0.05  # seconds without an answer
+LONGEST = 1.0  # seconds that whoever lets pushes go first waits
 
 
 class Account:
@@ -17,6 +21,7 @@ class Account:
         self._ledger = Ledger(revision)
         self._receipts: dict[tuple[str, str], Receipt] = {}  # the last one is all that counts
         self._progress = asyncio.Event()  # another one after each time that it was set
+        self._answers = 0
 
     @property
     def evaluated(self) -> int:
@@ -34,6 +39,7 @@ class Account:
 
     def answered(self, receipt: Receipt) -> None:
         self._receipts[receipt.proxy, receipt.type] = receipt
+        self._answers += 1
         if receipt.rejected:
             self._metrics.rejected(receipt.type)
 
@@ -54,6 +60,15 @@ class Account:
             if self._receipts.get((receipt.proxy, receipt.type)) is receipt:
                 del self._receipts[receipt.proxy, receipt.type]
 
+    async def rested(self) -> None:
+        """Once every proxy has everything, or none has answered for a while."""
+        until = time.monotonic() + LONGEST
+        while self._ledger.settled < self.evaluated and time.monotonic() < until:
+            answers = self._answers
+            await self.settled(self.evaluated, PAUSE)
+            if self._answers == answers:
+                return
+
     async def settled(self, revision: int, seconds: float) -> Propagation | None:
         """Once every proxy has it, or None after so many seconds."""
         with suppress(TimeoutError):
@@ -63,8 +78,11 @@ class Account:
         return self._ledger.propagation(revision)
 
     def _tell(self, settled: Iterable[Propagation]) -> None:
+        any_settled = False
         for propagation in settled:
+            any_settled = True
             if propagation.proxies:
                 self._metrics.propagated(propagation.ms / 1000)
-        self._progress.set()
-        self._progress = asyncio.Event()
+        if any_settled:
+            self._progress.set()
+            self._progress = asyncio.Event()

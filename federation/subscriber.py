@@ -1,18 +1,16 @@
 """One connected proxy: what it is offered, has acknowledged, and still owes."""
 
-import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from meshfed.catalog.model import Identity, Mesh, Workload
-from meshfed.catalog.reports import ProxyState, Pushed, Receipt
+from meshfed.catalog.reports import ProxyState, Pushed, Reach, Receipt
 from meshfed.catalog.view import ProxyClass
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Reason
 from meshfed.federation.care import SOON, Ailment, Pulse, ailment
-from meshfed.federation.worlds import Reach
 from meshfed.xds.objects import objects
 from meshfed.xds.resource import SHORT, Type, World
 from meshfed.xds.server import Peer, Refusal
@@ -84,7 +82,7 @@ class Subscriber:
             SHORT[Type(kind)]: past.words for kind, past in self.memory.items() if past.rejected
         }
         self._answers: dict[str, Receipt] = {}  # the last one of each type
-        self._moved = asyncio.Event()
+        self._moved: Callable[[], None] = lambda: None
         account.owe(world.revision)
 
     def offer(self, kind: ProxyClass, world: World) -> None:
@@ -93,11 +91,11 @@ class Subscriber:
         self.unwritten = True
         self._owes.append((world.revision, time.time()))
         self._account.owe(world.revision)
-        self._moved.set()
+        self._moved()
 
     def end(self, why: str, *, welcome: bool = False) -> None:
         self.ended, self.welcome = why, welcome
-        self._moved.set()
+        self._moved()
 
     def begin_again(self, why: str) -> None:
         """What it rejected is tried once more then: a taken port may be free."""
@@ -107,11 +105,10 @@ class Subscriber:
 
     def written(self, reach: Reach) -> ProxyState:
         """What is news about it; marked as written, for what moves while it is being written."""
-        news = None if reach == self.reached else reach
-        self.unwritten, self.reached = False, reach
-        return self.state(news)
+        before, self.reached, self.unwritten = self.reached, reach, False
+        return self.state(None if reach == before else reach, before)
 
-    def state(self, reach: Reach | None = None) -> ProxyState:
+    def state(self, reach: Reach | None = None, before: Reach | None = None) -> ProxyState:
         sick = ailment(self._pulse(), time.time(), self._soon)
         return ProxyState(
             proxy=self.workload.id,
@@ -123,6 +120,7 @@ class Subscriber:
             envoy_version=self.peer.envoy_version,
             behind=self._owes[0][0] if self._owes else None,
             clusters=reach,
+            before=before,
         )
 
     def _pulse(self) -> Pulse:
@@ -152,9 +150,8 @@ class Subscriber:
 
     # What the server calls
 
-    async def changed(self) -> None:
-        await self._moved.wait()
-        self._moved.clear()
+    def listen(self, moved: Callable[[], None]) -> None:
+        self._moved = moved
 
     def receipt(
         self,

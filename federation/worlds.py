@@ -1,24 +1,24 @@
 """What each class of proxies is told, built once and again only where something changed."""
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from google.protobuf.any_pb2 import Any
 
+from meshfed.catalog.concern import concern
 from meshfed.catalog.model import Identity, Interception, Mesh, ServiceName, Workload
 from meshfed.catalog.reach import Assignment
+from meshfed.catalog.reports import Reach
 from meshfed.catalog.view import ProxyClass, View, proxy_class, resolve, view
 from meshfed.federation.certificates.custody import Custody
-from meshfed.xds.endpoints import load_assignment
+from meshfed.xds.assembled import Assembled, assembled
 from meshfed.xds.resource import Resource, Resources, Type, World
 from meshfed.xds.secrets import OWN, certificate, validation
 from meshfed.xds.snapshot import Snapshot, snapshot
 from meshfed.xds.soundness import LeftOut
-
-Reach = tuple[tuple[str, str, int, int, str], ...]  # cluster, service, priority, endpoints, version
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,20 @@ class Made:
 class Worlds:
     """The worlds of the classes that have a proxy connected, all of one mesh."""
 
-    def __init__(self, mesh: Mesh, custody: Custody) -> None:
+    def __init__(
+        self, mesh: Mesh, custody: Custody, viewed: Callable[[], None] = lambda: None
+    ) -> None:
         self.mesh = mesh
         self._shaped = mesh  # what `_resolved` is of: endpoints go ahead, and views need one mesh
         self._resolved = resolve(mesh)
         self._custody = custody
+        self._viewed = viewed
         self._made: dict[ProxyClass, Made] = {}
-        self._assignments: dict[str, Resource] = {}  # bytes once, for every class
+        self._assigned: dict[str, Assembled] = {}  # bytes once, for every class; by name
+        self._holders: defaultdict[str, set[ProxyClass]] = defaultdict(set)  # by the same
+        self._named: defaultdict[ServiceName, set[str]] = defaultdict(set)  # the same, by service
+        self._reached: dict[ProxyClass, tuple[World, Reach]] = {}
+        self._moved: set[ProxyClass] = set()  # whose world changed in this lane
 
     def kind(self, workload: Workload) -> ProxyClass:
         """Raises Anonymous."""
@@ -48,12 +55,16 @@ class Worlds:
     def of(self, kind: ProxyClass) -> World:
         if kind not in self._made:
             seen = self._view(kind)
-            self._made[kind] = self._make(kind, seen, snapshot(seen))
+            shape = snapshot(seen)
+            self._hold(kind, shape)
+            self._made[kind] = Made(seen, shape, self._world(kind, self._told(kind, shape)))
         return self._made[kind].world
 
     def keep(self, kinds: Iterable[ProxyClass]) -> None:
-        """Forget the classes that no proxy is of any more."""
-        self._made = {kind: self._made[kind] for kind in kinds if kind in self._made}
+        """Forget the classes that no proxy is of any more, and what only they were told."""
+        for kind in self._made.keys() - set(kinds):
+            self._release(kind, self._made.pop(kind).snapshot)
+            self._reached.pop(kind, None)
 
     def called(self, kind: ProxyClass) -> Collection[str]:
         """The clusters through which this class calls; the same object while they stay."""
@@ -61,14 +72,17 @@ class Worlds:
 
     def reach(self, kind: ProxyClass) -> Reach:
         """What proxies of this class can reach, as they are told it."""
-        shape = self._made[kind].snapshot
-        told = {name: self._assignments[name] for name in shape.assignments}
-        return tuple(
-            (name, str(shape.assignments[fed].service), priority, endpoints, told[fed].version)
-            for name, fed in shape.fed.items()
-            if name in shape.clusters
-            for priority, endpoints in sizes(told[fed])
-        )
+        made = self._made[kind]
+        if kind not in self._reached or self._reached[kind][0] is not made.world:
+            shape, told = made.snapshot, made.world.of(Type.ENDPOINTS)
+            reached = tuple(
+                (name, str(shape.assignments[fed].service), priority, endpoints, told[fed].version)
+                for name, fed in shape.fed.items()
+                if name in shape.clusters
+                for priority, endpoints in sizes(told[fed])
+            )
+            self._reached[kind] = made.world, reached
+        return self._reached[kind][1]
 
     def __len__(self) -> int:
         return len(self._made)
@@ -88,70 +102,120 @@ class Worlds:
     def endpoints_changed(self, mesh: Mesh, services: Iterable[ServiceName]) -> set[ProxyClass]:
         """The endpoint lane: load assignments only. Returns the classes whose world changed."""
         self.mesh = mesh
-        names = set(services)
-        touched = {
-            name: assignment
-            for made in self._made.values()
-            for name, assignment in made.snapshot.assignments.items()
-            if assignment.service in names
-        }
-        built = {name: self._assignment(assignment) for name, assignment in touched.items()}
-        moved = {
-            name for name, new in built.items() if self._assignments[name].version != new.version
-        }
-        self._assignments.update(built)
-        return self._remake(
-            kind for kind, made in self._made.items() if moved & made.snapshot.assignments.keys()
-        )
+        self._reassign([name for service in services for name in self._named.get(service, ())])
+        return self._taken()
 
     def shape_changed(self, mesh: Mesh) -> set[ProxyClass]:
-        """The shape lane: every class's view. Returns the classes whose world changed."""
-        if mesh is not self._shaped:
-            self._resolved = resolve(mesh)
+        """The shape lane: the views that what moved may concern. Returns the classes whose world
+        changed."""
+        before, known = self._shaped, self._resolved
+        if mesh is not before:
+            self._resolved = resolve(mesh, before, known)
         self.mesh = self._shaped = mesh
-        self._assignments.clear()
-        for kind, made in self._made.items():
-            seen = self._view(kind)
-            # A host that joins or leaves mostly moves nobody's view, and a snapshot takes longer.
-            shape = made.snapshot if seen == made.view else snapshot(seen)
-            self._made[kind] = Made(seen, shape, made.world)
-        return self._remake(self._made)
+        self._reassign(list(self._assigned))
+        concerned = concern(before, known, mesh, self._resolved)
+        for kind in list(self._made):
+            if concerned(kind):
+                self._reshape(kind)
+        return self._taken()
 
     def certificates_changed(self, identities: frozenset[Identity]) -> set[ProxyClass]:
         """The certificate lane: secrets only."""
-        return self._remake(kind for kind in self._made if kind.identity in identities)
+        for kind in [kind for kind in self._made if kind.identity in identities]:
+            self._tell(kind, self._made[kind].snapshot)
+        return self._taken()
+
+    def _taken(self) -> set[ProxyClass]:
+        moved, self._moved = self._moved, set()
+        return moved
 
     def _view(self, kind: ProxyClass) -> View:
+        self._viewed()
         return view(self._shaped, kind, self._resolved)
 
-    def _remake(self, kinds: Iterable[ProxyClass]) -> set[ProxyClass]:
-        changed = set()
-        for kind in list(kinds):
-            before = self._made[kind]
-            made = self._make(kind, before.view, before.snapshot)
-            resources = kept(before.world.resources, made.world.resources)
-            if any(resources[each] is not before.world.resources[each] for each in resources):
-                self._made[kind] = replace(made, world=replace(made.world, resources=resources))
-                changed.add(kind)
-        return changed
+    def _reshape(self, kind: ProxyClass) -> None:
+        made, seen = self._made[kind], self._view(kind)
+        # A host that joins or leaves mostly moves nobody's view, and a snapshot takes longer.
+        if seen == made.view:
+            return
+        shape = snapshot(seen)
+        self._hold(kind, shape)
+        for name in made.snapshot.assignments.keys() - shape.assignments.keys():
+            self._let_go(kind, name)
+        self._made[kind] = replace(self._made[kind], view=seen, snapshot=shape)
+        self._tell(kind, shape)
 
-    def _make(self, kind: ProxyClass, seen: View, shape: Snapshot) -> Made:
-        for name, assignment in shape.assignments.items():
-            if name not in self._assignments:
-                self._assignments[name] = self._assignment(assignment)
-        resources = {
+    def _tell(self, kind: ProxyClass, shape: Snapshot) -> None:
+        made = self._made[kind]
+        before, after = made.world.resources, self._told(kind, shape)
+        resources = kept(before, after)
+        if any(resources[each] is not before[each] for each in resources):
+            self._made[kind] = replace(made, world=self._world(kind, resources))
+            self._moved.add(kind)
+
+    def _world(self, kind: ProxyClass, resources: Mapping[Type, Resources]) -> World:
+        by_name = kind.interception is Interception.GRPC
+        return World(self.mesh.revision, resources, by_name)
+
+    def _told(self, kind: ProxyClass, shape: Snapshot) -> dict[Type, Resources]:
+        return {
             Type.CLUSTER: shape.clusters,
-            Type.ENDPOINTS: {name: self._assignments[name] for name in shape.assignments},
+            Type.ENDPOINTS: {name: self._assigned[name].resource for name in shape.assignments},
             Type.SECRET: self._secrets(kind, shape),
             Type.LISTENER: shape.listeners,
             Type.ROUTES: shape.routes,
         }
-        by_name = kind.interception is Interception.GRPC
-        return Made(seen, shape, World(self.mesh.revision, resources, by_name))
 
-    def _assignment(self, assignment: Assignment) -> Resource:
-        endpoints = self.mesh.endpoints_of(assignment.service, assignment.port)
-        return load_assignment(assignment, endpoints)
+    # Load assignments: each is made once, and again only when its service's endpoints moved
+
+    def _reassign(self, names: Iterable[str]) -> None:
+        """Make these again where they are outdated."""
+        moved: defaultdict[ProxyClass, dict[str, Resource]] = defaultdict(dict)
+        for name in names:
+            old = self._assigned[name]
+            self._assigned[name] = new = self._assign(old.assignment, old)
+            if new.resource is not old.resource:
+                for kind in self._holders[name]:
+                    moved[kind][name] = new.resource
+        for kind, news in moved.items():
+            made = self._made.get(kind)
+            if made is None:  # its first world is being made
+                continue
+            resources = dict(made.world.resources)
+            resources[Type.ENDPOINTS] = {**resources[Type.ENDPOINTS], **news}
+            self._made[kind] = replace(made, world=self._world(kind, resources))
+            self._moved.add(kind)
+
+    def _assign(self, assignment: Assignment, old: Assembled | None) -> Assembled:
+        there = self.mesh.endpoints.get(assignment.service, ())
+        if old and old.endpoints is there and old.assignment == assignment:
+            return old
+        return assembled(assignment, there, old)
+
+    def _hold(self, kind: ProxyClass, shape: Snapshot) -> None:
+        outdated = []
+        for name, assignment in shape.assignments.items():
+            held = self._assigned.get(name)
+            if held is None:
+                self._assigned[name] = self._assign(assignment, None)
+                self._named[assignment.service].add(name)
+            elif (
+                held.assignment != assignment
+            ):  # its service's preference, or its word on plaintext
+                self._assigned[name] = assembled(assignment, held.endpoints)
+                outdated.append(name)
+            self._holders[name].add(kind)
+        self._reassign(outdated)
+
+    def _release(self, kind: ProxyClass, shape: Snapshot) -> None:
+        for name in shape.assignments:
+            self._let_go(kind, name)
+
+    def _let_go(self, kind: ProxyClass, name: str) -> None:
+        self._holders[name].discard(kind)
+        if not self._holders[name]:
+            del self._holders[name]
+            self._named[self._assigned.pop(name).assignment.service].discard(name)
 
     def _secrets(self, kind: ProxyClass, shape: Snapshot) -> Resources:
         secrets = {

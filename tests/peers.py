@@ -89,19 +89,18 @@ class Feed:
         self.settlements: list[int] = []
         self._heard = asyncio.Event()
         self.closed = asyncio.Event()
-        self._moved = asyncio.Event()
+        self._moved: Callable[[], None] = lambda: None
 
-    async def changed(self) -> None:
-        self._moved.clear()
-        await self._moved.wait()
+    def listen(self, moved: Callable[[], None]) -> None:
+        self._moved = moved
 
     def show(self, world: World) -> None:
         self.world = world
-        self._moved.set()
+        self._moved()
 
     def finish(self, why: str, *, welcome: bool = False) -> None:
         self.ended, self.welcome = why, welcome
-        self._moved.set()
+        self._moved()
 
     def receipt(self, *receipt) -> None:
         self.receipts.append(Receipt(*receipt))

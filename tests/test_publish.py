@@ -148,9 +148,18 @@ async def publisher(published: Published) -> AsyncIterator[Publisher]:
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def opened(publisher: Publisher, there: Peer) -> Subscriber:
+    """It tells when it is offered something."""
+    subscriber = await publisher.open(there)
+    subscriber.moved = asyncio.Event()
+    subscriber.listen(subscriber.moved.set)
+    return subscriber
+
+
 async def offered(subscriber: Subscriber) -> None:
     async with asyncio.timeout(5):
-        await subscriber.changed()
+        await subscriber.moved.wait()
+    subscriber.moved.clear()
 
 
 async def test_nobody_is_told_anything_before_every_source_was_observed(
@@ -158,11 +167,11 @@ async def test_nobody_is_told_anything_before_every_source_was_observed(
 ) -> None:
     publisher = await published.open()
     with pytest.raises(Unready, match="not every source"):
-        await publisher.open(peer(BUYING))
+        await opened(publisher, peer(BUYING))
 
 
 async def test_a_proxy_is_told_what_its_identity_may_reach(publisher: Publisher) -> None:
-    world = (await publisher.open(peer(BUYING))).world
+    world = (await opened(publisher, peer(BUYING))).world
     assert list(world.of(Type.ENDPOINTS)) == ["ledger.shop|3306"]
     assert world.of(Type.SECRET).keys() == {"certificate", "validation/ledger.shop|3306"}
 
@@ -190,19 +199,19 @@ async def test_a_certificate_that_is_not_a_workloads_is_refused(
     publisher: Publisher, differently: dict[str, object], why: str
 ) -> None:
     with pytest.raises(Refusal, match=why):
-        await publisher.open(peer(BUYING, **differently))
+        await opened(publisher, peer(BUYING, **differently))
 
 
 async def test_the_node_id_counts_for_nothing(publisher: Publisher) -> None:
-    own = await publisher.open(peer(BUYING))
-    lying = await publisher.open(peer(BUYING, node_id=SELLING.id))
+    own = await opened(publisher, peer(BUYING))
+    lying = await opened(publisher, peer(BUYING, node_id=SELLING.id))
     assert lying.world.resources == own.world.resources
 
 
 async def test_a_new_endpoint_moves_load_assignments_and_nothing_else_of_its_callers(
     published: Published, publisher: Publisher
 ) -> None:
-    caller = await publisher.open(peer(BUYING))
+    caller = await opened(publisher, peer(BUYING))
     before = caller.world
     second = host("ledger-2", SELLER)
     await published.catalog.believe(
@@ -222,7 +231,7 @@ async def test_a_new_endpoint_moves_load_assignments_and_nothing_else_of_its_cal
 async def test_a_workload_that_leaves_ends_its_proxys_stream(
     published: Published, publisher: Publisher
 ) -> None:
-    leaving = await publisher.open(peer(BUYING))
+    leaving = await opened(publisher, peer(BUYING))
     await published.catalog.believe(
         replace(KNOWN, workloads=frozenset({SELLING})), kind="test", cause=""
     )
@@ -234,7 +243,7 @@ async def test_a_workload_that_leaves_ends_its_proxys_stream(
 async def test_a_replica_that_was_taken_for_gone_says_everything_again(
     published: Published, publisher: Publisher
 ) -> None:
-    caller = await publisher.open(peer(BUYING))
+    caller = await opened(publisher, peer(BUYING))
     caller.receipt("CDS", "v1", 1.0, 2.0, "")
     rows = "select workload, acked_version from proxies join proxy_sync using (proxy)"
 
@@ -251,10 +260,10 @@ async def test_a_replica_that_was_taken_for_gone_says_everything_again(
 async def test_nothing_is_left_of_a_proxy_that_was_there_for_a_moment(
     published: Published, publisher: Publisher
 ) -> None:
-    passing = await publisher.open(peer(BUYING))
+    passing = await opened(publisher, peer(BUYING))
     passing.receipt("CDS", "v1", 1.0, 2.0, "")
     passing.close()
-    (await publisher.open(peer(SELLING))).receipt("CDS", "v1", 1.0, 2.0, "")
+    (await opened(publisher, peer(SELLING))).receipt("CDS", "v1", 1.0, 2.0, "")
 
     async def written() -> bool:
         return SELLING.id in {proxy for (proxy,) in published.rows("select proxy from proxy_sync")}
@@ -266,7 +275,7 @@ async def test_nothing_is_left_of_a_proxy_that_was_there_for_a_moment(
 async def test_a_proxy_that_must_go_and_does_not_yet_holds_nothing_up(
     published: Published, publisher: Publisher
 ) -> None:
-    staying, leaving = await publisher.open(peer(SELLING)), await publisher.open(peer(BUYING))
+    staying, leaving = await opened(publisher, peer(SELLING)), await opened(publisher, peer(BUYING))
     await published.catalog.believe(
         replace(KNOWN, workloads=frozenset({SELLING})), kind="test", cause=""
     )
@@ -294,7 +303,7 @@ def test_a_proxy_may_come_between_the_lanes() -> None:
 async def test_permissive_is_told_at_once_and_taken_back(
     published: Published, publisher: Publisher
 ) -> None:
-    served = await publisher.open(peer(SELLING))
+    served = await opened(publisher, peer(SELLING))
     strict = served.world.of(Type.LISTENER)
     await published.catalog.configure(DOMAIN, permissive=True)
     await offered(served)
@@ -322,7 +331,7 @@ async def test_the_certificate_of_an_identity_that_left_meanwhile_is_retired(
 async def test_a_revision_is_settled_by_its_last_acknowledgement(
     published: Published, publisher: Publisher
 ) -> None:
-    caller, server = await publisher.open(peer(BUYING)), await publisher.open(peer(SELLING))
+    caller, server = await opened(publisher, peer(BUYING)), await opened(publisher, peer(SELLING))
     for subscriber in (caller, server):
         subscriber.settled(subscriber.world.revision, at=1.0)
     revision = await published.catalog.specify(Specified("files:policy"))
@@ -341,7 +350,7 @@ async def test_a_revision_is_settled_by_its_last_acknowledgement(
 async def test_a_host_that_joins_is_news_to_its_callers_though_two_lanes_take_it_in(
     published: Published, publisher: Publisher
 ) -> None:
-    caller = await publisher.open(peer(BUYING))
+    caller = await opened(publisher, peer(BUYING))
     caller.settled(caller.world.revision, at=1.0)
     second = host("ledger-2", SELLER)
     workloads = KNOWN.workloads | {second}
@@ -357,7 +366,7 @@ async def test_a_host_that_joins_is_news_to_its_callers_though_two_lanes_take_it
 
 
 async def test_a_proxy_is_rejecting_until_it_has_all_it_was_offered(publisher: Publisher) -> None:
-    caller = await publisher.open(peer(BUYING))
+    caller = await opened(publisher, peer(BUYING))
     caller.receipt("CDS", "v2", 1.0, 2.0, "no such thing")
     caller.receipt("CDS", "v1", 1.0, 2.0, "")  # the last good one, sent again
     assert caller.state().reason == "CDS: no such thing"
@@ -366,7 +375,7 @@ async def test_a_proxy_is_rejecting_until_it_has_all_it_was_offered(publisher: P
 
 
 async def test_receipts_and_states_are_rows(published: Published, publisher: Publisher) -> None:
-    caller = await publisher.open(peer(BUYING))
+    caller = await opened(publisher, peer(BUYING))
     caller.receipt("CDS", "v1", 1.0, 2.0, "")
     caller.receipt("LDS", "v2", 1.0, 2.0, "no such filter")
     async with asyncio.timeout(5):
@@ -387,7 +396,7 @@ async def test_of_the_streams_of_a_grpc_process_one_that_is_not_well_speaks(
     known = replace(KNOWN, workloads=frozenset({itself, SELLING}))
     await published.catalog.believe(known, kind="test", cause="")
     async with asyncio.timeout(5):
-        while (sick := await publisher.open(peer(itself))).kind.interception != "grpc":
+        while (sick := await opened(publisher, peer(itself))).kind.interception != "grpc":
             await offered(sick)
     well = await publisher.open(peer(itself))
     assert speakers([sick, well]) == {itself.id: well}  # neither has acknowledged anything
@@ -403,7 +412,7 @@ async def test_of_the_streams_of_a_grpc_process_one_that_is_not_well_speaks(
 async def test_what_a_proxy_reaches_has_the_version_of_its_load_assignment(
     published: Published, publisher: Publisher
 ) -> None:
-    caller = await publisher.open(peer(BUYING))
+    caller = await opened(publisher, peer(BUYING))
     (assignment,) = caller.world.of(Type.ENDPOINTS).values()
     async with asyncio.timeout(5):
         while not (  # noqa: ASYNC110
@@ -418,10 +427,10 @@ async def test_a_proxy_that_owes_for_long_is_named_and_begun_again(
 ) -> None:
     monkeypatch.setattr("meshfed.federation.care.LATE", 0.05)
     monkeypatch.setattr("meshfed.federation.publish.GLANCE", 0.01)
-    subscriber = await publisher.open(peer(BUYING))
+    subscriber = await opened(publisher, peer(BUYING))
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         tending = tasks.create_task(publisher._tend())
-        await subscriber.changed()
+        await subscriber.moved.wait()
         tending.cancel()
     assert subscriber.ended.startswith("begin again: behind: has not acknowledged revision")
     assert subscriber.welcome
@@ -430,7 +439,7 @@ async def test_a_proxy_that_owes_for_long_is_named_and_begun_again(
 
 async def test_a_certificate_near_its_end_is_a_state(publisher: Publisher) -> None:
     ends = datetime.now(UTC) + timedelta(days=3)
-    subscriber = await publisher.open(peer(BUYING, not_after=ends.timestamp()))
+    subscriber = await opened(publisher, peer(BUYING, not_after=ends.timestamp()))
     state = subscriber.state()
     assert state.state == "expiring"
     assert "run `meshfed proxy bootstrap`" in state.reason

@@ -1,6 +1,7 @@
 """Clusters: what a sidecar connects to, in the mesh and behind it."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
@@ -33,8 +34,12 @@ HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 Cluster = cluster_pb2.Cluster
 
 
+@lru_cache(maxsize=1 << 14)
 def mesh_cluster(target: Target, trust_domain: str) -> Cluster:
-    """A service's port, over mutual TLS to whoever of it this proxy may reach."""
+    """A service's port, over mutual TLS to whoever of it this proxy may reach.
+
+    The same message for every class of callers that shares the target: not to be changed.
+    """
     name = target.assignment.name
     cluster = Cluster(
         name=target.cluster,

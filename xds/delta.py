@@ -1,6 +1,7 @@
 """The incremental dialect of xDS: what a request means, and what a response says."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
@@ -89,11 +90,16 @@ def parts(push: Push, subscription: Subscription) -> Iterator[Push]:
 
 
 def body(kind: str, push: Push, version: str, nonce: str) -> bytes:
-    header = discovery_pb2.DeltaDiscoveryResponse(
+    resources = [resource.delta for resource in push.resources]
+    return frames(header(kind, version, push.removed), resources, nonce)
+
+
+@lru_cache(maxsize=1 << 10)
+def header(kind: str, version: str, removed: tuple[str, ...]) -> bytes:
+    """The rest of a response, which all streams share that are told the same."""
+    return discovery_pb2.DeltaDiscoveryResponse(
         type_url=kind,
         system_version_info=version,
-        nonce=nonce,
-        removed_resources=push.removed,
+        removed_resources=removed,
         control_plane=base_pb2.ControlPlane(identifier=CONTROL_PLANE),
-    )
-    return frames(header.SerializeToString(), [resource.delta for resource in push.resources])
+    ).SerializeToString()

@@ -130,7 +130,19 @@ def reached_at(endpoint: Endpoint) -> Place:
 def locality_endpoints(
     level: int, where: Group, members: Iterable[tuple[Place, Endpoint]]
 ) -> bytes:
-    """A LocalityLbEndpoints, its fields in the order of their numbers as protobuf writes them."""
+    """A LocalityLbEndpoints, as `locality` writes it."""
+    return locality(
+        level,
+        where,
+        [
+            fragment(host, port, e.weight, e.health, bare=e.interception is Interception.NONE)
+            for (host, port), e in members
+        ],
+    )
+
+
+def locality(level: int, where: Group, within: Iterable[bytes]) -> bytes:
+    """Its fields in the order of their numbers as protobuf writes them."""
     _, region, zone, name, weight = where
     before = endpoint_components_pb2.LocalityLbEndpoints(
         locality=base_pb2.Locality(region=region, zone=zone, sub_zone=name)
@@ -138,10 +150,6 @@ def locality_endpoints(
     after = endpoint_components_pb2.LocalityLbEndpoints(priority=level)
     if weight:
         after.load_balancing_weight.value = weight
-    within = [
-        fragment(host, port, e.weight, e.health, bare=e.interception is Interception.NONE)
-        for (host, port), e in members
-    ]
     return b"".join((before.SerializeToString(), *within, after.SerializeToString()))
 
 

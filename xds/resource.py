@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from types import MappingProxyType
+from weakref import WeakValueDictionary
 
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.any_pb2 import Any
@@ -36,7 +37,7 @@ SHORT = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Resource:
     """A packed resource: the same content has the same version on every replica, for ever."""
 
@@ -62,12 +63,50 @@ def resource(name: str, message: Message) -> Resource:
 
 def shared(name: str, content: Any) -> Resource:
     version = sha256(content.value).hexdigest()[:16]
+    at = content.type_url, name, version
+    if (same := known.get(at)) is not None:
+        return same
     wrapped = discovery_pb2.Resource(name=name, version=version, resource=content)
-    return Resource(name, version, content.SerializeToString(), wrapped.SerializeToString())
+    made = Resource(name, version, content.SerializeToString(), wrapped.SerializeToString())
+    known[at] = made
+    return made
+
+
+# Classes of proxies that are told the same share the bytes, as long as anyone is told them.
+known: WeakValueDictionary[tuple[str, str, str], Resource] = WeakValueDictionary()
 
 
 Resources = Mapping[str, Resource]
 NOTHING: Resources = MappingProxyType({})
+COMPARED = 512  # pairs of resources whose difference is remembered
+
+
+class Differences:
+    """What is new in some resources beside others, worked out once for all streams that ask.
+
+    Resources are compared by which object they are: what is kept of them here keeps them alive.
+    """
+
+    def __init__(self, most: int = COMPARED) -> None:
+        self.made = 0  # how often resources were compared, for those who count
+        self._most = most
+        self._found: dict[tuple[int, int], tuple[Resources, Resources, frozenset[str]]] = {}
+
+    def between(self, old: Resources, new: Resources) -> frozenset[str]:
+        """The names in `new` that `old` has not, or has otherwise."""
+        at = id(old), id(new)
+        if at not in self._found:
+            while len(self._found) >= self._most:
+                del self._found[next(iter(self._found))]
+            news = frozenset(
+                n for n, r in new.items() if n not in old or old[n].version != r.version
+            )
+            self._found[at] = old, new, news
+            self.made += 1
+        return self._found[at][2]
+
+
+differences = Differences()
 
 
 @dataclass(frozen=True, slots=True)

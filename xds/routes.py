@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from envoy.config.core.v3 import base_pb2, substitution_format_string_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
@@ -60,7 +61,7 @@ def explicit_routes(view: View) -> RouteConfiguration:
     services: defaultdict[ServiceName, list[Outbound]] = defaultdict(list)
     for outbound in view.outbound:
         services[outbound.service].append(outbound)
-    hosts = [each for ports in services.values() for each in service_hosts(ports)]
+    hosts = [each for ports in services.values() for each in service_hosts(tuple(ports))]
     return RouteConfiguration(name=OUTBOUND, virtual_hosts=[*hosts, unknown(view.proxy.identity)])
 
 
@@ -89,8 +90,12 @@ def cluster_domains(outbound: Outbound) -> list[str]:
     return [f"{name}{port}" for name in names for port in ("", f":{outbound.port.number}")]
 
 
-def service_hosts(outbounds: Sequence[Outbound]) -> list[VirtualHost]:
-    """A host for each port, and one that says which ports there are."""
+@lru_cache(maxsize=1 << 14)
+def service_hosts(outbounds: tuple[Outbound, ...]) -> list[VirtualHost]:
+    """A host for each port, and one that says which ports there are.
+
+    The same messages for every class of callers that may call the same: not to be changed.
+    """
     service = outbounds[0].service
     meant = unspoken(outbounds)
     hosts = []

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
 from meshfed.xds.resource import SHORT, Type, World
-from meshfed.xds.stream import Malformed, Request, Response, Stream
+from meshfed.xds.stream import Malformed, Request, Stream
 from meshfed.xds.subscription import Memory
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+METHODS = ("DeltaAggregatedResources", "StreamAggregatedResources")
 MEBIBYTE = 1 << 20
 
 OPTIONS = (
@@ -32,6 +34,10 @@ OPTIONS = (
     ("grpc.max_receive_message_length", 8 * MEBIBYTE),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 16 * 1024),
+    # Connections end now and then, so that proxies spread over all replicas, also over new ones.
+    # grpc makes each a tenth longer or shorter, by chance; who is told to go away has the grace.
+    ("grpc.max_connection_age_ms", 3_600_000),
+    ("grpc.max_connection_age_grace_ms", 30_000),
     # Nothing else notices a dead peer on an idle stream (T14).
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -44,7 +50,8 @@ OPTIONS = (
 INTRODUCTION = 15.0  # seconds for the first request: whoever connects has something to ask
 UNREAD = 15.0  # seconds for the client to take a message, after 4 MB of others that it did not read
 LAST_WORDS = 2.0  # seconds for the client to take the status
-GLANCE = 30.0  # seconds between looks at the wall clock, which may jump
+PATIENT = 3  # turns of a late event loop in which no stream is let in
+GLANCE = 0.25  # seconds between two looks at what is due, on all streams; 0.3 µs for each
 
 
 class Refusal(Exception):
@@ -88,8 +95,8 @@ class Feed(Protocol):
         """What this client accepted and rejected on its streams before; kept up to date by us."""
         ...
 
-    async def changed(self) -> None:
-        """Returns when `world` or `ended` moved since it was called."""
+    def listen(self, moved: Callable[[], None]) -> None:
+        """From now on call this whenever `world` or `ended` moves."""
         ...
 
     def receipt(
@@ -202,8 +209,61 @@ def parse(message: bytes | object, *, delta: bool) -> Request:
         raise Malformed("this is not a discovery request") from error
 
 
+class Turnstile:
+    """Lets new streams in as fast as the event loop keeps up; the others wait, and none is lost.
+
+    A token bucket: whoever comes while there are tokens is let in at once. Of a thousand that come
+    together each costs some milliseconds, in which nobody else would be told or asked anything.
+    """
+
+    def __init__(self, burst: int = 32, apart: float = 0.001, lag: float = 0.01) -> None:
+        self._burst = burst
+        self._apart = apart  # seconds between two tokens, while the loop keeps up
+        self._lag = lag  # seconds that it may be late
+        self._tokens = float(burst)
+        self._at = time.monotonic()  # when they were counted
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._letting: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    async def turn(self) -> None:
+        now = time.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) / self._apart)
+        self._at = now
+        if self._tokens >= 1 and not self._waiting:
+            self._tokens -= 1
+            return
+        mine = asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        if self._letting is None:
+            self._letting = asyncio.create_task(self._let())
+        await mine
+
+    async def _let(self) -> None:
+        late = 0
+        while self._waiting:
+            began = time.monotonic()
+            await asyncio.sleep(self._apart)
+            if time.monotonic() - began - self._apart > self._lag and late < PATIENT:
+                late += 1
+                continue
+            late = 0
+            while self._waiting and (first := self._waiting.popleft()).done():
+                pass  # its client gave up
+            if not first.done():
+                first.set_result(None)
+        self._letting, self._tokens, self._at = None, 0.0, time.monotonic()
+
+
 class Conversation:
-    """One open stream: requests in, responses out, until something ends it."""
+    """One open stream: requests in, responses out, until something ends it.
+
+    Nothing in it waits with a timeout of its own: `look` is told the time now and then. A push and
+    its answer cost two turns of the event loop, and what gRPC takes for them.
+    """
 
     def __init__(self, call: Call, feed: Feed, peer: Peer, stream: Stream, sent: Sent) -> None:
         self._call = call
@@ -213,20 +273,35 @@ class Conversation:
         self._stream = stream
         self._settlements = self._stream.settlements
         self._wake = asyncio.Event()
-        self._ending: Ending | None = None
+        self._over: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._writing: float | None = None  # since when
 
     def end(self, ending: Ending) -> None:
-        self._ending = self._ending or ending
-        self._wake.set()
+        if not self._over.done():
+            self._over.set_result(ending)
+
+    def look(self, now: float, wall: float) -> None:
+        """What is due by now: seconds of the monotonic clock, and of the one people set."""
+        if self._peer.not_after is not None and wall >= self._peer.not_after:
+            self.end(Ending(grpc.StatusCode.UNAUTHENTICATED, "the certificate has expired"))
+        if self._writing is not None and now - self._writing >= UNREAD:
+            why = f"a message was not taken in {UNREAD:.0f} seconds"
+            self.end(Ending(grpc.StatusCode.DEADLINE_EXCEEDED, why))
+        deadline = self._stream.deadline()
+        if deadline is not None and now >= deadline:
+            self._wake.set()
 
     async def run(self, first: Request) -> Ending:
         self._stream.offer(self._feed.world)
+        self._feed.listen(self._moved)
         self._receive(first)
         async with asyncio.TaskGroup() as tasks:
-            others = (tasks.create_task(self._listen()), tasks.create_task(self._follow()))
-            ending = await self._speak()
-            for task in others:
-                task.cancel()
+            parts = (tasks.create_task(self._listen()), tasks.create_task(self._speak()))
+            self._moved()  # since it was asked for first
+            ending = await self._over
+            for part in parts:
+                part.cancel()
+        self._report()
         return ending
 
     async def _listen(self) -> None:
@@ -237,57 +312,32 @@ class Conversation:
                 self.end(Ending(grpc.StatusCode.INVALID_ARGUMENT, str(error)))
         self.end(BYE)
 
-    async def _follow(self) -> None:
-        while not self._feed.ended:
-            self._stream.offer(self._feed.world)
+    def _moved(self) -> None:
+        if self._feed.ended:
+            welcome = self._feed.welcome
+            code = grpc.StatusCode.UNAVAILABLE if welcome else grpc.StatusCode.PERMISSION_DENIED
+            self.end(Ending(code, self._feed.ended))
+            return
+        self._stream.offer(self._feed.world)
+        if not self._stream.quiet:
             self._wake.set()
-            await self._feed.changed()
-        code = (
-            grpc.StatusCode.UNAVAILABLE if self._feed.welcome else grpc.StatusCode.PERMISSION_DENIED
-        )
-        self.end(Ending(code, self._feed.ended))
 
-    async def _speak(self) -> Ending:
+    async def _speak(self) -> None:
         while True:
+            await self._wake.wait()
             self._wake.clear()
-            self._check_certificate()
             for response in self._stream.outgoing(time.monotonic()):
-                if self._ending is None:
-                    await self._write(response)
-            self._report()
-            if self._ending:
-                return self._ending
-            await self._rest()
-
-    def _check_certificate(self) -> None:
-        if self._peer.not_after is not None and time.time() >= self._peer.not_after:
-            self.end(Ending(grpc.StatusCode.UNAUTHENTICATED, "the certificate has expired"))
-
-    async def _write(self, response: Response) -> None:
-        try:
-            async with asyncio.timeout(UNREAD):
+                self._writing = time.monotonic()
                 await self._call.write(response.body)
-        except TimeoutError:
-            why = f"a message was not taken in {UNREAD:.0f} seconds"
-            self.end(Ending(grpc.StatusCode.DEADLINE_EXCEEDED, why))
-        else:
-            self._sent(response.type, response.resources, len(response.body))
-
-    async def _rest(self) -> None:
-        """Until something happens, or is due."""
-        moments = [GLANCE]
-        if self._peer.not_after is not None:
-            moments.append(self._peer.not_after - time.time())
-        if (deadline := self._stream.deadline()) is not None:
-            moments.append(deadline - time.monotonic())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(min(moments)):
-                await self._wake.wait()
+                self._writing = None
+                self._sent(response.type, response.resources, len(response.body))
+            self._report()
 
     def _receive(self, request: Request) -> None:
         self._stream.receive(request, time.monotonic())
         self._report()
-        self._wake.set()
+        if not self._stream.quiet:
+            self._wake.set()
 
     def _report(self) -> None:
         """What the client answered, in the time that people and databases understand."""
@@ -327,13 +377,13 @@ class Server:
         self._beside = beside
         self._recording = recording
         self._conversations: set[Conversation] = set()
+        self._turnstile = Turnstile()
+        self._looking: asyncio.Task[None] | None = None
         self._draining = False
         self._server = grpc.aio.server(options=OPTIONS)
         self._credentials = credentials(tls)
-        methods = {
-            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._delta),
-            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._sotw),
-        }
+        handlers = map(grpc.stream_stream_rpc_method_handler, (self._delta, self._sotw))
+        methods = dict(zip(METHODS, handlers, strict=True))
         handler = grpc.method_handlers_generic_handler(SERVICE, methods)
         self._server.add_generic_rpc_handlers((handler, *(each.handler for each in beside)))
 
@@ -349,6 +399,14 @@ class Server:
         except RuntimeError as error:
             raise OSError(f"cannot listen on {listen} for xDS: {error}") from error
         await self._server.start()
+        self._looking = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(GLANCE)
+            now, wall = time.monotonic(), time.time()
+            for conversation in tuple(self._conversations):
+                conversation.look(now, wall)
 
     async def stop(self, grace: float) -> None:
         """Proxies keep what they have and come back, here or at another replica."""
@@ -358,6 +416,8 @@ class Server:
         for each in self._beside:
             each.drain()
         await self._server.stop(grace)
+        if self._looking:
+            self._looking.cancel()
 
     async def _delta(self, _: object, call: Call) -> None:
         await self._serve(call, delta=True)
@@ -385,6 +445,7 @@ class Server:
                 return BYE
             first = parse(message, delta=delta)
             who = introduced(first, call)
+            await self._turnstile.turn()
             feed = await self._source.open(who)
         except TimeoutError:
             return Ending(grpc.StatusCode.DEADLINE_EXCEEDED, "no request came")

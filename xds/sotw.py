@@ -1,6 +1,7 @@
 """The state-of-the-world dialect of xDS: what a request means, and what a response says."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
@@ -96,10 +97,14 @@ def parts(push: Push, subscription: Subscription) -> Iterator[Push]:
 
 
 def body(kind: str, push: Push, version: str, nonce: str) -> bytes:
-    header = discovery_pb2.DiscoveryResponse(
+    return frames(header(kind, version), [resource.any for resource in push.resources], nonce)
+
+
+@lru_cache(maxsize=1 << 10)
+def header(kind: str, version: str) -> bytes:
+    """The rest of a response, which all streams share that are told the same."""
+    return discovery_pb2.DiscoveryResponse(
         type_url=kind,
         version_info=version,
-        nonce=nonce,
         control_plane=base_pb2.ControlPlane(identifier=CONTROL_PLANE),
-    )
-    return frames(header.SerializeToString(), [resource.any for resource in push.resources])
+    ).SerializeToString()

@@ -89,6 +89,11 @@ class Stream:
     def offer(self, world: World) -> None:
         self._world = world
 
+    @property
+    def quiet(self) -> bool:
+        """Whether `outgoing` has nothing to say: all that the client asked for was sent."""
+        return self._marked is not None and self._marked is self._world
+
     def deadline(self) -> float | None:
         """When to ask for `outgoing` again, if nothing else happens before."""
         return self._deadline
@@ -143,7 +148,7 @@ class Stream:
 
     def _resources(self, kind: str) -> Resources:
         served = SERVED.get(kind)
-        return self._world.of(served) if self._world and served else NOTHING
+        return self._world.resources.get(served, NOTHING) if self._world and served else NOTHING
 
     def outgoing(self, now: float) -> list[Response]:
         """Make before break: what is new from the bottom up, then what is gone."""
@@ -152,9 +157,18 @@ class Stream:
             return []  # an empty answer would delete everything (T16)
         late = (s.kind for s in self._subscriptions.values() if s.late(now))
         self.overdue += [SHORT[Type(kind)] for kind in late if kind in SHORT]
-        responses = list(self._make(now))
+        responses: list[Response] = []
+        if self._due() == [Type.ENDPOINTS]:  # mostly: and then the order of types is no question
+            responses += self._push(Type.ENDPOINTS, now)
+        if self._due():
+            responses += self._make(now)
         self._mark()
         return responses
+
+    def _due(self) -> list[str]:
+        """The types of which something may have to be sent."""
+        subscriptions = self._subscriptions.values()
+        return [s.kind for s in subscriptions if s.current is not self._resources(s.kind)]
 
     def _make(self, now: float) -> Iterator[Response]:
         yield from self._push(Type.CLUSTER, now)
@@ -224,6 +238,7 @@ class Stream:
             return
         dialect = delta if self.delta else sotw
         push = dialect.due(subscription, resources, breaking=breaking or kind not in SHORT)
+        subscription.basis = resources
         if push is not None:
             for part in dialect.parts(push, subscription):
                 yield self._send(subscription, part, now)
@@ -255,12 +270,12 @@ class Stream:
             endpoints.ask(names)
 
     def _mark(self) -> None:
-        subscriptions = self._subscriptions.values()
-        done = all(s.current is self._resources(s.kind) for s in subscriptions)
-        refused = any(s.standing(self._resources(s.kind)) for s in subscriptions)
         if self._world is None or self._world is self._marked:
             return
-        if not self._subscriptions or not done or refused:
+        if not self._subscriptions or self._due():
+            return
+        subscriptions = self._subscriptions.values()
+        if any(s.past.rejected and s.standing(self._resources(s.kind)) for s in subscriptions):
             return
         # The oldest is the next to settle, and the newest is what matters after it.
         self._marks[1:] = [Mark(self._world.revision, self._number)]
@@ -268,6 +283,8 @@ class Stream:
         self._settle()
 
     def _settle(self) -> None:
+        if not self._marks:
+            return
         waiting = [
             sent.number for s in self._subscriptions.values() for sent in s.unanswered.values()
         ]

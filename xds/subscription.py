@@ -3,9 +3,10 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 
-from meshfed.xds.resource import Resource, Resources, Type
+from meshfed.xds.resource import Resource, Resources, Type, differences
 from meshfed.xds.wire import batches
 
 # Without names the first request for these means all of them; in SotW, what is absent is deleted.
@@ -89,6 +90,7 @@ class Subscription:
     answered: str = ""  # the nonce last answered
     missed: int = 0  # the number of the response whose answer was last found to be overdue
     current: Resources | None = None  # nothing is left to send of these
+    basis: Resources | None = None  # what of these was asked was sent, is owed, or was rejected
     digest: int = 0  # over `held`
 
     @property
@@ -124,7 +126,7 @@ class Subscription:
 
     def widen(self) -> None:
         self.wildcard = True
-        self.current = None
+        self.current = self.basis = None
         # What it meets on its way, sent before an unsubscription, it will keep now.
         under_way = {r.name for sent in self.unanswered.values() for r in sent.resources}
         for name in under_way - self.held.keys():
@@ -142,11 +144,19 @@ class Subscription:
             return resources.values()
         return (resources[name] for name in self.names if name in resources)
 
+    def _news(self, resources: Resources) -> Iterable[Resource]:
+        """What of these it may lack: a difference costs every stream what changed, not what is."""
+        if self.basis is None:
+            return self.asked(resources)
+        new = differences.between(self.basis, resources)
+        return (resources[name] for name in (new if self.wildcard else new & self.names))
+
     def changed(self, resources: Resources) -> dict[str, Resource]:
         """What is news to the client, and what it is owed; never what it rejected before."""
-        for name in [n for n in self.past.rejected if not self._refused(n, resources)]:
-            del self.past.rejected[name]
-        news = {r.name: r for r in self.asked(resources) if self.held.get(r.name) != r.version}
+        if self.past.rejected:
+            for name in [n for n in self.past.rejected if not self._refused(n, resources)]:
+                del self.past.rejected[name]
+        news = {r.name: r for r in self._news(resources) if self.held.get(r.name) != r.version}
         for name in self.past.rejected.keys() & news.keys():
             del news[name]
         for name in self.owed:
@@ -170,6 +180,8 @@ class Subscription:
         return self.acceptable(resource) or (resource if resource.name in self.inherited else None)
 
     def gone(self, resources: Resources) -> list[str]:
+        if self.held.keys() <= resources.keys():
+            return []
         return sorted(self.held.keys() - resources.keys())
 
     @property
@@ -274,7 +286,7 @@ class Subscription:
             if self.held.get(resource.name) == resource.version:
                 self.hold(resource.name, UNSURE)
                 self.suspects.add(resource.name)
-                self.current = None
+                self.current = self.basis = None
 
     def _accept(self, resources: Iterable[Resource]) -> None:
         for resource in resources:
@@ -299,6 +311,7 @@ class Subscription:
                 self.current = None
 
 
+@lru_cache(maxsize=1 << 16)  # every stream folds the same ones
 def fold(name: str, version: str) -> int:
     return int.from_bytes(blake2b(f"{name}\0{version}".encode(), digest_size=8).digest())
 

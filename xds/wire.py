@@ -1,11 +1,14 @@
 """Responses as concatenations of bytes that all streams share."""
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import TypeVar
 
 CONTROL_PLANE = "meshfed"
 
-RESOURCES = b"\x12"  # field 2, length-delimited: `resources`, in both kinds of response
+# Fields 2 and 5, length-delimited, in both kinds of response.
+RESOURCES = b"\x12"
+NONCE = b"\x2a"
 
 # gRPC clients, and Envoy's Google-gRPC streams, refuse messages over 4 MB; small ones also let
 # a slow client's answers come in between.
@@ -31,14 +34,16 @@ def batches(things: Iterable[Thing], size: Callable[[Thing], int]) -> list[tuple
     return [*done, tuple(some)] if some else done
 
 
-def frames(header: bytes, resources: Iterable[bytes]) -> bytes:
+def frames(header: bytes, resources: Iterable[bytes], nonce: str) -> bytes:
     """Protobuf messages merge by concatenation, so nothing is serialised again per stream."""
     parts = [header]
     for resource in resources:
         parts += (RESOURCES, varint(len(resource)), resource)
-    return b"".join(parts)
+    own = nonce.encode()
+    return b"".join((*parts, NONCE, varint(len(own)), own))
 
 
+@lru_cache(maxsize=1 << 12)
 def varint(number: int) -> bytes:
     low = bytearray()
     while number > 0x7F:

@@ -37,6 +37,12 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self._of: dict[str, tuple[Counter, ...]] = {}  # the counters of pushes, by type
+        self._views = Counter(
+            "meshfed_views_built_total",
+            "Views of proxy classes that were worked out, mostly because a policy changed",
+            registry=registry,
+        )
         self._propagation = Histogram(
             "meshfed_propagation_seconds",
             "From the commit of a revision until the last proxy acknowledged it",
@@ -173,9 +179,17 @@ class Metrics:
 
     def pushed(self, kind: str, resources: int, size: int) -> None:
         """One response of a type (CDS, EDS, …) was sent, with so many resources and bytes."""
-        self._pushes.labels(kind).inc()
-        self._pushed_resources.labels(kind).inc(resources)
-        self._pushed_bytes.labels(kind).inc(size)
+        if kind not in self._of:  # looking three labels up costs as much as the rest of a push
+            counters = (self._pushes, self._pushed_resources, self._pushed_bytes)
+            self._of[kind] = tuple(counter.labels(kind) for counter in counters)
+        pushes, counted, sized = self._of[kind]
+        pushes.inc()
+        counted.inc(resources)
+        sized.inc(size)
+
+    def viewed(self) -> None:
+        """One class's view was worked out."""
+        self._views.inc()
 
     def rejected(self, kind: str) -> None:
         self._nacks.labels(kind).inc()

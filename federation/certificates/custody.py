@@ -73,6 +73,7 @@ class Custody:
         self._claimed: set[Identity] = set()
         self._failures: dict[Identity, Failure] = {}
         self._recorded: dict[tuple[Identity, ServiceName], CertificateState] = {}
+        self._same = False  # what is recorded is all that there is
         self._moved: set[Identity] = set()
         self._news = asyncio.Event()
         self._asked = asyncio.Event()
@@ -80,8 +81,10 @@ class Custody:
 
     def keep(self, identities: Mapping[Identity, frozenset[ServiceName]]) -> None:
         """From now on keep pairs for exactly these, each with the services that it answers for."""
+        if identities == self._wanted:
+            return
         gone = self._held.keys() - identities.keys()
-        self._wanted = dict(identities)
+        self._wanted, self._same = dict(identities), False
         self._claimed &= identities.keys()
         self._failures = {who: why for who, why in self._failures.items() if who in identities}
         for identity in gone:
@@ -99,7 +102,9 @@ class Custody:
 
     def claim(self, identity: Identity) -> None:
         """A proxy was given this identity's certificate."""
-        self._claimed.add(identity)
+        if identity not in self._claimed:
+            self._claimed.add(identity)
+            self._same = False
 
     def faults(self) -> Mapping[Identity, str]:
         """Why the issuer does not sign, for each identity that it failed last time."""
@@ -117,7 +122,11 @@ class Custody:
 
     def unrecorded(self) -> tuple[CertificateState, ...]:
         """What the catalog should be told; said again until it is `recorded`."""
-        return unrecorded(self._recorded, self._rows())
+        if self._same:  # asked five times a second, of a thousand identities
+            return ()
+        news = unrecorded(self._recorded, self._rows())
+        self._same = not news
+        return news
 
     def recorded(self, told: Iterable[CertificateState]) -> None:
         """The catalog says this now; at start, call it with what the catalog says already."""
@@ -167,6 +176,7 @@ class Custody:
             return str(error)
         if identity in self._wanted:  # it may have left while the issuer was busy
             self._held[identity] = pair
+            self._same = False
             self._failures.pop(identity, None)
             self._tell({identity})
         return ""

@@ -60,6 +60,8 @@ class Proxy:
     def __post_init__(self) -> None:
         self._seen = self._versions()
         self.sold.append(self._sold())
+        self._moved = asyncio.Event()
+        self.subscriber.listen(self._moved.set)
 
     @property
     def addresses(self) -> list[set[str]]:
@@ -69,7 +71,8 @@ class Proxy:
 
     async def listen(self) -> None:
         while True:
-            await self.subscriber.changed()
+            await self._moved.wait()
+            self._moved.clear()
             assert not self.subscriber.ended
             before, self._seen = self._seen, self._versions()
             moved = {each for each, _ in before.items() ^ self._seen.items()}
