@@ -27,8 +27,9 @@ from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.presence import Presence
 from meshfed.federation.subscriber import Inadmissible, Subscriber, admitted
 from meshfed.federation.worlds import Worlds
+from meshfed.xds.peer import Peer
 from meshfed.xds.resource import World
-from meshfed.xds.server import Peer, Unready
+from meshfed.xds.server import Unready
 from meshfed.xds.soundness import LeftOut
 from meshfed.xds.subscription import Memory
 

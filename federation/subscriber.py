@@ -12,8 +12,9 @@ from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Reason
 from meshfed.federation.care import SOON, Ailment, Pulse, ailment
 from meshfed.xds.objects import objects
+from meshfed.xds.peer import Peer
 from meshfed.xds.resource import SHORT, Type, World
-from meshfed.xds.server import Peer, Refusal
+from meshfed.xds.server import Refusal
 from meshfed.xds.subscription import Memory
 
 log = structlog.get_logger()

@@ -15,7 +15,7 @@ from meshfed.federation.minutes import Minutes
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher
 from meshfed.xds.loads import Calls
-from meshfed.xds.server import Peer
+from meshfed.xds.peer import Peer
 
 EVERY = 2.0  # seconds between two writes
 PAUSE = 1.0  # seconds before a catalog that is away is asked again

@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from meshfed.xds.peer import Peer
 from meshfed.xds.resource import World
-from meshfed.xds.server import Peer, Server, Tls
+from meshfed.xds.server import Server, Tls
 from meshfed.xds.subscription import Memory
 
 SERVER_NAME = "control-plane.example"

@@ -43,8 +43,9 @@ from meshfed.federation.publish import Publisher, identities, speakers
 from meshfed.federation.settings import Certificates
 from meshfed.federation.subscriber import Subscriber
 from meshfed.federation.worlds import Worlds
+from meshfed.xds.peer import Peer
 from meshfed.xds.resource import Type
-from meshfed.xds.server import Peer, Refusal, Unready
+from meshfed.xds.server import Refusal, Unready
 
 DOMAIN = "shop.example"
 LEDGER = ServiceName("ledger", "shop")

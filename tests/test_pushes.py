@@ -52,8 +52,8 @@ from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher, identities
 from meshfed.federation.settings import Certificates
 from meshfed.federation.subscriber import Subscriber
+from meshfed.xds.peer import Peer
 from meshfed.xds.resource import SHORT, Type
-from meshfed.xds.server import Peer
 from meshfed.xds.stream import Stream
 
 DOMAIN = "shop.example"

@@ -11,9 +11,10 @@ from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsRespo
 from peers import CONTROL_PLANE, SERVER_NAME, STORE, Authority, Source, Tally
 
 from meshfed.xds.loads import Calls
+from meshfed.xds.peer import Peer
 from meshfed.xds.reporting import SERVICE, LoadReporting
 from meshfed.xds.resource import World
-from meshfed.xds.server import Peer, Refusal, Server, Tls, Unready
+from meshfed.xds.server import Refusal, Server, Tls, Unready
 
 DNS = "abc.workload.shop.example"
 

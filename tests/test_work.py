@@ -33,9 +33,9 @@ from meshfed.federation.publish import Publisher, identities
 from meshfed.federation.settings import Certificates
 from meshfed.federation.subscriber import Subscriber
 from meshfed.xds import assembled, endpoints
+from meshfed.xds.peer import Peer
 from meshfed.xds.resource import SHORT, Type
 from meshfed.xds.secrets import OWN
-from meshfed.xds.server import Peer
 from meshfed.xds.stream import Stream
 
 SIZE = Size(services=24, endpoints=240, proxies=40, identities=8, clusters=12)

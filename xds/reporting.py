@@ -12,6 +12,7 @@ from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest
 from google.protobuf.message import DecodeError
 
 from meshfed.xds.loads import Calls, Reporting, calls
+from meshfed.xds.peer import Peer, names
 from meshfed.xds.server import (
     BYE,
     DRAINING,
@@ -20,10 +21,8 @@ from meshfed.xds.server import (
     UNREAD,
     Call,
     Ending,
-    Peer,
     Refusal,
     Unready,
-    names,
 )
 from meshfed.xds.stream import Malformed
 

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,13 +10,14 @@ from typing import Protocol
 from urllib.parse import unquote
 
 import grpc
-from cryptography import x509
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
+from meshfed.xds.peer import Peer, names
 from meshfed.xds.resource import SHORT, Type, World
 from meshfed.xds.stream import Malformed, Request, Stream
 from meshfed.xds.subscription import Memory
+from meshfed.xds.turnstile import Turnstile
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHODS = ("DeltaAggregatedResources", "StreamAggregatedResources")
@@ -50,7 +50,6 @@ OPTIONS = (
 INTRODUCTION = 15.0  # seconds for the first request: whoever connects has something to ask
 UNREAD = 15.0  # seconds for the client to take a message, after 4 MB of others that it did not read
 LAST_WORDS = 2.0  # seconds for the client to take the status
-PATIENT = 3  # turns of a late event loop in which no stream is let in
 GLANCE = 0.25  # seconds between two looks at what is due, on all streams; 0.3 µs for each
 
 
@@ -60,18 +59,6 @@ class Refusal(Exception):
 
 class Unready(Exception):
     """There is nothing complete to tell yet: an empty answer would delete what the peer has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who is at the other end: the names are its certificate's, the rest is its own word."""
-
-    uris: tuple[str, ...]
-    dns: tuple[str, ...]
-    not_after: float | None  # seconds since the epoch
-    node_id: str
-    envoy_version: str
-    address: str
 
 
 class Feed(Protocol):
@@ -185,20 +172,6 @@ def introduced(first: Request, call: Call) -> Peer:
     return Peer(uris, dns, not_after, first.node.id, version, unquote(call.peer()))
 
 
-def names(pem: bytes) -> tuple[tuple[str, ...], tuple[str, ...], float | None]:
-    """URIs, DNS names and the end of a certificate; nothing of what is not there."""
-    if not pem:
-        return (), (), None
-    certificate = x509.load_pem_x509_certificate(pem)
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return (), (), certificate.not_valid_after_utc.timestamp()
-    uris = extension.value.get_values_for_type(x509.UniformResourceIdentifier)
-    dns = extension.value.get_values_for_type(x509.DNSName)
-    return tuple(uris), tuple(dns), certificate.not_valid_after_utc.timestamp()
-
-
 def parse(message: bytes | object, *, delta: bool) -> Request:
     """Raises Malformed."""
     kind = discovery_pb2.DeltaDiscoveryRequest if delta else discovery_pb2.DiscoveryRequest
@@ -207,55 +180,6 @@ def parse(message: bytes | object, *, delta: bool) -> Request:
         return kind.FromString(message)
     except DecodeError as error:
         raise Malformed("this is not a discovery request") from error
-
-
-class Turnstile:
-    """Lets new streams in as fast as the event loop keeps up; the others wait, and none is lost.
-
-    A token bucket: whoever comes while there are tokens is let in at once. Of a thousand that come
-    together each costs some milliseconds, in which nobody else would be told or asked anything.
-    """
-
-    def __init__(self, burst: int = 32, apart: float = 0.001, lag: float = 0.01) -> None:
-        self._burst = burst
-        self._apart = apart  # seconds between two tokens, while the loop keeps up
-        self._lag = lag  # seconds that it may be late
-        self._tokens = float(burst)
-        self._at = time.monotonic()  # when they were counted
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._letting: asyncio.Task[None] | None = None
-
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
-
-    async def turn(self) -> None:
-        now = time.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) / self._apart)
-        self._at = now
-        if self._tokens >= 1 and not self._waiting:
-            self._tokens -= 1
-            return
-        mine = asyncio.get_running_loop().create_future()
-        self._waiting.append(mine)
-        if self._letting is None:
-            self._letting = asyncio.create_task(self._let())
-        await mine
-
-    async def _let(self) -> None:
-        late = 0
-        while self._waiting:
-            began = time.monotonic()
-            await asyncio.sleep(self._apart)
-            if time.monotonic() - began - self._apart > self._lag and late < PATIENT:
-                late += 1
-                continue
-            late = 0
-            while self._waiting and (first := self._waiting.popleft()).done():
-                pass  # its client gave up
-            if not first.done():
-                first.set_result(None)
-        self._letting, self._tokens, self._at = None, 0.0, time.monotonic()
 
 
 class Conversation:

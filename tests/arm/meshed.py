@@ -35,8 +35,8 @@ from meshfed.federation.subscriber import Subscriber
 from meshfed.providers.azure.lists import Answer
 from meshfed.providers.azure.pace import Pace
 from meshfed.providers.azure.provider import AzureProvider
+from meshfed.xds.peer import Peer
 from meshfed.xds.resource import Type
-from meshfed.xds.server import Peer
 
 DOMAIN = "shop.example"
 SOLD = "bookstore.shop|8080|"  # how the names of its load assignments begin
