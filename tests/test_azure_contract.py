@@ -304,7 +304,10 @@ async def test_a_credential_that_is_not_there_is_said(
 
 @pytest.mark.parametrize(
     ("there", "why"),
-    [("https://127.0.0.1:1", "Connect call failed"), ("https://management.invalid", "not known")],
+    [
+        ("https://127.0.0.1:1", "Connect call failed"),
+        ("https://management.invalid", "not known|name resolution"),
+    ],
     ids=["nobody listens", "no such name"],
 )
 async def test_a_host_that_nobody_is_at_is_said_in_one_line(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
-from test_publish import BUYING, DOMAIN, KNOWN, LEDGER, SELLING, Published, offered, peer
+from test_publish import BUYING, DOMAIN, KNOWN, LEDGER, SELLING, Published, offered, opened, peer
 
 from meshfed.catalog.model import Endpoint, Mesh, Port, Protocol, Service, ServiceName
 from meshfed.federation.admin.metrics import Metrics
@@ -141,7 +141,7 @@ async def test_what_is_left_out_is_a_log_line_with_the_service_and_a_metric_unti
     measured: Measured, publisher: Publisher
 ) -> None:
     left_out = {"type": "Listener", "object": "ledger.shop"}
-    caller = await publisher.open(peer(BUYING))
+    caller = await opened(publisher, peer(BUYING))
     with capture_logs() as lines:
         await measured.catalog.believe(TAKEN, kind="test", cause="")
         await offered(caller)

@@ -17,6 +17,7 @@ from test_publish import (
     answers,
     host,
     offered,
+    opened,
     peer,
 )
 
@@ -92,7 +93,7 @@ async def test_who_leaves_the_mesh_reports_no_more(
     traffic: Traffic, publisher: Publisher, published: Published
 ) -> None:
     sidecar = traffic.report(peer(BUYING), deaf)
-    subscriber = await publisher.open(peer(BUYING))
+    subscriber = await opened(publisher, peer(BUYING))
     alone = Known("rack", "rack/list", KNOWN.services, frozenset({SELLING}), KNOWN.endpoints)
     await published.catalog.believe(alone, kind="test", cause="it left")
     await offered(subscriber)
@@ -119,7 +120,7 @@ async def test_what_it_should_count_is_what_it_is_told_to_call(
     moved = asyncio.Event()
     sidecar = traffic.report(peer(BUYING), moved.set)
     assert sidecar.clusters is None  # connected to another replica, for all that is known
-    subscriber = await publisher.open(peer(BUYING))
+    subscriber = await opened(publisher, peer(BUYING))
     assert moved.is_set()
     assert set(sidecar.clusters or ()) == {"ledger.shop|3306"}
     await split_the_ledger(published)
@@ -149,7 +150,7 @@ async def split_the_ledger(published: Published) -> None:
 async def test_nothing_else_wakes_it(
     traffic: Traffic, publisher: Publisher, published: Published
 ) -> None:
-    subscriber = await publisher.open(peer(BUYING))
+    subscriber = await opened(publisher, peer(BUYING))
     moved = asyncio.Event()
     sidecar = traffic.report(peer(BUYING), moved.set)
     two = Known("rack", "rack/list", KNOWN.services, KNOWN.workloads,
