@@ -37,7 +37,7 @@ bench: install  ## how fast this machine is; make bench ARGS="--proxies 300 -o j
 	@$(BIN)/python deploy/bench $(ARGS)
 
 golden: install  ## rewrite the golden files; read the diff before committing it
-	$(BIN)/pytest tests/test_golden.py --update-golden $(ARGS)
+	$(BIN)/pytest tests/test_golden.py tests/test_inject_golden.py --update-golden $(ARGS)
 
 soak: install  ## the large numbers: minutes, not seconds
 	$(BIN)/pytest -m soak --timeout 1800 $(ARGS)

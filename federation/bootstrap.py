@@ -17,10 +17,9 @@ from meshfed.federation.certificates.issuer import Unissuable, UnknownIssuer, lo
 from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.findings import nearest
 from meshfed.federation.settings import Settings
+from meshfed.xds.bootstrap import ENVOY
 
 ADMIN = 15000  # ARCHITECTURE.md, section 6
-# A listener that changes must not keep established connections for Envoy's default of ten minutes.
-ENVOY = ("envoy", "--drain-time-s", "5", "--drain-strategy", "immediate", "--config-path")
 
 
 class Unbootstrappable(Exception):
@@ -140,7 +139,7 @@ async def bootstrap(
     at = await asyncio.to_thread(folder.absolute)
     files = {**start, **secrets}
     await asyncio.to_thread(proxyfiles.write, at, files)
-    envoy = shlex.join((*ENVOY, str(at / proxyfiles.ENVOY)))
+    envoy = shlex.join((*ENVOY, "--config-path", str(at / proxyfiles.ENVOY)))
     told = f"start it with: {envoy}"
     if itself:
         told = f"start it with {proxyfiles.VARIABLE}={shlex.quote(str(at / proxyfiles.GRPC))}"

@@ -33,6 +33,7 @@ from meshfed.federation.fields import (
     duration,
 )
 from meshfed.federation.findings import Finding, Strict, findings, nearest, unknown
+from meshfed.federation.inject.injection import Injection
 from meshfed.federation.rules import Federation
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ class Settings(BaseSettings):
     certificates: Certificates = Field(default_factory=Certificates)
     xds: Xds = Field(default_factory=Xds)
     admin: Admin = Field(default_factory=Admin)
+    injection: Injection = Field(default_factory=Injection)
     # What is known of the file itself, and no key in it.
     base: SkipJsonSchema[Path] = Field(default=Path(), exclude=True)  # where relative paths start
     file: SkipJsonSchema[Path | None] = Field(default=None, exclude=True)  # what was read, if any

@@ -16,6 +16,8 @@ CONTROL_PLANE = "xds"
 Json = dict[str, object]
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+# A listener that changes must not keep established connections for Envoy's default of ten minutes.
+ENVOY = ("envoy", "--drain-time-s", "5", "--drain-strategy", "immediate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,35 @@ def bootstrap(
     """
     xds = cluster(Address.parse(control_plane), trust_domain, folder)
     pages = Address.parse(admin)
+    return document(
+        node_id=node_id,
+        identity=identity,
+        asked=grpc_service(),
+        admin=pages,
+        clusters=[xds],
+        listeners=[measured.listener(bind)],
+    )
+
+
+def document(
+    *,
+    node_id: str,
+    identity: str,
+    asked: Json,
+    admin: Address,
+    clusters: list[Json],
+    listeners: list[Json],
+    patience: Json | None = None,
+) -> Json:
+    """What every sidecar's bootstrap has; `asked`: how it finds its control plane.
+
+    `patience`: of a config source, how long it waits for what it is sent first.
+    """
+    ads: Json = {"ads": {}, "resource_api_version": "V3", **(patience or {})}
     return {
-        # For people who read its admin page: the control plane goes by the certificate alone.
+        # For people who read its admin page: the control plane goes by its credential alone.
         "node": {"id": node_id, "cluster": identity},
-        "admin": {"address": pages.json()},
+        "admin": {"address": admin.json()},
         "stats_config": measured.labels(identity),
         # A CONNECT to an HTTP service ends in a listener inside this Envoy.
         "bootstrap_extensions": [
@@ -73,22 +100,22 @@ def bootstrap(
                 "transport_api_version": "V3",
                 # Else each request carries 61 kB of the extensions this Envoy was built with.
                 "set_node_on_first_message_only": True,
-                "grpc_services": [grpc_service()],
+                "grpc_services": [asked],
             },
-            "cds_config": {"ads": {}, "resource_api_version": "V3"},
-            "lds_config": {"ads": {}, "resource_api_version": "V3"},
+            "cds_config": ads,
+            "lds_config": ads,
         },
-        # How many calls went where: over the same connection, under the same certificate.
+        # How many calls went where: over the same connection, under the same credential.
         "cluster_manager": {
             "load_stats_config": {
                 "api_type": "GRPC",
                 "transport_api_version": "V3",
-                "grpc_services": [grpc_service()],
+                "grpc_services": [asked],
             }
         },
         "static_resources": {
-            "clusters": [xds, measured.pages(pages.json())],
-            "listeners": [measured.listener(bind)],
+            "clusters": [*clusters, measured.pages(admin.json())],
+            "listeners": listeners,
         },
     }
 

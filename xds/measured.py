@@ -21,8 +21,8 @@ LABELS: Final = {
     "port": rf"^(?:cluster|http)\.(?:local\||inbound\|)?{NAME}(?:>{NAME})?(\|(\d+))",
     # Of what is behind it, and of who calls that.
     "served": rf"^(?:cluster\.|http\.)((?:local|inbound)\|({NAME})\|\d+\.)",
-    "envoy.cluster_name": r"^cluster\.((xds|admin|tunnel|passthrough)\.)",
-    "envoy.http_conn_manager_prefix": r"^http\.((outbound|tunnel|admin|metrics)\.)",
+    "envoy.cluster_name": r"^cluster\.((xds|admin|tunnel|passthrough|probe\|[^.]+)\.)",
+    "envoy.http_conn_manager_prefix": r"^http\.((outbound|tunnel|admin|metrics|probes)\.)",
     # Else each of them would be metrics of its own.
     "envoy.tcp_prefix": r"^tcp\.((.+)\.)\w+$",
     "envoy.secret": r"^(?:sds|.*\.ssl\.certificate)\.((.+)\.)\w+$",

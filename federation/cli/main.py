@@ -12,6 +12,7 @@ from meshfed.federation.cli import (
     bench,
     config,
     explain,
+    inject,
     migrate,
     namespace,
     past,
@@ -78,6 +79,7 @@ app.command(rich_help_panel=REGISTER)(register.deregister)
 app.command(rich_help_panel=REGISTER)(attach.attach)
 app.command(rich_help_panel=REGISTER)(attach.detach)
 app.add_typer(namespace.app, name="namespace", rich_help_panel=REGISTER)
+app.command(rich_help_panel=REGISTER)(inject.inject)
 app.command(rich_help_panel=MAINTAIN)(archive.backup)
 app.command(rich_help_panel=MAINTAIN)(archive.restore)
 app.add_typer(provider.app, name="provider", rich_help_panel=MAINTAIN)

@@ -1,0 +1,1 @@
+"""Sidecars into pods: what becomes of a pod, as pure functions over raw objects."""

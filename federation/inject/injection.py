@@ -1,0 +1,97 @@
+"""What the configuration says of sidecars in pods: where they connect, and what they may use."""
+
+import re
+from enum import StrEnum
+from ipaddress import ip_network
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from meshfed.federation.findings import Strict
+from meshfed.xds.bootstrap import Address
+
+# https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+QUANTITY = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?")
+# Azure's, which a machine asks from its own address: the metadata service, and the host's agent.
+AZURE = ("169.254.169.254/32", "168.63.129.16/32")
+
+
+class Sidecar(StrEnum):
+    """Native: an init container that stays. Classic: the first container, which others wait for."""
+
+    NATIVE = "native"
+    CLASSIC = "classic"
+
+
+def quantity(text: str) -> str:
+    if not QUANTITY.fullmatch(text):
+        raise ValueError(f"{text!r} is not a quantity such as 100m or 64Mi")
+    return text
+
+
+def network(text: str) -> str:
+    """A range in its shortest form; one address is a range of one."""
+    try:
+        return ip_network(text).compressed
+    except ValueError as error:
+        why = f"{text!r} is not a range of addresses such as 10.0.0.0/8"
+        raise ValueError(f"{why} ({error})") from error
+
+
+def dialled(text: str) -> str:
+    Address.parse(text)
+    return text
+
+
+def image(text: str) -> str:
+    if not text or any(each.isspace() for each in text):
+        raise ValueError(f"{text!r} is not the name of an image")
+    return text
+
+
+Quantity = Annotated[str, AfterValidator(quantity)]
+Image = Annotated[str, AfterValidator(image)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Resource = Literal["cpu", "memory", "ephemeral-storage"]
+
+
+class Excluded(Strict):
+    """What goes past every sidecar."""
+
+    inbound_ports: tuple[Port, ...] = Field(default=(), description="of pods")
+    outbound_ports: tuple[Port, ...] = Field(default=(), description="that pods call")
+    outbound_ranges: tuple[Annotated[str, AfterValidator(network)], ...] = Field(
+        default=AZURE, description="of addresses that pods call; by default two of Azure's own"
+    )
+
+
+class Resources(Strict):
+    """What a sidecar asks for, and what it may use."""
+
+    requests: dict[Resource, Quantity] = Field(
+        default={"cpu": "50m", "memory": "64Mi"}, description="cpu, memory, ephemeral-storage"
+    )
+    limits: dict[Resource, Quantity] = Field(default={}, description="the same; empty: none")
+
+
+class Injection(Strict):
+    """Sidecars in pods."""
+
+    control_plane: Annotated[str, AfterValidator(dialled)] = Field(
+        default="meshfed.meshfed.svc:15130", description="host:port where pods find it"
+    )
+    audience: str = Field(default="meshfed", min_length=1, description="of the tokens of pods")
+    image: Image = Field(
+        default="envoyproxy/envoy:v1.40.0", description="Envoy's; with bash for classic sidecars"
+    )
+    init_image: Image = Field(
+        default="meshfed-init:1", description="made of deploy/inject/Dockerfile: sh and iptables"
+    )
+    sidecar: Sidecar = Field(
+        default=Sidecar.NATIVE, description="`native` from Kubernetes 1.29 on, or `classic`"
+    )
+    interception: Literal["transparent", "explicit"] = Field(
+        default="transparent", description="`explicit`: without iptables"
+    )
+    exclude: Excluded = Field(default_factory=Excluded)
+    resources: Resources = Field(default_factory=Resources)
