@@ -1,6 +1,7 @@
 """What becomes of a pod: each folder of golden-inject/ is a claim, `given.yaml` its premises."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from clusters import namespace
 from kube.cluster import Cluster
+from kubernetes.client import models
 
 from meshfed.demo.kube.patches import operated
 from meshfed.federation.inject.decide import INIT, PROXY, Namespace
@@ -23,6 +25,9 @@ EVERY = pytest.mark.parametrize("case", CASES, ids=lambda path: path.name)
 EVERY_INJECTED = pytest.mark.parametrize("case", INJECTED, ids=lambda path: path.name)
 ENABLED = {"meshfed.io/mesh": "shop", "meshfed.io/inject": "enabled"}
 ROOTS = "-----BEGIN CERTIFICATE-----\n(the mesh's)\n-----END CERTIFICATE-----\n"
+
+# What JSON has for each; `object` is a port by number or name, or a quantity.
+PLAIN = {"str": str, "int": int, "bool": bool, "object": (str, int), "float": (int, float)}
 
 Given = Mapping[str, object]
 
@@ -61,6 +66,34 @@ def test_an_api_server_accepts_every_pod(cluster: Cluster) -> None:
         cluster.put(
             pod | {"metadata": {**pod["metadata"], "name": f"pod-{n}", "namespace": "shop"}}
         )
+
+
+def test_kubernetes_own_types_know_every_field_of_them() -> None:
+    for case in INJECTED:
+        if case.name != "fields-that-nobody-knows-stay":
+            assert list(strange(injected(given(case)), "V1Pod")) == [], case.name
+
+
+def strange(node: object, kind: str, at: str = "") -> Iterator[str]:
+    """What the types of the Kubernetes client do not have, or have otherwise."""
+    if found := re.fullmatch(r"[lL]ist\[(.*)\]", kind):
+        assert isinstance(node, list), at
+        for n, each in enumerate(node):
+            yield from strange(each, found[1], f"{at}[{n}]")
+    elif found := re.fullmatch(r"[dD]ict[\[(]str, (.*)[\])]", kind):
+        assert isinstance(node, dict), at
+        for key, each in node.items():
+            yield from strange(each, found[1], f"{at}[{key}]")
+    elif kind.startswith("V1"):
+        model = getattr(models, kind)
+        fields = {name: model.openapi_types[own] for own, name in model.attribute_map.items()}
+        for key, each in node.items():
+            if key in fields:
+                yield from strange(each, fields[key], f"{at}.{key}")
+            else:
+                yield f"{at}.{key}"
+    elif not isinstance(node, PLAIN[kind]):
+        yield f"{at}: {node!r} is no {kind}"
 
 
 def given(case: Path) -> Given:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 
 from meshfed.federation.inject.capture import USER, script
 from meshfed.federation.inject.decide import INIT, PROXY, TOKEN
@@ -30,11 +31,7 @@ done 2>/dev/null
 
 def proxy(injection: Injection, wishes: Wishes, probes: Sequence[Probe], roots: str) -> Object:
     """The sidecar; others wait until it knows the mesh, native or classic."""
-    where = Address.parse(injection.control_plane)
-    bootstrap = pod_bootstrap(
-        control_plane=where, roots=roots, token=f"{FOLDER}/token", probes=probes
-    )
-    text = json.dumps(bootstrap, separators=(",", ":"))
+    text = bootstrap(Address.parse(injection.control_plane), roots, tuple(probes))
     made: Object = {
         "name": PROXY,
         "image": injection.image,
@@ -65,6 +62,13 @@ def proxy(injection: Injection, wishes: Wishes, probes: Sequence[Probe], roots: 
     wait = {"exec": {"command": ["/bin/bash", "-c", HOLD]}}
     stay = {"exec": {"command": ["/bin/sleep", str(LEAVING)]}}
     return {**made, "lifecycle": {"postStart": wait, "preStop": stay}}
+
+
+@lru_cache(maxsize=512)
+def bootstrap(where: Address, roots: str, probes: tuple[Probe, ...]) -> str:
+    """Kept: pods of one Deployment have the same, and it is most of the work of a review."""
+    made = pod_bootstrap(control_plane=where, roots=roots, token=f"{FOLDER}/token", probes=probes)
+    return json.dumps(made, separators=(",", ":"))
 
 
 def asked(path: str) -> Object:

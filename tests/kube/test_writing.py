@@ -32,6 +32,10 @@ def test_a_name_is_had_once(cluster: Cluster) -> None:
         cluster.create(configmap("a"))
 
 
+EXEC, TCP = {"exec": {"command": ["true"]}}, {"tcpSocket": {"port": 80}}
+MOUNT = {"name": "data", "mountPath": "/data"}
+
+
 def test_a_name_can_be_made_up(cluster: Cluster) -> None:
     one = configmap("a")
     one["metadata"] = {"generateName": "a-", "namespace": "default"}
@@ -49,6 +53,31 @@ def test_a_name_can_be_made_up(cluster: Cluster) -> None:
         pytest.param(service("a"), "spec.ports", id="a service without ports"),
         pytest.param(service("a", 70000), "spec.ports", id="a port that is none"),
         pytest.param(pod("a", containers=[]), "spec.containers", id="a pod without containers"),
+        pytest.param(
+            pod("a", initContainers=[{"name": "app", "image": "i"}]),
+            "spec.initContainers[0].name",
+            id="a name of two containers",
+        ),
+        pytest.param(
+            pod("a", initContainers=[{"name": "i", "image": "i", "restartPolicy": "Never"}]),
+            "spec.initContainers[0].restartPolicy",
+            id="an init container that stays and does not",
+        ),
+        pytest.param(
+            pod("a", initContainers=[{"name": "i", "image": "i", "readinessProbe": EXEC}]),
+            "spec.initContainers[0].readinessProbe",
+            id="a probe of an init container that ends",
+        ),
+        pytest.param(
+            pod("a", containers=[{"name": "i", "image": "i", "livenessProbe": {**EXEC, **TCP}}]),
+            "spec.containers[0].livenessProbe.tcpSocket",
+            id="a probe of two kinds",
+        ),
+        pytest.param(
+            pod("a", containers=[{"name": "i", "image": "i", "volumeMounts": [MOUNT]}]),
+            "spec.containers[0].volumeMounts[0].name",
+            id="a volume that is none",
+        ),
         pytest.param(slice_("a", addressType="X"), "addressType", id="an unknown address type"),
         pytest.param(slice_("a", "x"), "addresses", id="an address that is none"),
         pytest.param(slice_("a", "::1"), "addresses", id="an address of the other family"),

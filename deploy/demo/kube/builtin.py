@@ -8,6 +8,7 @@ from typing import Any
 
 from meshfed.demo.kube.kinds import Kind
 from meshfed.demo.kube.objects import Object
+from meshfed.demo.kube.pods import containers
 from meshfed.demo.kube.schema import unstructural
 
 Causes = Iterator[tuple[str, str]]
@@ -177,16 +178,7 @@ def _pod(thing: Object, before: Object | None, _: object) -> Causes:
         ("schedulerName", "default-scheduler"), ("terminationGracePeriodSeconds", 30),
     ):  # fmt: skip
         spec.setdefault(name, value)
-    if not spec.get("containers"):
-        yield "spec.containers", "Required value"
-    names: list[object] = []
-    for n, container in enumerate(spec.get("containers") or ()):
-        for field in ("name", "image"):
-            if not container.get(field):
-                yield f"spec.containers[{n}].{field}", "Required value"
-        if container.get("name") in names:
-            yield f"spec.containers[{n}].name", f'Duplicate value: "{container["name"]}"'
-        names.append(container.get("name"))
+    yield from containers(spec)
     if before is None:
         thing["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
     elif _fixed(spec) != _fixed(before["spec"]):

@@ -1,0 +1,127 @@
+"""A pod's network and its node's, for test_inject_rules.py: `python captured.py node RULES`.
+
+Run in a network namespace of its own, which is the node's; the pod's is made in it. Every listener
+answers with its name. What it prints: for each call, who answered.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import closing
+
+POD, NODE, APART = "10.9.0.2", "10.9.0.1", "10.9.9.1"
+POD6, NODE6 = "fd09::2", "fd09::1"
+ENVOY, ROOT = 1500, 0
+CALLS = {
+    # What comes in, from the node.
+    "in": [
+        (POD, 8080), (POD6, 8080), (POD, 9100), (POD, 15003), (POD, 15010), (POD, 15901),
+    ],
+    # What goes out, from the pod, by whom.
+    "out": [
+        (ROOT, NODE, 80), (ROOT, NODE6, 80), (ROOT, NODE, 5432), (ROOT, APART, 80),
+        (ROOT, "127.0.0.1", 8080), (ROOT, "::1", 8080), (ROOT, POD, 8080), (ROOT, POD6, 8080),
+        (ENVOY, NODE, 80), (ENVOY, NODE6, 80), (ENVOY, "127.0.0.1", 8080),
+    ],
+}  # fmt: skip
+
+
+def ip(*words: str) -> None:
+    subprocess.run(("ip", *words), check=True)
+
+
+def listen(name: str, host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.bind((host, port))
+    listener.listen()
+
+    def answer() -> None:
+        while True:
+            with closing(listener.accept()[0]) as taken:
+                taken.sendall(name.encode())
+
+    threading.Thread(target=answer, daemon=True).start()
+
+
+def call(host: str, port: int) -> str:
+    try:
+        with socket.create_connection((host, port), timeout=2) as made:
+            return made.recv(100).decode()
+    except OSError as error:
+        return type(error).__name__
+
+
+def called_by(user: int, host: str, port: int) -> str:
+    """In a process of that user's."""
+    "a".encode("idna")  # what getaddrinfo loads, from where that user may not read
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        os.setuid(user)
+        os.write(writing, call(host, port).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        said = answer.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def network(device: str, *addresses: str) -> None:
+    ip("link", "set", "lo", "up")
+    ip("link", "set", device, "up")
+    for address in addresses:
+        ip("address", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
+
+
+def node(rules: str) -> None:
+    ip("link", "add", "node", "type", "veth", "peer", "name", "pod")
+    inside = subprocess.Popen(
+        ("unshare", "--net", sys.executable, __file__, "pod", rules),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert inside.stdin
+    assert inside.stdout
+    assert inside.stdout.readline() == "made\n"
+    ip("link", "set", "pod", "netns", str(inside.pid))
+    network("node", f"{NODE}/24", f"{APART}/32", f"{NODE6}/64")
+    for address in (NODE, APART, NODE6):
+        for port in (80, 5432):
+            listen("node", address, port)
+    inside.stdin.write("go\n")
+    inside.stdin.flush()
+    out = json.loads(inside.stdout.readline())
+    came = [call(*each) for each in CALLS["in"]]
+    inside.stdin.close()
+    inside.wait(10)
+    print(json.dumps({"in": came, "out": out}))
+
+
+def pod(rules: str) -> None:
+    print("made", flush=True)
+    sys.stdin.readline()
+    network("pod", f"{POD}/24", f"{POD6}/64")
+    ip("route", "add", "default", "via", NODE)
+    subprocess.run(("/bin/sh", "-ec", rules), check=True)
+    subprocess.run(("/bin/sh", "-ec", rules), check=True)  # kubelet may start it again
+    for name, port in (
+        ("application", 8080), ("excluded", 9100), ("inbound", 15003), ("metrics", 15010),
+        ("probes", 15901),
+    ):  # fmt: skip
+        listen(name, "0.0.0.0", port)
+        listen(name, "::", port)
+    listen("outbound", "127.0.0.1", 15001)
+    listen("outbound", "::1", 15001)
+    print(json.dumps([called_by(*each) for each in CALLS["out"]]), flush=True)
+    sys.stdin.readline()
+
+
+if __name__ == "__main__":
+    {"node": node, "pod": pod}[sys.argv[1]](sys.argv[2])
