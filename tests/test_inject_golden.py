@@ -37,7 +37,7 @@ def test_a_pod_becomes(case, update_golden):
     told = dict(documents(given(case)))
     if update_golden:
         rewrite(case, told)
-    found = {p.stem: yaml.safe_load(p.read_text()) for p in case.iterdir() if p.stem != "given"}
+    found = {p.stem: read(p) for p in case.iterdir() if p.stem != "given"}
     assert told == found
 
 
@@ -97,8 +97,12 @@ def strange(node: object, kind: str, at: str = "") -> Iterator[str]:
 
 
 def given(case: Path) -> Given:
-    premises: Given = yaml.safe_load((case / "given.yaml").read_text())
+    premises: Given = read(case / "given.yaml")
     return premises
+
+
+def read(file: Path) -> object:
+    return yaml.load(file.read_text(), yaml.CSafeLoader)  # 10 times as fast as safe_load
 
 
 def made(premises: Given) -> Patched:
