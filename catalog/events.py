@@ -29,6 +29,8 @@ KEY = {
     "service": ("service",),
     "workload": ("workload",),
 }
+# Told under the revision that stands, which somebody else may have made.
+ASIDE = ("provider", "join", "token")
 TABLE = {"endpoint": endpoints, "service": services, "workload": workloads}
 
 
@@ -168,7 +170,8 @@ def _signed(connection: Connection, events: list[Event]) -> tuple[Event, ...]:
     revisions = sorted({event.revision for event in events if event.what != "provider"})
     for start in range(0, len(revisions), 400):
         some = revisions[start : start + 400]
-        asked = select(changes).where(changes.c.revision.in_(some), changes.c.what != "provider")
+        made = changes.c.what.not_in(ASIDE)
+        asked = select(changes).where(changes.c.revision.in_(some), made)
         found.update({row["revision"]: row for row in connection.execute(asked).mappings()})
     return tuple(sorted(_sign(event, found.get(event.revision)) for event in events))
 

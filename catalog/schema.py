@@ -223,6 +223,14 @@ attachments = Table(  # machines of a platform that people attached to services
     Column("weight", BigInteger, nullable=False),
 )
 
+tokens = Table(  # with which machines join (tokens.py)
+    "tokens",
+    metadata,
+    *_key("token"),
+    *_words("hash", "identity", "services", "made_at", "made_by", "ends_at", "revoked_at"),
+    *(Column(name, Integer, nullable=False) for name in ("uses", "used")),
+)
+
 replicas = Table(
     "replicas",
     metadata,

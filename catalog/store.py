@@ -93,15 +93,15 @@ class Catalog:
         def act(writing: Writing) -> None:
             configure.configure(writing, trust_domain, permissive, federation)
 
-        return await self._change(act, "the configuration")
+        return await self.change(act, "the configuration")
 
     async def read(self) -> Mesh:
         """The whole mesh at the newest revision."""
-        return await self._ask(reading.read)
+        return await self.ask(reading.read)
 
     async def advance(self, mesh: Mesh) -> tuple[Mesh, Changed]:
         """The newest mesh and what moved since this one; only what moved is read again."""
-        return await self._ask(lambda connection: reading.advance(connection, mesh))
+        return await self.ask(lambda connection: reading.advance(connection, mesh))
 
     def follow(self) -> AsyncGenerator[int]:
         """The revision now and whenever it moves, whoever moved it; also after it was away."""
@@ -133,7 +133,7 @@ class Catalog:
         # Nobody else writes these in its term, and `believe` looks at their rows all the same.
         if self._term is None or len(there) < len(names):
             before = there
-            there = await self._ask(lambda c: believe.held(c, provider, names, before))
+            there = await self.ask(lambda c: believe.held(c, provider, names, before))
             self._held |= {(provider, scope): each for scope, each in there.items()}
         return {scope: each.known for scope, each in there.items()}
 
@@ -192,12 +192,12 @@ class Catalog:
                 states.seen(writing, provider, kind, scope, fault)
 
         if news:
-            await self._change(act)
+            await self.change(act)
             self._heard |= {(provider, scope): (kind, fault, now) for scope in news}
 
     async def observed(self) -> frozenset[str]:
         """The providers and sources of policies that have once been read in full."""
-        return await self._ask(observed)
+        return await self.ask(observed)
 
     async def specify(self, specified: Specified, first: Sequence[str] = ()) -> int | None:
         """Make this what a source of policies says; what it got wrong changes nothing in force.
@@ -205,7 +205,7 @@ class Catalog:
         `first`: the sources that come before all others where several have one object, in order.
         """
         cause = f"{specified.source} changed"
-        return await self._change(lambda w: specify.specify(w, specified, first), cause)
+        return await self.change(lambda w: specify.specify(w, specified, first), cause)
 
     async def prune(self, before: float) -> int:
         """Take away a little of what ended before a time; how many rows, 0 when all is done."""
@@ -219,58 +219,58 @@ class Catalog:
 
     async def register(self, name: str, known: Known, who: str) -> int | None:
         """Make this what is registered as `name`; None when it was so already. Raises Taken."""
-        return await self._change(lambda w: register.register(w, name, known), "registered", who)
+        return await self.change(lambda w: register.register(w, name, known), "registered", who)
 
     async def deregister(self, name: str, who: str) -> int | None:
         """Take what was registered as `name` away. Raises Unregistered."""
-        return await self._change(lambda w: register.deregister(w, name), "deregistered", who)
+        return await self.change(lambda w: register.deregister(w, name), "deregistered", who)
 
     async def registered(self) -> tuple[tuple[Workload, frozenset[Endpoint]], ...]:
         """All workloads that are registered and what they serve, by name."""
-        return await self._ask(register.registered)
+        return await self.ask(register.registered)
 
     async def declared(self, names: Iterable[ServiceName]) -> Mapping[ServiceName, Service]:
         """Those of these services that the mesh has."""
-        return await self._ask(lambda connection: register.declared(connection, names))
+        return await self.ask(lambda connection: register.declared(connection, names))
 
     # What operators ask
 
     async def orders(self, provider: str) -> Orders:
-        return await self._ask(lambda connection: states.ordered(connection, provider))
+        return await self.ask(lambda connection: states.ordered(connection, provider))
 
     async def scopes(self, provider: str) -> frozenset[str]:
         """The scopes of a provider that were ever reported."""
-        return await self._ask(lambda connection: states.scopes_of(connection, provider))
+        return await self.ask(lambda connection: states.scopes_of(connection, provider))
 
     async def attach(self, attachment: Attachment, who: str) -> int | None:
         """Let a platform's machine answer for a service; None when it did so already.
 
         Raises Otherwise.
         """
-        return await self._change(lambda w: attachments.attach(w, attachment), "attached", who)
+        return await self.change(lambda w: attachments.attach(w, attachment), "attached", who)
 
     async def detach(self, resource: str, service: ServiceName | None, who: str) -> int | None:
         """Take that away, for one service or all. Raises Unattached."""
-        return await self._change(
+        return await self.change(
             lambda w: attachments.detach(w, resource, service), "detached", who
         )
 
     async def pause(self, provider: str, who: str) -> None:
         """Stop believing a provider. Raises UnknownScope."""
-        await self._change(lambda w: states.pause(w, provider, who, paused=True), who=who)
+        await self.change(lambda w: states.pause(w, provider, who, paused=True), who=who)
 
     async def resume(self, provider: str, who: str) -> None:
         """Believe a provider again. Raises UnknownScope."""
-        await self._change(lambda w: states.pause(w, provider, who, paused=False), who=who)
+        await self.change(lambda w: states.pause(w, provider, who, paused=False), who=who)
 
     async def accept(self, scope: str, who: str) -> None:
         """Let a scope's doubted observation be believed, once. Raises UnknownScope."""
-        await self._change(lambda w: states.accept(w, scope, who), who=who)
+        await self.change(lambda w: states.accept(w, scope, who), who=who)
 
     # Which replica leads
 
     async def leader(self) -> Leader:
-        return await self._ask(leadership.leader)
+        return await self.ask(leadership.leader)
 
     async def take(self, replica: str, *, at_once: bool = False) -> Term | None:
         """Begin a term, unless another replica's lease is good."""
@@ -295,7 +295,7 @@ class Catalog:
 
     async def signs(self) -> Mapping[str, str]:
         """The last sign of life of each replica."""
-        return await self._ask(replicas.signs)
+        return await self.ask(replicas.signs)
 
     async def forget(self, gone: Iterable[str]) -> None:
         """Replicas that are gone, with the proxies that they had."""
@@ -305,7 +305,7 @@ class Catalog:
 
     async def bearings(self) -> Bearings:
         """Where replicas and proxies stand, and the files that policies come from."""
-        return await self._ask(bearings)
+        return await self.ask(bearings)
 
     async def record(
         self,
@@ -330,22 +330,22 @@ class Catalog:
 
     async def pushed(self, pushed: Iterable[Pushed]) -> None:
         """Keep which versions proxies were sent."""
-        await self._change(lambda w: pushes.push(w, pushed))
+        await self.change(lambda w: pushes.push(w, pushed))
 
     async def count(self, replica: str, sums: traffic.Sums) -> None:
         """Make this what a replica knows of the traffic of these minutes."""
         await self._write(lambda connection: traffic.count(connection, replica, sums))
 
     async def certify(self, rows: Iterable[CertificateState]) -> None:
-        await self._change(lambda w: states.certify(w, rows))
+        await self.change(lambda w: states.certify(w, rows))
 
     async def certified(self) -> tuple[CertificateState, ...]:
         """The certificates that are not retired."""
-        return await self._ask(states.certified)
+        return await self.ask(states.certified)
 
     async def authority(self) -> tuple[str, bytes] | None:
         """The certificate authority that was kept here, and its sealed key."""
-        return await self._ask(states.authority_of)
+        return await self.ask(states.authority_of)
 
     async def keep_authority(self, certificate_pem: str, sealed_key: bytes) -> tuple[str, bytes]:
         """Keep an authority unless there is one; what stands."""
@@ -356,9 +356,11 @@ class Catalog:
 
         return await self._write(keep)
 
-    async def _change(
+    async def change(
         self, act: Callable[[Writing], None], cause: str = "", who: str = ""
     ) -> int | None:
+        """For what writes beside this file, as joins.py: the new revision, if there is one."""
+
         def change(connection: Connection) -> int | None:
             writing = Writing(connection, self._clock(), cause, who)
             act(writing)
@@ -375,7 +377,7 @@ class Catalog:
             self._bell.ring()
         return revision
 
-    async def _ask(self, act: Callable[[Connection], T]) -> T:
+    async def ask(self, act: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.read, act)
 
     async def _write(self, act: Callable[[Connection], T]) -> T:

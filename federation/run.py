@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 import socket
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -23,6 +23,8 @@ from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.certificates.issuer import Unissuable
 from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.heed import configure, heed
+from meshfed.federation.join import server as joining
+from meshfed.federation.join.open import desk
 from meshfed.federation.lead import Duty, Lead, replica
 from meshfed.federation.presence import Presence
 from meshfed.federation.propagation import Propagation
@@ -102,8 +104,11 @@ async def _run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     log.info("starting", catalog=settings.catalog.shown, trust_domain=settings.mesh.trust_domain)
     # Ports before anything is written: a second control plane by accident leaves no trace.
-    door = admin.bound(settings.admin.listen)
-    with closing(door):
+    with ExitStack() as doors:
+        door = doors.enter_context(closing(admin.bound(settings.admin.listen)))
+        gate = None
+        if settings.join.listen is not None:
+            gate = doors.enter_context(closing(admin.bound(settings.join.listen, "join.listen")))
         claim(settings.xds.listen)
         with closing(Catalog(settings.catalog)) as catalog:
             if why := await catalog.deaf():
@@ -111,14 +116,19 @@ async def _run(settings: Settings) -> None:
             for step in await asyncio.to_thread(migrate, settings.catalog):
                 log.info("catalog migrated", to=step)
             name = replica()
-            await _serve(settings, catalog, door, stop, name)
+            await _serve(settings, catalog, door, gate, stop, name)
             with suppress(Away):
                 await catalog.leave(name)
     log.info("stopped")
 
 
 async def _serve(
-    settings: Settings, catalog: Catalog, door: socket.socket, stop: asyncio.Event, name: str
+    settings: Settings,
+    catalog: Catalog,
+    door: socket.socket,
+    gate: socket.socket | None,
+    stop: asyncio.Event,
+    name: str,
 ) -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
@@ -176,6 +186,9 @@ async def _serve(
                 admin.serve(api, door),
             )
         ]
+        if gate is not None:
+            open_desk = desk(settings, catalog, issuer, server.port)
+            running.append(tasks.create_task(joining.serve(open_desk, gate, control)))
         await stop.wait()
         log.info("stopping", streams=server.streams)
         await server.stop(GRACE)

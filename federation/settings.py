@@ -125,7 +125,8 @@ class Certificates(Strict):
         default=duration("24h"), description="of certificates that are sent over SDS"
     )
     proxy_lifetime: Duration = Field(
-        default=duration("8760h"), description="of certificates that `proxy bootstrap` writes"
+        default=duration("8760h"),
+        description="of certificates that `proxy bootstrap` and `join` write",
     )
     key_file: Path = Field(
         default=Path("meshfed.key"),
@@ -166,6 +167,18 @@ class Xds(Strict):
     )
 
 
+class Join(Strict):
+    """The join server, for machines that come with a token."""
+
+    listen: Listen | None = Field(
+        default=None,
+        description="for machines that join, such as 0.0.0.0:15129; absent: none may",
+    )
+    refusals: int = Field(
+        default=20, ge=1, le=10_000, description="that one address may have in a minute"
+    )
+
+
 class Admin(Strict):
     """Health, metrics and the admin API."""
 
@@ -194,6 +207,7 @@ class Settings(BaseSettings):
     history: History = Field(default_factory=History)
     certificates: Certificates = Field(default_factory=Certificates)
     xds: Xds = Field(default_factory=Xds)
+    join: Join = Field(default_factory=Join)
     admin: Admin = Field(default_factory=Admin)
     injection: Injection = Field(default_factory=Injection)
     # What is known of the file itself, and no key in it.
@@ -289,6 +303,11 @@ def _clashes(settings: Settings) -> Iterator[Finding]:
     yield from rules.clashes(settings.federation, names)
     if settings.admin.listen.overlaps(settings.xds.listen):
         yield ("admin", "listen"), f"{settings.admin.listen} is taken by xds.listen"
+    if (join := settings.join.listen) is not None:
+        others = {"xds.listen": settings.xds.listen, "admin.listen": settings.admin.listen}
+        for name, other in others.items():
+            if join.overlaps(other):
+                yield ("join", "listen"), f"{join} is taken by {name}"
 
 
 def known_keys() -> list[str]:

@@ -1,11 +1,13 @@
 """The admin API: is it alive, is it ready, and which proxies have which revision."""
 
+import asyncio
 import errno
 import os
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 import uvicorn
 from fastapi import FastAPI, Query, Request, Response
@@ -17,6 +19,7 @@ from meshfed.catalog.reports import ProxyState
 from meshfed.federation.propagation import Propagation
 
 LONGEST_WAIT = 60.0
+CONNECTIONS = 1000  # at once; beyond them the answer is 503
 GRACE = 1  # seconds for requests under way when the control plane stops
 
 
@@ -151,7 +154,12 @@ def bound(address: str, setting: str = "admin.listen") -> socket.socket:
     return listener
 
 
-async def serve(api: FastAPI, listener: socket.socket) -> None:
+async def serve(
+    api: FastAPI,
+    listener: socket.socket,
+    tls: ssl.SSLContext | None = None,
+    http: type[asyncio.Protocol] | Literal["auto"] = "auto",
+) -> None:
     """Answer on a bound socket until cancelled; signals are someone else's."""
     config = uvicorn.Config(
         api,
@@ -159,9 +167,13 @@ async def serve(api: FastAPI, listener: socket.socket) -> None:
         access_log=False,
         lifespan="off",
         server_header=False,
+        proxy_headers=False,  # a header would say who asks
+        limit_concurrency=CONNECTIONS,
+        http=http,
         timeout_graceful_shutdown=GRACE,
     )
     config.load()
+    config.ssl = tls
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     # The parts of Server.serve() without its signal handlers, which would replace ours.

@@ -13,6 +13,7 @@ from meshfed.federation.cli import (
     config,
     explain,
     inject,
+    join,
     migrate,
     namespace,
     past,
@@ -23,6 +24,7 @@ from meshfed.federation.cli import (
     serve,
     sql,
     support,
+    token,
     top,
     validate,
 )
@@ -78,6 +80,9 @@ app.command(rich_help_panel=REGISTER)(register.register)
 app.command(rich_help_panel=REGISTER)(register.deregister)
 app.command(rich_help_panel=REGISTER)(attach.attach)
 app.command(rich_help_panel=REGISTER)(attach.detach)
+app.add_typer(token.app, name="token", rich_help_panel=REGISTER)
+app.command(rich_help_panel=REGISTER)(join.join)
+app.command(rich_help_panel=REGISTER)(join.leave)
 app.add_typer(namespace.app, name="namespace", rich_help_panel=REGISTER)
 app.command(rich_help_panel=REGISTER)(inject.inject)
 app.command(rich_help_panel=MAINTAIN)(archive.backup)

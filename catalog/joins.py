@@ -1,0 +1,99 @@
+"""Machines that join, renew and leave, and those that were refused, each with its line in history.
+
+What was refused moves nothing: it is told under the revision that stands.
+"""
+
+from sqlalchemy import Connection
+
+from meshfed.catalog import rows, tokens
+from meshfed.catalog.believe import held
+from meshfed.catalog.model import Known, Workload
+from meshfed.catalog.register import PROVIDER, deregister, register
+from meshfed.catalog.store import Catalog
+from meshfed.catalog.tokens import Token
+from meshfed.catalog.versions import WORKLOADS
+from meshfed.catalog.writing import Writing
+
+HERE = WORKLOADS.current(f"workload = :workload and provider = '{PROVIDER}'")
+
+
+class Unadmitted(ValueError):
+    """The catalog knows why this machine may not join; one line."""
+
+
+class Joins:
+    """What joining asks of one catalog. Every method raises Away."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    async def create(self, token: Token, who: str) -> None:
+        await self._catalog.change(lambda w: tokens.create(w, token, who), "token created", who)
+
+    async def revoke(self, token: str, who: str) -> None:
+        """Raises UnknownToken."""
+        await self._catalog.change(lambda w: tokens.revoke(w, token), "token revoked", who)
+
+    async def token(self, id_: str) -> Token | None:
+        return await self._catalog.ask(lambda connection: tokens.find(connection, id_))
+
+    async def tokens(self) -> tuple[Token, ...]:
+        """All of them, the newest first."""
+        return await self._catalog.ask(tokens.every)
+
+    async def standing(self, workload: str) -> Workload | None:
+        """The registered workload of an id."""
+        return await self._catalog.ask(lambda connection: _standing(connection, workload))
+
+    async def join(self, known: Known, token: str, who: str) -> None:
+        """Use a token up once and register its bearer: both or neither. Raises Unadmitted, Taken.
+
+        A name that is registered already stays whose it is.
+        """
+        await self._catalog.change(lambda w: _join(w, known, token), "joined", who)
+
+    async def renew(self, workload: Workload, who: str) -> None:
+        """Tell that it was given a new certificate. Raises Unadmitted."""
+
+        def act(writing: Writing) -> None:
+            _same(writing, workload)
+            writing.tell("join", workload.name, f"renewed, as {workload.identity}")
+
+        await self._catalog.change(act, "renewed", who)
+
+    async def leave(self, workload: Workload, who: str) -> None:
+        """Deregister it. Raises Unadmitted."""
+
+        def act(writing: Writing) -> None:
+            _same(writing, workload)
+            deregister(writing, workload.name)
+            writing.tell("join", workload.name, "left")
+
+        await self._catalog.change(act, "left", who)
+
+    async def refused(self, name: str, why: str, who: str) -> None:
+        """Tell that somebody was not let in."""
+        tell = f"refused: {why}"
+        await self._catalog.change(lambda w: w.tell("join", name, tell), "refused", who)
+
+
+def _join(writing: Writing, known: Known, token: str) -> None:
+    (workload,) = known.workloads
+    if why := tokens.spend(writing, token):
+        raise Unadmitted(f"token {token} {why}")
+    if held(writing.connection, PROVIDER, [known.scope], {}):
+        first = f"`meshfed leave` there, or `meshfed deregister {workload.name}`, comes first"
+        raise Unadmitted(f"{workload.name} is registered already: {first}")
+    register(writing, workload.name, known)
+    writing.tell("join", workload.name, f"admitted by token {token}, as {workload.identity}")
+
+
+def _same(writing: Writing, workload: Workload) -> None:
+    """It may have left, or become another, since it was looked up."""
+    if _standing(writing.connection, workload.id) != workload:
+        raise Unadmitted(f"{workload.name} was changed at the same moment: try again")
+
+
+def _standing(connection: Connection, workload: str) -> Workload | None:
+    row = HERE.row(connection, workload=workload)
+    return rows.workload(row) if row else None

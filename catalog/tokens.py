@@ -1,0 +1,109 @@
+"""Tokens with which machines join: what the catalog knows of them, which is not the tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from meshfed.catalog.model import Identity
+from meshfed.catalog.plain import Plain
+from meshfed.catalog.schema import tokens
+from meshfed.catalog.writing import Writing
+
+# One statement: of two that come with the last use at once, the second finds none left.
+SPENT = Plain(
+    "update tokens set used = used + 1 where token = :token and used < uses"
+    " and revoked_at = '' and ends_at > :now returning used"
+)
+
+
+class UnknownToken(ValueError):
+    """There is no such token, or none that stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token: as whom and as what its bearers join. Times as `stamp` writes them."""
+
+    id: str  # no secret: people name it by this
+    hash: str = field(repr=False)  # of the secret, SHA-256 in hex
+    identity: Identity
+    services: tuple[str, ...]  # <name>.<namespace>:<port>
+    uses: int
+    ends_at: str
+    used: int = 0
+    made_at: str = ""
+    made_by: str = ""
+    revoked_at: str = ""
+
+    def ended(self, now: str) -> str:
+        """Why nobody may join with it any more; nothing while somebody may."""
+        if self.revoked_at:
+            return f"was revoked at {self.revoked_at}"
+        if self.ends_at <= now:
+            return f"ended at {self.ends_at}"
+        return f"was used {self.used} of {self.uses} times" if self.used >= self.uses else ""
+
+
+def create(writing: Writing, token: Token, who: str) -> None:
+    row = {
+        "token": token.id,
+        "hash": token.hash,
+        "identity": str(token.identity),
+        "services": " ".join(token.services),
+        "made_at": writing.now,
+        "made_by": who,
+        "ends_at": token.ends_at,
+        "uses": token.uses,
+        "used": 0,
+    }
+    writing.connection.execute(insert(tokens).values(row))
+    serves = f" for {', '.join(token.services)}" if token.services else ""
+    said = f"{token.identity}{serves}, {token.uses} uses, until {token.ends_at}"
+    writing.tell("token", token.id, f"made: {said}")
+
+
+def revoke(writing: Writing, id_: str) -> None:
+    """Raises UnknownToken."""
+    mine = tokens.c.token == id_
+    standing = update(tokens).where(mine, tokens.c.revoked_at == "")
+    if not writing.connection.execute(standing.values(revoked_at=writing.now)).rowcount:
+        known = find(writing.connection, id_)
+        raise UnknownToken(f"{id_} {known.ended(writing.now)}" if known else f"no token {id_}")
+    writing.tell("token", id_, "revoked")
+
+
+def spend(writing: Writing, id_: str) -> str:
+    """Count one use of it; why there was none left, or nothing."""
+    if SPENT.rows(writing.connection, token=id_, now=writing.now):
+        return ""
+    known = find(writing.connection, id_)
+    return known.ended(writing.now) if known else "is unknown"
+
+
+def find(connection: Connection, id_: str) -> Token | None:
+    asked = select(tokens).where(tokens.c.token == id_)
+    row = connection.execute(asked).mappings().first()
+    return _token(row) if row else None
+
+
+def every(connection: Connection) -> tuple[Token, ...]:
+    """All of them, the newest first."""
+    asked = select(tokens).order_by(tokens.c.made_at.desc(), tokens.c.token)
+    return tuple(map(_token, connection.execute(asked).mappings()))
+
+
+def _token(row: Mapping[Any, Any]) -> Token:
+    return Token(
+        row["token"],
+        row["hash"],
+        Identity.parse(row["identity"]),
+        tuple(row["services"].split()),
+        row["uses"],
+        row["ends_at"],
+        row["used"],
+        row["made_at"],
+        row["made_by"],
+        row["revoked_at"],
+    )

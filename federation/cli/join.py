@@ -1,0 +1,175 @@
+"""`meshfed join` and `leave`: on a machine, which needs no catalog and no configuration."""
+
+import shlex
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meshfed.federation.cli.output import Finding, say
+
+if TYPE_CHECKING:
+    from meshfed.federation.join.machine import Papers, Server
+
+FOLDER = Path("/etc/meshfed/proxy")
+
+Out = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Where key, certificate and bootstrap stand.")
+]
+
+
+def join(
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[URL]",
+            help="https://HOST:PORT of the control plane; else where this machine joined before.",
+            show_default=False,
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            metavar="T",
+            envvar="MESHFED_TOKEN",
+            help="What `meshfed token create` printed; not needed to renew.",
+            show_default=False,
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca", metavar="FILE", help="The mesh's roots, PEM; else the token's pin decides."
+        ),
+    ] = None,
+    pin: Annotated[
+        str | None,
+        typer.Option(
+            "--pin", metavar="SHA256", help="Of the mesh's root, in hex; else the token's."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="N", help="The workload's name; else the machine's."),
+    ] = None,
+    address: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--address",
+            metavar="A",
+            help="Where callers reach it, may be repeated; else where the control plane sees it.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Out = FOLDER,
+) -> None:
+    """Make this machine a workload of the mesh: its certificate and its Envoy's configuration.
+
+    The key is made here and stays here. Run again, it renews the certificate by the one that is
+    there, and a running Envoy takes it up.
+
+    Example: meshfed join https://mesh.example:15129 --token mesh1.3f9a01c4.…
+    """
+    from meshfed.federation.bootstrap import ENVOY
+    from meshfed.federation.certificates import proxyfiles
+    from meshfed.federation.join.machine import Papers, Unjoinable
+    from meshfed.federation.join.machine import join as joined
+
+    if out.name in ("", ".."):
+        raise Finding("--out: name a folder of its own")
+    asked = {"untrusted_name": name or socket.gethostname(), "untrusted_addresses": address or []}
+    try:
+        papers = Papers.read(out)
+        if papers and papers.valid(time.time()):
+            who = joined(_again(url, papers), out, {}, papers)
+            say(f"{who}: renewed")
+            return
+        if token is None:
+            raise Finding(_tokenless(papers))
+        server = _trusted(url, token, ca, pin)
+        who = joined(server, out, {**asked, "token": token}, None)
+    except Unjoinable as why:
+        raise Finding(why) from why
+    say(f"{who}: joined")
+    envoy = shlex.join((*ENVOY, str(out.absolute() / proxyfiles.ENVOY)))
+    say(f"start it with: {envoy}")
+
+
+def leave(out: Out = FOLDER) -> None:
+    """Take this machine out of the mesh: nobody calls it, and its key and certificate are removed.
+
+    Example: meshfed leave
+    """
+    from meshfed.federation.join.machine import Papers, Unjoinable, removed
+    from meshfed.federation.join.machine import leave as left
+
+    try:
+        if (papers := Papers.read(out)) is None:
+            raise Finding(f"{out}: this machine did not join: nothing of it is there")
+        if not papers.valid(time.time()):
+            raise Finding(f"{_ended(papers)} there, and remove {out} here")
+        left(_again(None, papers), papers)
+    except Unjoinable as why:
+        if why.status != 403:
+            raise Finding(why) from why
+        say(str(why))  # its certificate is nobody's any more, so it is of no use here
+    removed(out)
+    say(f"{out}: removed")
+
+
+def _again(url: str | None, papers: "Papers") -> "Server":
+    """Where it joined, or another control plane of the same mesh."""
+    from dataclasses import replace
+
+    return replace(_server(url or papers.url), roots=papers.bundle)
+
+
+def _server(url: str) -> "Server":
+    from meshfed.federation.join.machine import Server
+
+    try:
+        return Server.parse(url)
+    except ValueError as why:
+        raise Finding(f"URL: {why}") from why
+
+
+def _trusted(url: str | None, token: str, ca: Path | None, pin: str | None) -> "Server":
+    """The server, and the roots by which it is believed. Raises Finding, Unjoinable."""
+    from dataclasses import replace
+
+    from meshfed.federation.join.machine import trusted
+    from meshfed.federation.join.secret import Secret
+
+    if url is None:
+        raise Finding("URL: needed: `meshfed token create` prints it with the token")
+    if ca and pin:
+        raise Finding("--pin: --ca says already whom to trust: leave one out")
+    try:
+        wanted = Secret.parse(token).pin
+    except ValueError as why:
+        raise Finding(f"--token: {why}") from why
+    server = _server(url)
+    if ca:
+        return replace(server, roots=ca.read_text())
+    if pin:
+        try:
+            wanted = bytes.fromhex(pin.replace(":", ""))
+        except ValueError as why:
+            raise Finding("--pin: not hex: it is the SHA-256 of the mesh's root") from why
+    return trusted(server, wanted)
+
+
+def _tokenless(papers: "Papers | None") -> str:
+    if papers is None:
+        return "--token: needed: `meshfed token create` makes one, on the control plane"
+    return f"{_ended(papers)} there, and join with a new token"
+
+
+def _ended(papers: "Papers") -> str:
+    from meshfed.catalog.database import stamp
+
+    ended = f"the certificate of {papers.name} ended at {stamp(papers.not_after)}"
+    return f"{ended}: `meshfed deregister {papers.name}`"

@@ -1,0 +1,254 @@
+"""The machine's side of joining: a key that stays here, and what comes back for it."""
+
+import http.client
+import json
+import shutil
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from pydantic import ValidationError
+
+from meshfed.catalog.model import Identity, Workload
+from meshfed.catalog.register import PROVIDER, scope
+from meshfed.federation.bootstrap import admin
+from meshfed.federation.certificates import proxyfiles
+from meshfed.federation.certificates.authority import uris
+from meshfed.federation.certificates.keypair import key_pem, request
+from meshfed.federation.join.request import Answer
+from meshfed.federation.join.secret import pin
+from meshfed.xds.bootstrap import (
+    BUNDLE,
+    BUNDLE_SDS,
+    CERTIFICATE,
+    CERTIFICATE_SDS,
+    KEY,
+    control_plane_uri,
+)
+
+PORT = 15129
+PATIENCE = 15.0  # seconds for the control plane to answer
+MOST = 1 << 20  # bytes of an answer
+JOINED = "join.json"  # where it joined, for renewing and leaving
+WRITTEN = (proxyfiles.ENVOY, KEY, CERTIFICATE, BUNDLE, CERTIFICATE_SDS, BUNDLE_SDS, JOINED)
+
+
+class Unjoinable(Exception):
+    """Why this machine did not join; one line. The server's status, where it was the server."""
+
+    def __init__(self, why: str, status: int = 0) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where the join server is, and the roots that its certificate must lead to (PEM)."""
+
+    host: str
+    port: int
+    roots: str = ""
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Raises ValueError."""
+        parts = urlsplit(url)
+        if parts.scheme != "https" or not parts.hostname or parts.path.strip("/") or parts.query:
+            raise ValueError(f"{url!r} is not https://HOST:PORT")
+        return cls(parts.hostname, parts.port or PORT)
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"https://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """What this machine has from joining before."""
+
+    url: str
+    trust_domain: str
+    name: str
+    folder: Path
+    bundle: str = field(repr=False)
+    not_after: float  # seconds since the epoch
+
+    @classmethod
+    def read(cls, folder: Path) -> "Papers | None":
+        """None when it never joined. Raises Unjoinable when they are of no use."""
+        try:
+            said = json.loads((folder / JOINED).read_text())
+            certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
+            bundle = (folder / BUNDLE).read_text()
+            ends = certificate.not_valid_after_utc.timestamp()
+            return cls(said["url"], said["trust_domain"], said["name"], folder, bundle, ends)
+        except FileNotFoundError:
+            return None
+        except (KeyError, TypeError, ValueError) as error:
+            raise Unjoinable(f"{folder}: damaged: remove it, and join with a token") from error
+
+    def valid(self, now: float) -> bool:
+        return now < self.not_after
+
+
+def pinned(roots: str, wanted: bytes) -> str:
+    """Of these roots the one that has this SHA-256. Raises Unjoinable."""
+    try:
+        found = x509.load_pem_x509_certificates(roots.encode())
+    except ValueError as error:
+        raise Unjoinable("no join server: what it gave for its roots is none") from error
+    for root in found:
+        if pin(root) == wanted:
+            return root.public_bytes(Encoding.PEM).decode()
+    theirs = ", ".join(pin(root).hex() for root in found)
+    raise Unjoinable(f"not the mesh of this token: the pin is {wanted.hex()}, its root's {theirs}")
+
+
+def control_plane(certificate: bytes, trust_domain: str) -> bool:
+    """Whether it is the control plane's, in DER: workloads' lead to the same roots.
+
+    A machine that joins does not know its trust domain yet.
+    """
+    found = uris(x509.load_der_x509_certificate(certificate))
+    if trust_domain:
+        return found == (control_plane_uri(trust_domain),)
+    return len(found) == 1 and urlsplit(found[0]).path == urlsplit(control_plane_uri("any")).path
+
+
+def files(
+    answer: Answer, key: ec.EllipticCurvePrivateKey, server: Server, folder: Path
+) -> Mapping[str, bytes]:
+    """All that an Envoy here needs. Raises Unjoinable when the answer does not fit the key."""
+    certificate = x509.load_pem_x509_certificate(answer.certificate.encode())
+    if certificate.public_key() != key.public_key():
+        raise Unjoinable("the certificate that came back is for another key")
+    workload = Workload(
+        answer.name,
+        PROVIDER,
+        scope(answer.name),
+        identity=Identity.parse(answer.identity),
+        bind=answer.bind,
+    )
+    host, _, port = answer.xds.rpartition(":")
+    asked = f"[{server.host}]" if ":" in server.host else server.host
+    where = f"{host or asked}:{port}"
+    start = proxyfiles.start(workload, answer.trust_domain, where, admin(workload), folder)
+    said = {"url": server.url, "trust_domain": answer.trust_domain, "name": answer.name}
+    return {
+        **start,
+        KEY: key_pem(key).encode(),
+        CERTIFICATE: answer.certificate.encode(),
+        BUNDLE: answer.bundle.encode(),
+        JOINED: json.dumps(said).encode(),
+    }
+
+
+def removed(folder: Path) -> None:
+    """Take away what joining wrote, and the folder if nothing else is in it. Raises OSError."""
+    ours = (*(folder / name for name in WRITTEN), *folder.glob("..*"))
+    for path in ours:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+# What is asked over the network
+
+
+def trusted(server: Server, wanted: bytes) -> Server:
+    """The server with the root of a pin. Nothing but that is asked before it is known.
+
+    Raises Unjoinable.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # what it says is believed only if its hash is the pin
+    status, body = _asked(server, context, "GET", "/v1/roots")
+    if status != HTTPStatus.OK:
+        raise Unjoinable(f"{server.url}: no join server: it answered {status}")
+    return Server(server.host, server.port, pinned(body, wanted))
+
+
+def join(server: Server, folder: Path, asked: Mapping[str, object], papers: Papers | None) -> str:
+    """Join, or renew by the papers, and write what came back; the workload's name.
+
+    Raises Unjoinable, OSError.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    csr = request(key).public_bytes(Encoding.PEM).decode()
+    answer = _told(server, "/v1/join", {**asked, "csr": csr}, papers)
+    try:
+        said = Answer.model_validate_json(answer)
+        written = files(said, key, server, folder)
+    except (ValidationError, ValueError) as error:
+        raise Unjoinable(f"{server.url}: its answer is not of this version of meshfed") from error
+    proxyfiles.write(folder, written)
+    return said.name
+
+
+def leave(server: Server, papers: Papers) -> None:
+    """Raises Unjoinable."""
+    _told(server, "/v1/leave", {}, papers)
+
+
+def _told(server: Server, path: str, body: Mapping[str, object], papers: Papers | None) -> str:
+    """Raises Unjoinable, in the server's own words where it refuses."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # `_asked` looks for the control plane's URI instead
+    try:
+        context.load_verify_locations(cadata=server.roots)
+    except (ssl.SSLError, ValueError) as error:
+        raise Unjoinable("the roots to trust are no certificates in PEM") from error
+    if papers:
+        context.load_cert_chain(papers.folder / CERTIFICATE, papers.folder / KEY)
+    domain = papers.trust_domain if papers else ""
+    status, answer = _asked(server, context, "POST", path, body, trust_domain=domain)
+    if status == HTTPStatus.OK:
+        return answer
+    try:
+        why = json.loads(answer)["detail"]
+    except (KeyError, TypeError, ValueError):
+        why = f"it answered {status}"
+    raise Unjoinable(f"{server.url}: {why}", status)
+
+
+def _asked(
+    server: Server,
+    context: ssl.SSLContext,
+    method: str,
+    path: str,
+    body: Mapping[str, object] | None = None,
+    trust_domain: str = "",
+) -> tuple[int, str]:
+    """Raises Unjoinable, before anything is sent if roots are trusted and it is none of theirs."""
+    line = http.client.HTTPSConnection(server.host, server.port, timeout=PATIENCE, context=context)
+    try:
+        line.connect()
+        if context.verify_mode is ssl.CERT_REQUIRED:
+            shown = line.sock.getpeercert(binary_form=True)
+            if not shown or not control_plane(shown, trust_domain):
+                raise Unjoinable(f"{server.url}: it is not the control plane of this mesh")
+        sent = None if body is None else json.dumps(body)
+        line.request(method, path, sent, {"content-type": "application/json"})
+        answer = line.getresponse()
+        return answer.status, answer.read(MOST).decode()
+    except ssl.SSLError as error:
+        why = error.reason or "the handshake failed"
+        raise Unjoinable(f"{server.url}: TLS: {why.lower().replace('_', ' ')}") from error
+    except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise Unjoinable(f"{server.url}: cannot be asked: {why}") from error
+    finally:
+        line.close()

@@ -1,0 +1,159 @@
+"""The ways in which a machine proves who it is, each a small class."""
+
+import hmac
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from ipaddress import ip_address
+from typing import Protocol
+
+from msgspec import structs
+from pydantic import ValidationError
+
+from meshfed.catalog.database import stamp
+from meshfed.catalog.joins import Joins
+from meshfed.catalog.model import Interception, Known, Mesh, Workload
+from meshfed.catalog.tokens import Token
+from meshfed.federation.join.request import Asked, Refused
+from meshfed.federation.join.secret import Secret
+from meshfed.federation.register import Register
+from meshfed.federation.subscriber import Inadmissible, admitted
+from meshfed.providers.hostlist import explain
+from meshfed.providers.listing import Wrong
+from meshfed.providers.registered import Registration, known
+from meshfed.xds.peer import Peer
+
+NOBODYS = "0" * 64  # a hash that no secret has
+SIDECARS = (Interception.EXPLICIT, Interception.TRANSPARENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is at the other end of a connection: its address, and its certificate's names."""
+
+    address: str
+    peer: Peer | None  # none was shown; what was shown is verified, and valid now
+
+    @property
+    def who(self) -> str:
+        """As `mesh_changes` has it."""
+        return f"join server, from {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Whom a certificate may be made for, and what makes it so in the catalog."""
+
+    workload: Workload
+    admit: Callable[[], Awaitable[None]]  # raises Unadmitted or Taken: the catalog decides last
+
+
+class Method(Protocol):
+    """One way in."""
+
+    def presented(self, asked: Asked, caller: Caller) -> bool:
+        """Whether this is how the machine wants to prove itself."""
+        ...
+
+    async def examine(self, asked: Asked, caller: Caller) -> Grant:
+        """Raises Refused."""
+        ...
+
+
+class ByCertificate:
+    """Its own certificate, still valid, of a workload that still stands: renewal."""
+
+    def __init__(self, joins: Joins, trust_domain: str) -> None:
+        self._joins = joins
+        self._trust_domain = trust_domain
+
+    def presented(self, asked: Asked, caller: Caller) -> bool:
+        return caller.peer is not None
+
+    async def examine(self, asked: Asked, caller: Caller) -> Grant:
+        workload = await self.holder(caller)
+        if workload.interception not in SIDECARS:
+            why = f"its interception is {workload.interception}: use `meshfed proxy bootstrap`"
+            raise Refused(403, why, workload.name)
+        return Grant(workload, partial(self._joins.renew, workload, caller.who))
+
+    async def holder(self, caller: Caller) -> Workload:
+        """The registered workload that a certificate speaks for. Raises Refused."""
+        if caller.peer is None:
+            raise Refused(401, "certificate: none was shown")
+        suffix = f".workload.{self._trust_domain}"
+        ids = [name.removesuffix(suffix) for name in caller.peer.dns]
+        found = [each for id_ in ids if (each := await self._joins.standing(id_))]
+        mesh = Mesh(self._trust_domain, workloads={each.id: each for each in found})
+        try:
+            return admitted(mesh, caller.peer)
+        except Inadmissible as why:
+            raise Refused(403, f"certificate: {why}", "".join(w.name for w in found)) from why
+
+
+class ByToken:
+    """A token that an operator made: it says as whom and as what, and the machine does not."""
+
+    def __init__(
+        self, joins: Joins, services: Register, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._joins = joins
+        self._services = services
+        self._clock = clock
+
+    def presented(self, asked: Asked, caller: Caller) -> bool:
+        return bool(asked.token)
+
+    async def examine(self, asked: Asked, caller: Caller) -> Grant:
+        token = await self._standing(asked)
+        said = registration(token, asked, caller)
+        try:
+            services = await self._services.declared({each.service for each in said.service})
+            news = apart(known(said, services))
+        except Wrong as wrong:
+            raise Refused(409, f"{wrong.field}: {wrong.why}", said.name) from wrong
+        (workload,) = news.workloads
+        return Grant(workload, partial(self._joins.join, news, token.id, caller.who))
+
+    async def _standing(self, asked: Asked) -> Token:
+        """Raises Refused."""
+        try:
+            shown = Secret.parse(asked.token)
+        except ValueError as error:
+            raise Refused(401, f"token: {error}", asked.untrusted_name) from error
+        token = await self._joins.token(shown.id)
+        # Whoever lacks the secret learns nothing, not even whether there is such a token.
+        if not hmac.compare_digest(shown.hash, token.hash if token else NOBODYS) or not token:
+            raise Refused(401, "token: unknown", asked.untrusted_name)
+        if ended := token.ended(stamp(self._clock())):
+            why = f"token: {token.id} {ended}: ask for a new one"
+            raise Refused(401, why, asked.untrusted_name)
+        return token
+
+
+def registration(token: Token, asked: Asked, caller: Caller) -> Registration:
+    """As what a machine is registered. Raises Refused."""
+    said = {
+        "name": asked.untrusted_name,
+        "address": asked.untrusted_addresses or [caller.address],
+        "service": list(token.services),
+        "identity": str(token.identity),
+    }
+    try:
+        return Registration.model_validate(said)
+    except ValidationError as error:
+        places = {"name": "untrusted_name", "address": "untrusted_addresses"}
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0])
+        why = f"{places.get(field, field)}: {explain(first, Registration)}"
+        raise Refused(422, why) from error
+
+
+def apart(news: Known) -> Known:
+    """On a loopback address its sidecar listens on that alone, as its neighbours do on theirs."""
+    (workload,) = news.workloads
+    at = workload.addresses[0]
+    if len(workload.addresses) > 1 or not ip_address(at).is_loopback:
+        return news
+    return replace(news, workloads=frozenset({structs.replace(workload, bind=at)}))

@@ -1,0 +1,81 @@
+"""What a machine asks for, and what it is answered; nothing that it says of itself is believed yet.
+
+Fields that begin with `untrusted_` are the machine's own word.
+"""
+
+from typing import Annotated
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
+
+from meshfed.federation.certificates.authority import CURVES
+
+# Each comes from some request that is not well-formed ASN.1, or not a request.
+MALFORMED = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+class Refused(Exception):
+    """A machine is not let in: the status, why, and the name that it gave."""
+
+    def __init__(self, status: int, why: str, name: str = "") -> None:
+        super().__init__(why)
+        self.status = status
+        self.why = why
+        self.name = name
+
+
+class Asked(BaseModel):
+    """What a machine asks with: its key's request, and what it proves itself with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    csr: Annotated[StrictStr, Field(max_length=4096)] = Field(
+        description="PKCS#10 in PEM, for an ECDSA key; it claims no name"
+    )
+    token: Annotated[StrictStr, Field(max_length=256)] = Field(
+        "", description="not needed with a client certificate of this mesh"
+    )
+    untrusted_name: Annotated[StrictStr, Field(max_length=253)] = ""
+    untrusted_addresses: Annotated[list[StrictStr], Field(max_length=16)] = Field(
+        [], description="where it is called; empty: where the request came from"
+    )
+
+
+class Answer(BaseModel):
+    """What a machine needs to be in the mesh; its key it has already."""
+
+    name: str
+    identity: str
+    trust_domain: str
+    certificate: str = Field(description="PEM, its own first")
+    bundle: str = Field(description="PEM: the roots of the mesh")
+    xds: str = Field(description="host:port of the control plane; no host: the one that was asked")
+    bind: str = Field(description="where its sidecar listens for the mesh")
+
+
+def signing_request(pem: str) -> x509.CertificateSigningRequest:
+    """A request that proves a key and claims nothing. Raises Refused."""
+    try:
+        csr = x509.load_pem_x509_csr(pem.encode())
+        named = bool(csr.subject.rdns) or len(csr.attributes) > 0
+        key, proven = csr.public_key(), csr.is_signature_valid
+    except MALFORMED as error:
+        raise Refused(400, "csr: not a PKCS#10 request in PEM") from error
+    # An issuer ignores such names. One that asks for them takes the mesh for something else.
+    if named:
+        why = "csr: asks for names or extensions of its own: it must have no subject and none"
+        raise Refused(403, why)
+    if not (isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, CURVES)):
+        raise Refused(400, "csr: the key is not ECDSA on P-256, P-384 or P-521")
+    if not proven:
+        raise Refused(400, "csr: not signed with its own key")
+    return csr

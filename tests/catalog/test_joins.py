@@ -1,0 +1,125 @@
+"""Tokens, and who joined with them, on both databases."""
+
+import asyncio
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from meshfed.catalog.events import happened
+from meshfed.catalog.joins import Joins, Unadmitted
+from meshfed.catalog.model import Identity, Known, Workload
+from meshfed.catalog.reader import query
+from meshfed.catalog.store import Catalog, Taken
+from meshfed.catalog.tokens import Token, UnknownToken
+
+DB = Identity("db", "shop")
+TOKEN = Token("3f9a01c4", "5e" * 32, DB, ("ledger.shop:3306",), 1, "2999-01-01T00:00:00.000Z")
+DESK = "ann@desk"
+DOOR = "join server, from 10.0.0.9"
+
+
+def known(name: str, provider: str = "registered") -> Known:
+    scope = f"{provider}/{name}"
+    here = Workload(name, provider, scope, identity=DB, addresses=("10.0.0.9",))
+    return Known(provider, scope, workloads=frozenset({here}))
+
+
+def told(url: str) -> list[tuple[object, ...]]:
+    asked = "select what, object, change, who, cause from mesh_changes where what in "
+    return [tuple(row) for row in query(url, asked + "('token', 'join')").rows]
+
+
+async def test_a_token_is_kept_with_who_made_it_and_without_its_secret(
+    catalog: Catalog, url: str
+) -> None:
+    await Joins(catalog).create(TOKEN, DESK)
+    (kept,) = await Joins(catalog).tokens()
+    assert (kept.made_by, kept.used, kept.hash) == (DESK, 0, TOKEN.hash)
+    assert TOKEN.hash not in repr(kept)
+    said = "made: db.shop for ledger.shop:3306, 1 uses, until 2999-01-01T00:00:00.000Z"
+    assert told(url) == [("token", TOKEN.id, said, DESK, "token created")]
+
+
+async def test_of_many_at_once_as_many_join_as_there_are_uses(catalog: Catalog, url: str) -> None:
+    await Joins(catalog).create(replace(TOKEN, uses=3), DESK)
+    with closing(Catalog(url)) as replica:  # counts as well, on another connection
+        doors = (Joins(catalog), Joins(replica))
+        ended = await asyncio.gather(
+            *(doors[n % 2].join(known(f"db-{n}"), TOKEN.id, DOOR) for n in range(10)),
+            return_exceptions=True,
+        )
+    refused = [str(each) for each in ended if each is not None]
+    assert refused == [f"token {TOKEN.id} was used 3 of 3 times"] * 7
+    assert len(await catalog.registered()) == 3
+    (kept,) = await Joins(catalog).tokens()
+    assert kept.used == 3
+
+
+async def test_a_name_that_stands_is_nobody_elses_and_costs_no_use(catalog: Catalog) -> None:
+    await Joins(catalog).create(replace(TOKEN, uses=2), DESK)
+    await Joins(catalog).join(known("db-1"), TOKEN.id, DOOR)
+    with pytest.raises(Unadmitted, match="db-1 is registered already"):
+        await Joins(catalog).join(known("db-1"), TOKEN.id, DOOR)
+    await catalog.believe(known("db-2", "rack"), kind="hosts", cause="read")
+    with pytest.raises(Taken, match="db-2 is a workload of rack"):
+        await Joins(catalog).join(known("db-2"), TOKEN.id, DOOR)
+    (kept,) = await Joins(catalog).tokens()
+    assert kept.used == 1
+
+
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        pytest.param(replace(TOKEN, ends_at="2001-01-01T00:00:00.000Z"), "ended at 2001", id="old"),
+        pytest.param(replace(TOKEN, uses=0), "was used 0 of 0 times", id="no uses"),
+    ],
+)
+async def test_a_token_that_ended_admits_nobody(catalog: Catalog, token: Token, why: str) -> None:
+    await Joins(catalog).create(token, DESK)
+    with pytest.raises(Unadmitted, match=why):
+        await Joins(catalog).join(known("db-1"), token.id, DOOR)
+    assert await catalog.registered() == ()
+
+
+async def test_a_revoked_token_admits_nobody_and_is_revoked_once(catalog: Catalog) -> None:
+    joins = Joins(catalog)
+    await joins.create(TOKEN, DESK)
+    await joins.revoke(TOKEN.id, DESK)
+    with pytest.raises(Unadmitted, match="was revoked at"):
+        await joins.join(known("db-1"), TOKEN.id, DOOR)
+    with pytest.raises(UnknownToken, match="was revoked at"):
+        await joins.revoke(TOKEN.id, DESK)
+    with pytest.raises(UnknownToken, match="no token 00000000"):
+        await joins.revoke("00000000", DESK)
+
+
+async def test_what_is_renewed_or_refused_moves_nothing_and_signs_no_other_change(
+    catalog: Catalog, url: str
+) -> None:
+    joins = Joins(catalog)
+    await joins.create(TOKEN, DESK)
+    await joins.join(known("db-1"), TOKEN.id, DOOR)
+    before = (await catalog.read()).revision
+    (workload,) = known("db-1").workloads
+    await joins.renew(workload, DOOR)
+    await joins.refused("db-9", "token: unknown", "join server, from 192.0.2.66")
+    assert (await catalog.read()).revision == before
+    assert [(each[1], each[2]) for each in told(url)][1:] == [
+        ("db-1", f"admitted by token {TOKEN.id}, as db.shop"),
+        ("db-1", "renewed, as db.shop"),
+        ("db-9", "refused: token: unknown"),
+    ]
+    events = await catalog.ask(lambda connection: happened(connection, "db-1", ""))
+    assert {each.who for each in events.events} == {DOOR}
+
+
+async def test_who_left_or_became_another_is_not_renewed(catalog: Catalog) -> None:
+    joins = Joins(catalog)
+    await joins.create(TOKEN, DESK)
+    await joins.join(known("db-1"), TOKEN.id, DOOR)
+    (workload,) = known("db-1").workloads
+    await joins.leave(workload, DOOR)
+    assert await joins.standing(workload.id) is None
+    with pytest.raises(Unadmitted, match="changed at the same moment"):
+        await joins.renew(workload, DOOR)

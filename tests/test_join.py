@@ -1,0 +1,505 @@
+"""Joining with a real `serve` and real TLS: two commands and an Envoy, and who is not let in."""
+
+import asyncio
+import http.client
+import json
+import os
+import re
+import shlex
+import shutil
+import ssl
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import httpx
+import live
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshfed.catalog.joins import Joins
+from meshfed.catalog.model import Identity
+from meshfed.catalog.reader import query
+from meshfed.catalog.store import Catalog
+from meshfed.catalog.tokens import Token
+from meshfed.federation.bootstrap import bootstrap
+from meshfed.federation.certificates.keypair import request
+from meshfed.federation.cli.main import app
+from meshfed.federation.demo import envoys
+from meshfed.federation.demo.control import until
+from meshfed.federation.demo.folder import free_ports
+from meshfed.federation.demo.folder import replace as rewrite
+from meshfed.federation.demo.processes import environment
+from meshfed.federation.join.invite import invite
+from meshfed.federation.join.machine import Papers, Server, Unjoinable, join, leave, trusted
+from meshfed.federation.join.pace import MOST, WINDOW, Pace
+from meshfed.federation.join.request import Refused, signing_request
+from meshfed.federation.join.secret import Secret
+from meshfed.federation.settings import Settings
+
+BUYER, STORE = "127.0.47.1", "127.0.47.2"
+HOSTS = f"""
+hosts:
+  - {{name: buyer, address: {BUYER}, bind: {BUYER}, identity: buyer.live}}
+"""
+WEB = "web.live"
+REFUSALS = 5
+
+
+@dataclass
+class Ground:
+    """A mesh that machines may join, and where they are."""
+
+    mesh: live.Mesh
+    port: int
+    folder: Path
+    addresses: Iterator[str]  # each attacker comes from one of its own
+
+    @property
+    def settings(self) -> Settings:
+        return Settings.read(self.mesh.config, environment(os.environ))
+
+    @property
+    def server(self) -> Server:
+        return Server("127.0.0.1", self.port)
+
+    @property
+    def url(self) -> str:
+        return self.settings.catalog
+
+    def token(self, uses: int = 1, identity: str = WEB) -> str:
+        """As it is printed."""
+        made = asyncio.run(
+            invite(self.settings, identity, [f"{WEB}:8080"], uses, timedelta(hours=1), "a test")
+        )
+        return shlex.split(made.command)[-1]
+
+    @cached_property
+    def standing(self) -> str:
+        """A token with which anybody could join: who is refused uses none of it up."""
+        return self.token(uses=100)
+
+    def catalog(self, act: Callable[[Joins], Any]) -> Any:
+        async def acted() -> Any:
+            with closing(Catalog(self.url)) as catalog:
+                return await act(Joins(catalog))
+
+        return asyncio.run(acted())
+
+    def joined(self, name: str, token: str | None = None) -> Papers:
+        """A machine of this name, whose papers stand in a folder."""
+        token = token or self.token()
+        asked = {
+            "token": token,
+            "untrusted_name": name,
+            "untrusted_addresses": [next(self.addresses)],
+        }
+        server = trusted(self.server, Secret.parse(token).pin)
+        join(server, self.folder / name, asked, None)
+        papers = Papers.read(self.folder / name)
+        assert papers is not None
+        return papers
+
+    def asks(
+        self, body: object, papers: Path | None = None, path: str = "/v1/join", at: str = ""
+    ) -> tuple[int, str]:
+        """Any request, of a machine that heeds no rule: the status, and what was said."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if papers:
+            context.load_cert_chain(papers / "certificate.pem", papers / "key.pem")
+        source = (at or next(self.addresses), 0)
+        line = http.client.HTTPSConnection(
+            "127.0.0.1", self.port, context=context, source_address=source, timeout=10
+        )
+        with closing(line):
+            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+            line.request("POST", path, raw, {"content-type": "application/json"})
+            answer = line.getresponse()
+            return answer.status, json.loads(answer.read()).get("detail", "")
+
+    def told(self) -> list[tuple[str, str]]:
+        """What history has of those that came: who, and what became of it."""
+        asked = "select object, change from mesh_changes where what = 'join' order by at"
+        return [
+            (str(name), str(change)) for name, change in query(self.url, asked, rows=10000).rows
+        ]
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    folder = tmp_path_factory.mktemp("join")
+    (port,) = free_ports(1)
+    mesh = live.Mesh(folder, HOSTS, {})
+    mesh.written["mesh"] = {"trust_domain": live.DOMAIN, "permissive": True}
+    mesh.written["join"] = {"listen": f"0.0.0.0:{port}", "refusals": REFUSALS}
+    rewrite(mesh.config, json.dumps(mesh.written))
+    try:
+        asyncio.run(mesh.serve())
+        yield Ground(mesh, port, folder, (f"127.0.47.{n}" for n in range(20, 250)))
+    finally:
+        mesh.end()
+
+
+# Two commands, and an Envoy
+
+
+def typed(*words: str) -> tuple[int, list[str]]:
+    """A command, as a person types it: how it ended, and what it said."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "meshfed.federation.cli.main", *words[1:]],
+        cwd="/",
+        env=environment(os.environ),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    return ended.returncode, [*ended.stdout.splitlines(), *ended.stderr.splitlines()]
+
+
+async def test_a_machine_serves_in_the_mesh_after_two_commands_renews_and_leaves(
+    ground: Ground, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = ground.folder / "machine"
+    (application,) = free_ports(1)
+    serves = f"--identity {WEB} --service {WEB}:{application} --config {ground.mesh.config}"
+    await asyncio.to_thread(app, shlex.split(f"token create {serves}"), standalone_mode=False)
+    said = capsys.readouterr()
+    assert "it is not shown again" in said.err
+    # Here the machine is another address of this one, so the line says where it is called.
+    here = re.sub(r"https://\S+:", "https://127.0.0.1:", said.out.strip())
+    line = shlex.split(f"{here} --out {machine} --name store --address {STORE}")
+    code, (first, start) = await asyncio.to_thread(typed, *line)
+    assert (code, first) == (0, "store: joined")
+    assert (machine / "key.pem").stat().st_mode & 0o777 == 0o600
+
+    await ground.mesh.start("buyer")
+    command = (str(envoys.binary()), *shlex.split(start.removeprefix("start it with: "))[1:])
+    envoy = live.Process(command, ground.folder / "store.log")
+    try:
+        async with live.listening(live.Web("store"), "127.0.0.1", application):
+            await answered(ground.mesh.sidecars["buyer"], application)
+
+            before = (machine / "certificate.pem").read_bytes(), (machine / "key.pem").read_bytes()
+            await asyncio.to_thread(app, line[1:], standalone_mode=False)
+            assert capsys.readouterr().err == "store: renewed\n"
+            after = (machine / "certificate.pem").read_bytes(), (machine / "key.pem").read_bytes()
+            assert before[0] != after[0]
+            assert before[1] != after[1]
+            await answered(ground.mesh.sidecars["buyer"], application)
+
+            out = ["leave", "--out", str(machine)]
+            await asyncio.to_thread(app, out, standalone_mode=False)
+            assert capsys.readouterr().err == f"{machine}: removed\n"
+            assert not machine.exists()
+            told = [change for name, change in ground.told() if name == "store"]
+            assert [each.partition(" ")[0] for each in told] == ["admitted", "renewed,", "left"]
+            await until("the end of the stream", lambda: gone(ground))
+    finally:
+        envoy.end()
+
+
+async def answered(buyer: live.Sidecar, port: int) -> None:
+    async def served() -> bool:
+        async with buyer.http() as client:
+            got = await client.get("/", headers={"host": f"{WEB}:{port}"})
+        return got.headers.get("x-name") == "store"
+
+    await until("an answer of the machine that joined", served)
+
+
+async def gone(ground: Ground) -> bool:
+    return all(proxy["workload"] != "store" for proxy in await ground.mesh.proxies())
+
+
+# Who is not let in
+
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+GOOD = request(KEY)
+
+
+def pem(csr: x509.CertificateSigningRequest) -> str:
+    return csr.public_bytes(Encoding.PEM).decode()
+
+
+def enclosed(der: bytes) -> str:
+    label = "CERTIFICATE REQUEST"
+    return f"-----BEGIN {label}-----\n{b64encode(der).decode()}\n-----END {label}-----\n"
+
+
+def asking(*names: x509.GeneralName, subject: str = "") -> str:
+    """A request that claims names."""
+    attributes = [x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)] if subject else []
+    builder = x509.CertificateSigningRequestBuilder(x509.Name(attributes))
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return pem(builder.sign(KEY, hashes.SHA256()))
+
+
+def by(token: str, **more: object) -> dict[str, object]:
+    said = {"csr": pem(GOOD), "token": token, "untrusted_name": "thief"}
+    return {**said, "untrusted_addresses": ["192.0.2.66"], **more}
+
+
+def other_key() -> str:
+    """A request whose signature is of another key than its own."""
+    der = bytearray(GOOD.public_bytes(Encoding.DER))
+    der[-1] ^= 1
+    return enclosed(bytes(der))
+
+
+def rsa_key() -> str:
+    key = rsa.generate_private_key(65537, 2048)
+    return pem(x509.CertificateSigningRequestBuilder(x509.Name([])).sign(key, hashes.SHA256()))
+
+
+def replayed(ground: Ground) -> tuple[int, str]:
+    token = ground.token()
+    ground.joined("honest", token)
+    return ground.asks(by(token))
+
+
+def expired(ground: Ground) -> tuple[int, str]:
+    secret = Secret.made(b"\0" * 32)
+    ended = "2001-01-01T00:00:00.000Z"
+    token = Token(secret.id, secret.hash, Identity.parse(WEB), (), 1, ended)
+    ground.catalog(lambda joins: joins.create(token, "a test"))
+    return ground.asks(by(secret.text))
+
+
+def revoked(ground: Ground) -> tuple[int, str]:
+    token = ground.token()
+    ground.catalog(lambda joins: joins.revoke(Secret.parse(token).id, "a test"))
+    return ground.asks(by(token))
+
+
+def other_secret(ground: Ground) -> tuple[int, str]:
+    return ground.asks(by(replace(Secret.parse(ground.token()), secret=b"\1" * 32).text))
+
+
+def listed(ground: Ground) -> tuple[int, str]:
+    """A certificate of a workload that never joined: `proxy bootstrap` made it."""
+    papers = ground.folder / "listed"
+    asyncio.run(bootstrap(ground.settings, "buyer", papers))
+    return ground.asks({"csr": pem(GOOD)}, papers)
+
+
+def stolen(ground: Ground) -> tuple[int, str]:
+    """The papers of a machine that was deregistered since."""
+    papers = ground.joined("stolen")
+
+    async def deregister() -> None:
+        with closing(Catalog(ground.url)) as catalog:
+            await catalog.deregister("stolen", "a test")
+
+    asyncio.run(deregister())
+    return ground.asks({"csr": pem(GOOD)}, papers.folder)
+
+
+def turned(ground: Ground) -> tuple[int, str]:
+    """The papers of a machine whose name is somebody else's since."""
+    papers = ground.joined("turned")
+    kept = ground.folder / "kept"
+    shutil.copytree(papers.folder, kept)
+    leave(replace(ground.server, roots=papers.bundle), papers)
+    ground.joined("turned", ground.token(identity="other.live"))
+    return ground.asks({"csr": pem(GOOD)}, kept)
+
+
+Attack = Callable[[Ground], tuple[int, str]]
+
+
+def said(**more: object) -> Attack:
+    """With a token that stands: all that is wrong is this."""
+    return lambda ground: ground.asks(by(ground.standing, **more))
+
+
+def spiffe(who: str) -> x509.UniformResourceIdentifier:
+    return x509.UniformResourceIdentifier(f"spiffe://{live.DOMAIN}/ns/live/sa/{who}")
+
+
+CUT = GOOD.public_bytes(Encoding.DER)[:-20]
+ATTACKS: Mapping[str, tuple[Attack, int, str]] = {
+    "a replayed token": (replayed, 401, "was used 1 of 1 times"),
+    "an expired token": (expired, 401, "ended at 2001"),
+    "a revoked token": (revoked, 401, "was revoked at"),
+    "another secret": (other_secret, 401, "token: unknown"),
+    "a token that is none": (lambda g: g.asks(by(Secret.made(b"\0" * 32).text)), 401, "unknown"),
+    "a token cut short": (lambda g: g.asks(by(g.standing[:-5])), 401, "not a whole join token"),
+    "a password": (lambda g: g.asks(by("hunter2")), 401, "not a join token"),
+    "nothing to show": (lambda g: g.asks(by("")), 401, "neither a token nor a certificate"),
+    "another identity asked": (said(identity="bank.live"), 400, "identity: Extra inputs"),
+    "other services asked": (said(service=["bank.live:80"]), 400, "service: Extra inputs"),
+    "a CSR with another identity": (said(csr=asking(spiffe("bank"))), 403, "asks for names"),
+    "a CSR with another workload": (said(csr=asking(x509.DNSName("a.b"))), 403, "asks for names"),
+    "a CSR with a subject": (said(csr=asking(subject="admin")), 403, "asks for names"),
+    "a CSR of another's key": (said(csr=other_key()), 400, "not signed with its own key"),
+    "a CSR for RSA": (said(csr=rsa_key()), 400, "not ECDSA"),
+    "malformed ASN.1": (said(csr=enclosed(CUT)), 400, "not a PKCS#10 request"),
+    "no ASN.1 at all": (said(csr=enclosed(b"\xff" * 64)), 400, "not a PKCS#10 request"),
+    "no PEM": (said(csr="let me in"), 400, "not a PKCS#10 request"),
+    "a CSR that is no text": (said(csr=7), 400, "csr: Input should be a valid string"),
+    "half a character": (said(untrusted_name="\ud800"), 400, "untrusted_name: Input should"),
+    "an oversized body": (said(padding="x" * 20_000), 413, "more than 16384 bytes"),
+    "an oversized token": (lambda g: g.asks(by("x" * 5000)), 400, "token: String should have"),
+    "no JSON": (lambda g: g.asks(b"{"), 400, "not JSON"),
+    "a deep list": (lambda g: g.asks(b"[" * 16_000), 400, "body: not JSON"),
+    "bytes": (lambda g: g.asks(b"\xff\xfe\xff"), 400, "body: not JSON"),
+    "a list": (lambda g: g.asks([]), 400, "body: "),
+    "another's name": (said(untrusted_name="buyer"), 409, "buyer is a workload of rack"),
+    "a name of two lines": (said(untrusted_name="a\nb"), 422, "untrusted_name"),
+    "every address": (said(untrusted_addresses=["0.0.0.0"]), 422, "untrusted_addresses"),
+    "a name for an address": (said(untrusted_addresses=["bank.live"]), 422, "is a DNS name"),
+    "a stolen certificate": (stolen, 403, "no provider knows the workload"),
+    "papers of former times": (turned, 403, "turned is other.live now, not web.live"),
+    "papers of a listed host": (listed, 403, "no provider knows the workload"),
+    "leaving for others": (lambda g: g.asks({}, path="/v1/leave"), 401, "none was shown"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_it_is_refused_in_one_line_and_recorded(ground: Ground, attack: str) -> None:
+    act, status, why = ATTACKS[attack]
+    got, words = act(ground)
+    assert (got, why in words, words.count("\n")) == (status, True, 0), words
+    assert ground.told()[-1][1] == f"refused: {words}"
+    ground.mesh.process.running()
+
+
+def test_after_all_of_that_nobody_got_in_and_no_use_is_gone(ground: Ground) -> None:
+    assert query(ground.url, "select name from mesh_workloads where name = 'thief'").rows == ()
+    tokens = {each.id: each for each in ground.catalog(lambda joins: joins.tokens())}
+    assert tokens[Secret.parse(ground.standing).id].used == 0
+
+
+def test_a_flood_is_told_a_few_times_and_stops_nobody_else(ground: Ground) -> None:
+    before = len(ground.told())
+    flooder = "127.0.47.251"
+    with ThreadPoolExecutor(8) as pool:
+        ended = list(pool.map(lambda _: ground.asks(by("guess"), at=flooder)[0], range(30)))
+    assert set(ended) == {401, 429}
+    assert ended[-1] == 429
+    told = ground.told()[before:]
+    assert len(told) == REFUSALS
+    assert "no more of it is told" in told[-1][1]
+    # Its address waits, even with a token that stands; others do not.
+    assert ground.asks(by(ground.standing), at=flooder)[0] == 429
+    ground.joined("beside-the-flood")
+
+
+def test_a_certificate_that_nobody_here_signed_ends_the_handshake(ground: Ground) -> None:
+    context = live.forged_papers(f"spiffe://{live.DOMAIN}/ns/live/sa/web")
+    line = http.client.HTTPSConnection("127.0.0.1", ground.port, context=context, timeout=10)
+    with closing(line), suppress(ssl.SSLError, ConnectionError):
+        line.connect()  # with TLS 1.3 a client hears of it only when it reads
+        line.sock.sendall(b"GET /v1/roots HTTP/1.1\r\nhost: here\r\n\r\n")
+        assert line.sock.recv(1) == b""
+    ground.joined("after-the-forger")
+
+
+def test_what_the_machine_says_of_itself_decides_neither_identity_nor_service(
+    ground: Ground,
+) -> None:
+    ground.joined("plain")
+    asked = "select identity, services from mesh_workloads where name = 'plain'"
+    assert query(ground.url, asked).rows == ((WEB, WEB),)
+    certificate = x509.load_pem_x509_certificate(
+        (ground.folder / "plain" / "certificate.pem").read_bytes()
+    )
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [spiffe("web").value]
+    assert len(names.get_values_for_type(x509.DNSName)) == 1
+
+
+# Whom a machine believes
+
+
+def test_a_machine_sends_its_token_to_nobody_but_the_mesh_of_its_pin(ground: Ground) -> None:
+    with pytest.raises(Unjoinable, match="not the mesh of this token: the pin is 0101"):
+        trusted(ground.server, b"\1" * 32)
+
+
+async def test_a_workload_cannot_pass_for_the_control_plane(ground: Ground, tmp_path: Path) -> None:
+    papers = await asyncio.to_thread(ground.joined, "impostor")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(papers.folder / "certificate.pem", papers.folder / "key.pem")
+    heard: list[bytes] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(1000))
+
+    (port,) = free_ports(1)
+    server = Server("127.0.0.1", port, papers.bundle)
+    async with live.listening(handle, "127.0.0.1", port, context):
+        with pytest.raises(Unjoinable, match="not the control plane of this mesh"):
+            await asyncio.to_thread(join, server, tmp_path / "new", {"token": "secret"}, None)
+    assert b"".join(heard) == b""
+    assert not (tmp_path / "new").exists()
+
+
+async def test_the_api_describes_itself(ground: Ground) -> None:
+    async with httpx.AsyncClient(verify=live.no_papers(), trust_env=False) as client:
+        described = (await client.get(f"https://127.0.0.1:{ground.port}/openapi.json")).json()
+    assert set(described["paths"]) == {"/v1/roots", "/v1/join", "/v1/leave"}
+
+
+# Without a network
+
+
+DER = GOOD.public_bytes(Encoding.DER)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.tuples(st.integers(0, len(DER) - 1), st.integers(0, 255)), max_size=6))
+def test_whatever_a_request_holds_it_is_a_request_or_refused(
+    edits: list[tuple[int, int]],
+) -> None:
+    der = bytearray(DER)
+    for at, value in edits:
+        der[at] = value
+    with suppress(Refused):
+        assert signing_request(enclosed(bytes(der))).public_key() == KEY.public_key()
+
+
+def test_a_token_is_read_as_it_was_written_and_shows_no_secret() -> None:
+    made = Secret.made(b"\2" * 32)
+    assert Secret.parse(made.text) == made
+    assert made.secret.hex() not in repr(made)
+    assert str(made.secret) not in repr(made)
+
+
+def test_after_a_minute_an_address_may_be_refused_again() -> None:
+    pace = Pace(2)
+    assert [pace.refused("192.0.2.1", 0.0) for _ in range(3)] == [1, 0, -1]
+    assert pace.exceeded("192.0.2.1", WINDOW - 1)
+    assert not pace.exceeded("192.0.2.1", WINDOW)
+    assert not pace.exceeded("192.0.2.2", 0.0)
+
+
+def test_the_addresses_of_one_ipv6_network_are_one() -> None:
+    pace = Pace(1)
+    pace.refused("2001:db8::1", 0.0)
+    assert pace.exceeded("2001:db8::2", 0.0)
+    assert not pace.exceeded("2001:db8:0:1::1", 0.0)
+
+
+def test_no_more_addresses_are_remembered_than_there_is_room_for() -> None:
+    pace = Pace(1)
+    for n in range(MOST + 1):
+        pace.refused(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 0.0)
+    assert not pace.exceeded("10.0.0.0", 0.0)
+    assert pace.exceeded("10.0.0.1", 0.0)
