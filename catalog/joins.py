@@ -3,12 +3,13 @@
 What was refused moves nothing: it is told under the revision that stands.
 """
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, insert, select, update
 
 from meshfed.catalog import rows, tokens
 from meshfed.catalog.believe import held
 from meshfed.catalog.model import Known, Workload
 from meshfed.catalog.register import PROVIDER, deregister, register
+from meshfed.catalog.schema import joined
 from meshfed.catalog.store import Catalog
 from meshfed.catalog.tokens import Token
 from meshfed.catalog.versions import WORKLOADS
@@ -45,27 +46,32 @@ class Joins:
         """The registered workload of an id."""
         return await self._catalog.ask(lambda connection: _standing(connection, workload))
 
-    async def join(self, known: Known, token: str, who: str) -> None:
-        """Use a token up once and register its bearer: both or neither. Raises Unadmitted, Taken.
+    async def join(self, known: Known, token: str, serial: str, who: str) -> None:
+        """Use a token up once and register its bearer, who is given the certificate of a serial:
+        all or nothing. Raises Unadmitted, Taken.
 
         A name that is registered already stays whose it is.
         """
-        await self._catalog.change(lambda w: _join(w, known, token), "joined", who)
+        await self._catalog.change(lambda w: _join(w, known, token, serial), "joined", who)
 
-    async def renew(self, workload: Workload, who: str) -> None:
-        """Tell that it was given a new certificate. Raises Unadmitted."""
+    async def renew(self, workload: Workload, shown: str, serial: str, who: str) -> None:
+        """It is given another certificate for the one that it showed. Raises Unadmitted."""
 
         def act(writing: Writing) -> None:
-            _same(writing, workload)
+            _same(writing, workload, shown)
+            its = joined.c.workload == workload.id
+            writing.connection.execute(
+                update(joined).where(its).values(serial=serial, former=shown)
+            )
             writing.tell("join", workload.name, f"renewed, as {workload.identity}")
 
         await self._catalog.change(act, "renewed", who)
 
-    async def leave(self, workload: Workload, who: str) -> None:
+    async def leave(self, workload: Workload, shown: str, who: str) -> None:
         """Deregister it. Raises Unadmitted."""
 
         def act(writing: Writing) -> None:
-            _same(writing, workload)
+            _same(writing, workload, shown)
             deregister(writing, workload.name)
             writing.tell("join", workload.name, "left")
 
@@ -77,7 +83,7 @@ class Joins:
         await self._catalog.change(lambda w: w.tell("join", name, tell), "refused", who)
 
 
-def _join(writing: Writing, known: Known, token: str) -> None:
+def _join(writing: Writing, known: Known, token: str, serial: str) -> None:
     (workload,) = known.workloads
     if why := tokens.spend(writing, token):
         raise Unadmitted(f"token {token} {why}")
@@ -85,13 +91,22 @@ def _join(writing: Writing, known: Known, token: str) -> None:
         first = f"`meshfed leave` there, or `meshfed deregister {workload.name}`, comes first"
         raise Unadmitted(f"{workload.name} is registered already: {first}")
     register(writing, workload.name, known)
+    row = {"workload": workload.id, "token": token, "joined_at": writing.at, "serial": serial}
+    writing.connection.execute(insert(joined).values(row))
     writing.tell("join", workload.name, f"admitted by token {token}, as {workload.identity}")
 
 
-def _same(writing: Writing, workload: Workload) -> None:
-    """It may have left, or become another, since it was looked up."""
+def _same(writing: Writing, workload: Workload, shown: str) -> None:
+    """It may have left, or become another, since it was looked up.
+
+    It has the last certificate that it was given, or, where that answer was lost, the one before.
+    Whoever copied an older one finds it of no use.
+    """
     if _standing(writing.connection, workload.id) != workload:
         raise Unadmitted(f"{workload.name} was changed at the same moment: try again")
+    its = select(joined.c.serial, joined.c.former).where(joined.c.workload == workload.id)
+    if shown not in (writing.connection.execute(its).first() or ()):
+        raise Unadmitted(f"not the last certificate that {workload.name} was given by joining")
 
 
 def _standing(connection: Connection, workload: str) -> Workload | None:

@@ -6,9 +6,9 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, update
 
 from meshfed.catalog import rows
 from meshfed.catalog.believe import believe, held
-from meshfed.catalog.model import Endpoint, Known, Service, ServiceName, Workload
+from meshfed.catalog.model import Endpoint, Known, Service, ServiceName, Workload, workload_id
 from meshfed.catalog.plain import Plain
-from meshfed.catalog.schema import CURRENT, scope_states, scopes
+from meshfed.catalog.schema import CURRENT, joined, scope_states, scopes
 from meshfed.catalog.versions import ENDPOINTS, SERVICES, WORKLOADS
 from meshfed.catalog.writing import Writing
 
@@ -52,6 +52,8 @@ def deregister(writing: Writing, name: str) -> None:
     now = and_(_mine(scope_states, nothing.scope), CURRENT)
     writing.connection.execute(update(scope_states).where(now).values(ended))
     writing.connection.execute(delete(scopes).where(_mine(scopes, nothing.scope)))
+    gone = workload_id(PROVIDER, nothing.scope, name)
+    writing.connection.execute(delete(joined).where(joined.c.workload == gone))
 
 
 def registered(connection: Connection) -> tuple[tuple[Workload, frozenset[Endpoint]], ...]:

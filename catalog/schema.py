@@ -231,6 +231,13 @@ tokens = Table(  # with which machines join (tokens.py)
     *(Column(name, Integer, nullable=False) for name in ("uses", "used")),
 )
 
+joined = Table(  # the machines that joined, and the certificates that each of them may renew by
+    "joined",
+    metadata,
+    *_key("workload"),
+    *_words("token", "joined_at", "serial", "former"),
+)
+
 replicas = Table(
     "replicas",
     metadata,

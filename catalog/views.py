@@ -151,7 +151,8 @@ VIEWS = (
         "mesh_workloads",
         "Workloads: pods, VMs and hosts, with the proxy of each",
         "workloads w left join proxies p on p.proxy = w.workload"
-        " left join replicas r on r.replica = p.replica where w.valid_to_revision is null"
+        " left join replicas r on r.replica = p.replica"
+        " left join joined j on j.workload = w.workload where w.valid_to_revision is null"
         # A pod of several services is told in the scope of each.
         " and w.id = (select max(v.id) from workloads v"
         " where v.workload = w.workload and v.valid_to_revision is null)",
@@ -161,8 +162,8 @@ VIEWS = (
         ("identity", "w.identity", "Who it is, <account>.<namespace>"),
         ("services", listed("e.service", OF_WORKLOAD), "The services it answers for"),
         ("addresses", "w.addresses", "Its addresses"),
-        ("joined_by", "cast(null as text)", "The token it joined with"),
-        ("joined_at", "cast(null as text)", "When it joined"),
+        ("joined_by", "j.token", "The token it joined with; null: it did not join by itself"),
+        ("joined_at", "j.joined_at", "When it joined"),
         ("lease_until", "cast(null as text)", "When it is forgotten unless it renews"),
         ("proxy", "p.proxy", "The id of its proxy, while one is connected"),
         ("state", WORKLOAD_STATE,

@@ -48,7 +48,9 @@ from meshfed.federation.join.machine import Papers, Server, Unjoinable, join, le
 from meshfed.federation.join.pace import MOST, WINDOW, Pace
 from meshfed.federation.join.request import Refused, signing_request
 from meshfed.federation.join.secret import Secret
+from meshfed.federation.register import register
 from meshfed.federation.settings import Settings
+from meshfed.providers.registered import Registration
 
 BUYER, STORE = "127.0.47.1", "127.0.47.2"
 HOSTS = f"""
@@ -320,6 +322,30 @@ def turned(ground: Ground) -> tuple[int, str]:
     return ground.asks({"csr": pem(GOOD)}, kept)
 
 
+def copied(ground: Ground) -> tuple[int, str]:
+    """Papers from before the machine left and joined again, as the same."""
+    papers = ground.joined("again")
+    kept = ground.folder / "kept-again"
+    shutil.copytree(papers.folder, kept)
+    leave(replace(ground.server, roots=papers.bundle), papers)
+    ground.joined("again")
+    return ground.asks({"csr": pem(GOOD)}, kept)
+
+
+def by_hand(ground: Ground) -> tuple[int, str]:
+    """Papers of a workload that was registered by hand, and never joined."""
+    papers = ground.folder / "by-hand"
+
+    async def made() -> None:
+        said = Registration(name="hand", address=["192.0.2.10"], identity=WEB)
+        with closing(Catalog(ground.url)) as catalog:
+            await register(catalog, said, "a test")
+        await bootstrap(ground.settings, "hand", papers)
+
+    asyncio.run(made())
+    return ground.asks({"csr": pem(GOOD)}, papers)
+
+
 Attack = Callable[[Ground], tuple[int, str]]
 
 
@@ -366,6 +392,8 @@ ATTACKS: Mapping[str, tuple[Attack, int, str]] = {
     "a name for an address": (said(untrusted_addresses=["bank.live"]), 422, "is a DNS name"),
     "a stolen certificate": (stolen, 403, "no provider knows the workload"),
     "papers of former times": (turned, 403, "turned is other.live now, not web.live"),
+    "papers from before it left": (copied, 409, "not the last certificate that again"),
+    "papers made by hand": (by_hand, 409, "not the last certificate that hand"),
     "papers of a listed host": (listed, 403, "no provider knows the workload"),
     "leaving for others": (lambda g: g.asks({}, path="/v1/leave"), 401, "none was shown"),
 }

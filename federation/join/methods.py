@@ -33,7 +33,8 @@ class Caller:
     """Who is at the other end of a connection: its address, and its certificate's names."""
 
     address: str
-    peer: Peer | None  # none was shown; what was shown is verified, and valid now
+    peer: Peer | None = None  # none was shown; what was shown is verified, and valid now
+    serial: str = ""  # of what was shown
 
     @property
     def who(self) -> str:
@@ -46,7 +47,8 @@ class Grant:
     """Whom a certificate may be made for, and what makes it so in the catalog."""
 
     workload: Workload
-    admit: Callable[[], Awaitable[None]]  # raises Unadmitted or Taken: the catalog decides last
+    # With the serial of the certificate. Raises Unadmitted or Taken: the catalog decides last.
+    admit: Callable[[str], Awaitable[None]]
 
 
 class Method(Protocol):
@@ -62,7 +64,7 @@ class Method(Protocol):
 
 
 class ByCertificate:
-    """Its own certificate, still valid, of a workload that still stands: renewal."""
+    """The last certificate that it was given, still valid, of a workload that still stands."""
 
     def __init__(self, joins: Joins, trust_domain: str) -> None:
         self._joins = joins
@@ -76,7 +78,8 @@ class ByCertificate:
         if workload.interception not in SIDECARS:
             why = f"its interception is {workload.interception}: use `meshfed proxy bootstrap`"
             raise Refused(403, why, workload.name)
-        return Grant(workload, partial(self._joins.renew, workload, caller.who))
+        renew = partial(self._joins.renew, workload, caller.serial, who=caller.who)
+        return Grant(workload, renew)
 
     async def holder(self, caller: Caller) -> Workload:
         """The registered workload that a certificate speaks for. Raises Refused."""
@@ -114,7 +117,7 @@ class ByToken:
         except Wrong as wrong:
             raise Refused(409, f"{wrong.field}: {wrong.why}", said.name) from wrong
         (workload,) = news.workloads
-        return Grant(workload, partial(self._joins.join, news, token.id, caller.who))
+        return Grant(workload, partial(self._joins.join, news, token.id, who=caller.who))
 
     async def _standing(self, asked: Asked) -> Token:
         """Raises Refused."""

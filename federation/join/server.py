@@ -10,6 +10,7 @@ from datetime import timedelta
 from http import HTTPStatus
 
 import structlog
+from cryptography import x509
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -96,7 +97,9 @@ class Desk:
             )
         bundle = await self.bundle()
         try:
-            await grant.admit()  # nobody has the certificate until this is committed
+            await grant.admit(
+                f"{chain[0].serial_number:x}"
+            )  # nobody has the certificate until this is committed
         except (Unadmitted, Taken) as why:
             raise Refused(409, str(why), workload.name) from why
         who = str(identity(workload))
@@ -115,7 +118,7 @@ class Desk:
         """Raises Refused."""
         workload = await ByCertificate(self._joins, self._trust_domain).holder(caller)
         try:
-            await self._joins.leave(workload, caller.who)
+            await self._joins.leave(workload, caller.serial, caller.who)
         except Unadmitted as why:
             raise Refused(409, str(why), workload.name) from why
         log.info("left", workload=workload.name, by=caller.who)
@@ -161,9 +164,10 @@ def caller(scope: tls.Scope) -> Caller:
     address = (scope.get("client") or ("nowhere",))[0]
     shown = scope.get(tls.SHOWN)
     if not shown:
-        return Caller(address, None)
+        return Caller(address)
     uris, dns, not_after = certified(ssl.DER_cert_to_PEM_cert(shown).encode())
-    return Caller(address, Peer(uris, dns, not_after, "", "", address))
+    serial = f"{x509.load_der_x509_certificate(shown).serial_number:x}"
+    return Caller(address, Peer(uris, dns, not_after, "", "", address), serial)
 
 
 def app(desk: Desk) -> FastAPI:
