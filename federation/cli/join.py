@@ -73,10 +73,10 @@ def join(
 
     Example: meshfed join https://mesh.example:15129 --token mesh1.3f9a01c4.…
     """
-    from meshfed.federation.bootstrap import ENVOY
     from meshfed.federation.certificates import proxyfiles
     from meshfed.federation.join.machine import Papers, Unjoinable
     from meshfed.federation.join.machine import join as joined
+    from meshfed.xds.bootstrap import ENVOY
 
     if out.name in ("", ".."):
         raise Finding("--out: name a folder of its own")
