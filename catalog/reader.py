@@ -49,6 +49,14 @@ WIDTH = re.compile(r"\d{8}|\*")  # in a format
 SCHEMA = {"sqlite_schema", "sqlite_master"}
 OPEN = {view.name for view in VIEWS} | SCHEMA
 READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE}
+# `with mesh_services as (…)`: SQLite would take what that reads for what the view reads.
+BETWEEN = r"(?:\s|/\*.*?\*/|--[^\n]*(?:\n|$))*"
+COLUMNS = rf"(?:\([^()]*\){BETWEEN})?"
+NAMED_AS_A_VIEW = re.compile(
+    rf"\b({'|'.join(sorted(OPEN))})\b[\"'`\]]?{BETWEEN}{COLUMNS}as{BETWEEN}(?:not{BETWEEN})?"
+    rf"(?:materialized{BETWEEN})?\(",
+    re.IGNORECASE | re.DOTALL,
+)
 
 # Volatile, as Postgres calls them, and yet harmless; and stable ones that use up a transaction.
 HARMLESS = ("random", "clock_timestamp", "timeofday", "gen_random_uuid")
@@ -150,6 +158,8 @@ def _taken(rows: Iterator[tuple[Any, ...]], most: int) -> tuple[tuple[Any, ...],
 
 
 def _sqlite(url: URL, statement: str, seconds: float, most: int) -> Answer:
+    if taken := NAMED_AS_A_VIEW.search(statement):
+        raise Refused(f"{taken[1]} is a view's name: give what you select in `with` another")
     address = readable(Path(str(url.database)))
     until = time.monotonic() + seconds
     with (

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -54,6 +54,8 @@ def literal(text: object) -> str:
     if not isinstance(text, str) or not is_literal(text):
         raise ValueError(f"{text!r} is not an IP address")
     parsed = ip_address(text)
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:
+        parsed = parsed.ipv4_mapped  # RFC 4291, section 2.5.5.2: another way to write the same one
     if parsed.is_multicast:
         raise ValueError(f"{text} is a multicast address: nothing can connect to it")
     return parsed.compressed
@@ -78,7 +80,8 @@ def _service(text: object) -> ServiceName:
 
 
 def _identity(text: object) -> Identity:
-    return Identity.parse(str(text))
+    # JSON can hold halves of characters; a message with one could not be written.
+    return Identity.parse(str(text).encode("utf-8", "backslashreplace").decode())
 
 
 def port_ref(value: object) -> int | str:

@@ -237,6 +237,7 @@ def test_a_host_that_only_calls_is_a_workload_without_endpoints() -> None:
     [
         pytest.param('"2001:DB8:0::7"', "2001:db8::7", "::", id="IPv6, in its shortest form"),
         pytest.param("10.0.0.1", "10.0.0.1", "0.0.0.0", id="IPv4"),
+        pytest.param('"::ffff:10.0.0.1"', "10.0.0.1", "0.0.0.0", id="IPv4, written as IPv6"),
     ],
 )
 def test_a_sidecar_listens_everywhere_in_its_family(said: str, address: str, bind: str) -> None:

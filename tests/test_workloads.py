@@ -122,6 +122,14 @@ async def test_what_is_no_json_says_from_where_on(admin: httpx.AsyncClient) -> N
     assert refused.json()["detail"].startswith("body: not JSON, from its character 1 on: ")
 
 
+async def test_half_a_character_is_a_mistake_like_any_other(admin: httpx.AsyncClient) -> None:
+    said = b'{"name": "db-1", "address": ["10.0.0.1"], "identity": "a.b\\ud800"}'
+    headers = {"content-type": "application/json"}
+    refused = await admin.post("/v1/workloads", content=said, headers=headers)
+    assert refused.status_code == 422
+    assert [each["field"] for each in refused.json()["errors"]] == ["identity"]
+
+
 async def test_a_name_of_another_provider_is_a_conflict(admin: httpx.AsyncClient, url: str) -> None:
     theirs = Workload("db-1", "rack", "rack/hosts.yaml")
     with closing(Catalog(url)) as catalog:

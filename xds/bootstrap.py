@@ -17,7 +17,10 @@ Json = dict[str, object]
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # A listener that changes must not keep established connections for Envoy's default of ten minutes.
-ENVOY = ("envoy", "--drain-time-s", "5", "--drain-strategy", "immediate")
+# Of two on one machine that can be restarted hot the second ends: both want the same socket.
+ENVOY = (
+    "envoy", "--disable-hot-restart", "--drain-time-s", "5", "--drain-strategy", "immediate",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

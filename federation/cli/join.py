@@ -94,7 +94,7 @@ def join(
     except Unjoinable as why:
         raise Finding(why) from why
     say(f"{who}: joined")
-    envoy = shlex.join((*ENVOY, str(out.absolute() / proxyfiles.ENVOY)))
+    envoy = shlex.join((*ENVOY, "--config-path", str(out.absolute() / proxyfiles.ENVOY)))
     say(f"start it with: {envoy}")
 
 

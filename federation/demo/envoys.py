@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from meshfed.federation.demo.processes import Broken
+from meshfed.xds.bootstrap import ENVOY
 
 ADMIN, OUTBOUND, INBOUND = 15000, 15001, 15003  # a sidecar's ports (ARCHITECTURE.md, section 6)
 
@@ -38,8 +39,8 @@ def binary() -> Path:
 
 def command(envoy: Path, bootstrap: Path) -> tuple[str | Path, ...]:
     return (
-        *(envoy, "--config-path", bootstrap, "--disable-hot-restart", "--concurrency", "1"),
-        *("--drain-time-s", "5", "--drain-strategy", "immediate", "--log-level", "warning"),
+        *(envoy, *ENVOY[1:], "--config-path", bootstrap),
+        *("--concurrency", "1", "--log-level", "warning"),
     )
 
 

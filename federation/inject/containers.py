@@ -36,7 +36,7 @@ def proxy(injection: Injection, wishes: Wishes, probes: Sequence[Probe], roots: 
         "name": PROXY,
         "image": injection.image,
         "command": [ENVOY[0]],
-        "args": [*ENVOY[1:], "--disable-hot-restart", "--config-yaml", text],
+        "args": [*ENVOY[1:], "--config-yaml", text],
         "env": [
             {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
             for name, path in FIELDS.items()

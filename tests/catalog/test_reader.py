@@ -109,6 +109,8 @@ ON_SQLITE = [
     "detach main",
     "savepoint x",
     "select count(*) from authority",
+    "with mesh_services as (select * from certificates) select * from mesh_services",
+    'with "Mesh_Services"/* */(a)--\n as not materialized (select 1) select * from "Mesh_Services"',
     "create virtual table x using fts5(y)",
     "select * from pragma_table_info('state')",
     "update sqlite_master set sql = ''",
