@@ -46,7 +46,8 @@ async def ingest(url: str, n: int) -> None:
             except Away:
                 await asyncio.sleep(AGAIN)
                 continue
-            print(f"{n} {revision}", flush=True)
+            # In one piece: where nothing is buffered, `print` writes the end of a line by itself.
+            print(f"{n} {revision}\n", end="", flush=True)
             n += 1
 
 

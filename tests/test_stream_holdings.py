@@ -1,7 +1,7 @@
 """What a client was sent and has, for the catalog: recorded where that was asked for."""
 
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
-from transcripts import FOREIGN, Delta, quiet, thing, world
+from transcripts import BOTH, FOREIGN, ONE_OF_EACH, Delta, quiet, thing, world
 
 from meshfed.xds.stream import Holding, Stream
 
@@ -53,3 +53,14 @@ def test_nothing_is_recorded_unless_it_is_asked_for():
     client = quiet(Delta(world(1, CDS="a", EDS="a")))
     assert client.stream.settled == 1
     assert client.stream.holdings == []
+
+
+@BOTH
+def test_a_stream_is_quiet_once_it_was_sent_all_of_its_world(dialect: type[Delta]) -> None:
+    client = dialect(ONE_OF_EACH)
+    assert not client.stream.quiet
+    assert quiet(client).stream.quiet
+    client.stream.offer(world(2, CDS="c", EDS="c:2", SDS="s", LDS="l", RDS="r"))
+    assert not client.stream.quiet
+    assert client.hears() == ["EDS c"]
+    assert client.stream.quiet
