@@ -86,7 +86,7 @@ def holds(matcher: grammar.Matcher, labels: Mapping[str, str]) -> bool:
         case "Re":
             return re.fullmatch(matcher.value, value) is not None
         case other:
-            raise NotImplementedError(other)
+            raise ValueError(f"labels are not compared by {other} here")
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Between:
                 return self._together(asked)
             case grammar.BinaryExpr():
                 return both(str(asked.op), self._of(asked.lhs), self._of(asked.rhs))
-        raise NotImplementedError(asked)
+        raise ValueError(f"a query of the kind {type(asked).__name__} is not worked out here")
 
     def _moved(self, call: grammar.Call) -> Vector:
         (range_,) = call.args

@@ -52,7 +52,7 @@ def backup(
 ) -> None:
     """Copy the catalog and its authority's key into one encrypted file, also while `serve` runs.
 
-    Example: meshfed backup mesh-monday.backup --passphrase-file /root/passphrase
+    Example: meshfed backup mesh-monday.backup --passphrase-file /run/secrets/passphrase
     """
     from meshfed.catalog.copy import Uncopied, copied
     from meshfed.federation.certificates.archive import locked

@@ -87,7 +87,7 @@ def test_the_page_does_what_it_says(
             admin.execute("create role ann login")
         for name, lines in sections(PAGE):
             script = lines.replace(NAMED, server.url)
-            for folder in ("/root/", "/etc/meshfed/"):
+            for folder in ("/run/secrets/", "/etc/meshfed/"):
                 script = script.replace(folder, f"{tmp_path}/")
             for line in script.splitlines():
                 machine(line)
