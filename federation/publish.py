@@ -270,7 +270,7 @@ class Publisher:
     def _offer(self, changed: set[ProxyClass]) -> set[Subscriber]:
         """Give the proxies of these classes their new world; nobody else is looked at."""
         offered: set[Subscriber] = set()
-        for kind in changed:
+        for kind in changed & self._members.keys():
             world = self._world(kind)
             for subscriber in self._members[kind]:
                 if not (subscriber.closed or subscriber.ended):
