@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
@@ -10,6 +11,10 @@ from xdist.scheduler import LoadFileScheduling
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 pytest_plugins = ["arm.fixtures", "kube.fixtures"]
+
+# The same examples every day; the soaks are where others are looked for.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 LIVING_TOGETHER = ("tests/explain/",)  # folders whose files use one mesh
 

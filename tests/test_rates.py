@@ -160,11 +160,14 @@ async def done(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Done]:
 
 async def asked_for_once(done: Done) -> None:
     main = (sys.executable, "-m", "meshfed.federation.cli.main")
+    asked = datetime.now(UTC)
     ran = await asyncio.create_subprocess_exec(
         *(*main, "top", "-o", "json", "--catalog", done.url), stdout=asyncio.subprocess.PIPE
     )
     out, _ = await ran.communicate()
     at = datetime.now(UTC)
+    if since(at) != since(asked):  # a minute ended meanwhile, and nobody knows which it was asked in
+        return await asked_for_once(done)
     done.top, done.top_seconds = json.loads(out), (at - since(at)).total_seconds()
 
 

@@ -84,7 +84,7 @@ def test_whatever_is_sent(url: str, states: list[tuple[str, int, dict[str, str]]
 
 @pytest.mark.soak
 @given(states=STATES, at_once=st.integers(1, 4))
-@settings(max_examples=1000, deadline=None,
+@settings(derandomize=False, max_examples=1000, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 def test_whatever_is_sent_many_times(
     url: str, states: list[tuple[str, int, dict[str, str]]], at_once: int
