@@ -418,8 +418,8 @@ class Traffic:
         await self.after(time.time(), count)
 
     async def after(self, moment: float, count: int) -> None:
-        """Once so many that were made after a moment have been answered."""
-        async with asyncio.timeout(PATIENCE):
+        """Once so many that were made after a moment have been answered, one after another."""
+        async with asyncio.timeout(PATIENCE + count / 10):
             while sum(at > moment for at, _ in self.made[-count:]) < count:
                 self.moved.clear()
                 await self.moved.wait()

@@ -266,7 +266,7 @@ def folder() -> Iterator[Path]:
 def played() -> Played:
     mark = uuid4().hex
     with tempfile.TemporaryDirectory(prefix="demo-") as name:
-        with demo(mark, Path(name), "--seconds", "20", "-o", "json") as process:
+        with demo(mark, Path(name), "--seconds", "10", "-o", "json") as process:
             heard(process, "split 50/50")
             segments = captured(1.0)
             out, err = process.communicate()

@@ -25,7 +25,6 @@ from meshfed.federation.demo.control import command, until
 from meshfed.federation.demo.folder import Folder, replace
 from meshfed.xds.resource import Type
 
-ROUNDS = 6
 HOSTS = 8
 POLICY = """\
 apiVersion: split.smi-spec.io/v1alpha4
@@ -114,11 +113,12 @@ def sound(mesh: Mesh) -> int:
         return newest
 
 
-async def test_killed_at_any_moment_it_comes_back_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [3, pytest.param(30, marks=pytest.mark.soak)])
+async def test_killed_at_any_moment_it_comes_back_whole(tmp_path: Path, rounds: int) -> None:
     moments, steps = random.Random(20), count(1)
     async with served(tmp_path) as mesh:
         newest = 0
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             until_then = time.monotonic() + moments.uniform(0.05, 0.6)
             while time.monotonic() < until_then:
                 edit(mesh, next(steps))
