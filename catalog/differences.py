@@ -34,6 +34,8 @@ class Difference(Generic[K, V]):
 
 
 def difference(before: Mapping[K, V], after: Mapping[K, V]) -> Difference[K, V]:
+    if not before and not after:
+        return Difference((), (), ())
     return Difference(
         joined=tuple((key, value) for key, value in after.items() if key not in before),
         altered=tuple(

@@ -1,7 +1,6 @@
 """The providers and specifications that feed the catalog: were they read, how do they stand."""
 
 import asyncio
-import gc
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from meshfed.catalog.store import Away, Catalog
+from meshfed.federation import garbage
 from meshfed.federation.admin.metrics import Certificates, Metrics
 from meshfed.federation.certificates.control import ControlPlane
 from meshfed.federation.certificates.custody import Custody
@@ -31,9 +31,6 @@ from meshfed.providers.provider import Provider
 
 PATIENCE = 30.0  # seconds for each source's first answer; then the mesh is served without it
 GLANCE = 0.05  # seconds between two looks whether the leader has read them
-# When garbage is looked for, in containers made. What streams hold is old, and is none: among what
-# 1,000 of them hold a search took 0.3 s, and by Python's own numbers was made for every few pushes.
-RARELY = (50_000, 20, 100)
 METERED = 1.0  # seconds between two looks at what metrics are made of
 
 log = structlog.get_logger()
@@ -124,10 +121,7 @@ class Sources:
         except TimeoutError:
             log.warning("serving without a source", reason=", ".join(self._unread))
         await publisher.begin()
-        # Modules and the first mesh stay: to look for garbage among them stops all for 0.1 s.
-        gc.freeze()
-        gc.set_threshold(*RARELY)
-        gc.enable()
+        garbage.settled()
         log.info("ready")
 
     async def _lacking(self) -> bool:

@@ -18,7 +18,8 @@ from meshfed.catalog.model import (
     ServiceName,
 )
 from meshfed.providers.kubernetes import objects
-from meshfed.providers.kubernetes.resolve import Place, Resolved, idle, resolve
+from meshfed.providers.kubernetes.pods import Place
+from meshfed.providers.kubernetes.resolve import Resolved, idle, resolve
 
 PLACE = Place("aks-weu", "aks-weu", "vnet-1")
 HTTP = {"name": "http", "port": 80}
@@ -86,13 +87,16 @@ def resolved(
     pods: Iterable[objects.Pod] = (),
     nodes: Iterable[objects.Node] = (),
 ) -> Resolved:
-    return resolve(
-        PLACE,
-        of or service(),
-        found,
-        {each.metadata.uid: each for each in pods},
-        {each.metadata.name: each for each in nodes},
-    )
+    there = {each.metadata.uid: each for each in pods}
+    where = {each.metadata.name: each for each in nodes}
+    answer = resolve(PLACE, of or service(), found, there, where)
+    again = resolve(PLACE, of or service(), found, there, where, answer.last)
+    assert said(again) == said(answer)
+    return answer
+
+
+def said(answer: Resolved) -> tuple[object, ...]:
+    return answer.services, answer.workloads, answer.endpoints, answer.rejected
 
 
 def places(answer: Resolved) -> list[str]:
@@ -512,3 +516,52 @@ def test_the_order_of_slices_does_not_matter() -> None:
 )
 def test_an_address_that_nobody_can_connect_to_is_left_out(address: str) -> None:
     assert not resolved(slices(at(address))).endpoints
+
+
+# Of what was made before
+
+
+ONE, TWO = pod("a", "10.0.0.1", nodeName="n"), pod("b", "10.0.0.2", nodeName="n")
+BOTH = slices(at("10.0.0.1", "a"), at("10.0.0.2", "b"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"found": slices(at("10.0.0.1", "a"))}, id="an endpoint is gone"),
+        pytest.param(
+            {"found": slices(at("10.0.0.1", "a", LEAVING), at("10.0.0.2", "b"))}, id="it leaves"
+        ),
+        pytest.param(
+            {"found": slices(at("10.0.0.1", "a"), at("10.0.0.2", "b"), ports=[HTTP])},
+            id="another target",
+        ),
+        pytest.param({"of": service({"name": "http", "port": 81})}, id="another port"),
+        pytest.param({"of": service(clusterIP="10.1.1.1")}, id="another virtual address"),
+        pytest.param({"pods": (ONE, pod("b", "10.0.0.2", serviceAccountName="x"))}, id="a pod"),
+        pytest.param({"pods": (ONE,)}, id="a pod that is gone"),
+        pytest.param({"nodes": (node("n", "weu", "2"),)}, id="a node"),
+    ],
+)
+def test_nothing_is_left_of_what_was_before(changed: dict[str, Any]) -> None:
+    before = {"of": service(), "pods": (ONE, TWO), "nodes": (node("n", "weu", "1"),), "found": BOTH}
+    answers = []
+    last = None
+    for given in (before, before | changed):
+        there = {each.metadata.uid: each for each in given["pods"]}
+        where = {each.metadata.name: each for each in given["nodes"]}
+        fresh = resolve(PLACE, given["of"], [given["found"]], there, where)
+        answer = resolve(PLACE, given["of"], [given["found"]], there, where, last)
+        assert said(answer) == said(fresh)
+        answers.append(said(answer))
+        last = answer.last
+    assert answers[0] != answers[1]
+
+
+def test_an_endpoint_that_is_as_it_was_is_the_same_object() -> None:
+    there = {each.metadata.uid: each for each in (ONE, TWO)}
+    first = resolve(PLACE, service(), [BOTH], there, {})
+    moved = slices(at("10.0.0.1", "a", LEAVING), at("10.0.0.2", "b"))
+    again = resolve(PLACE, service(), [moved], there, {}, first.last)
+    kept = [e for e in again.endpoints.values() if any(e is f for f in first.endpoints.values())]
+    assert [e.address for e in kept] == ["10.0.0.2"]

@@ -26,6 +26,7 @@ from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.model import Endpoint, Known, Observation
 from meshfed.catalog.store import Catalog, migrate
+from meshfed.federation import garbage
 from meshfed.federation.admin.logs import configure
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.feed import Feed
@@ -155,8 +156,7 @@ async def measured(folder: Path, count: int, *, pods: bool) -> dict[str, object]
             "rss_before_mb": before,
         }
         blocked.worst = 0.0
-        gc.freeze()  # as it does then
-        gc.enable()
+        garbage.settled()  # as it does then
         moved = await change(host, catalog, watched)
         moved["blocked_ms"] = round(1000 * blocked.worst)
         moved["rss_mb"] = memory()

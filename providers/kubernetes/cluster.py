@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 
 from meshfed.catalog.model import LABEL, Evidence, Observation, Rejected
@@ -22,13 +21,24 @@ WHOLE: Scope = ("*", PODS)  # what is wrong with the cluster as a whole
 DOUBTFUL = 60.0
 
 
+def same(one: Observation, other: Observation) -> bool:
+    """Whether they say the same, on whatever evidence."""
+    return (
+        one.endpoints == other.endpoints
+        and one.workloads == other.workloads
+        and one.services == other.services
+        and (one.scope, one.fault, one.rejected) == (other.scope, other.fault, other.rejected)
+    )
+
+
 class Cluster:
     def __init__(self, options: Options, api: Api, pace: Pace, wake: Callable[[], None]) -> None:
         self._place = options.place
         self._api = api
         self._pace = pace
         self._wake = wake
-        self._nodes = Reflector(api, Kind("/api/v1/nodes", objects.Node), self._node, wake, pace)
+        nodes = Kind("/api/v1/nodes", objects.Node, objects.name)
+        self._nodes = Reflector(api, nodes, self._node, wake, pace)
         self._monitors = Monitors(options.monitored, api, pace, self._left, wake)
         self._where: dict[str, objects.Node] = {}
         self._spaces: dict[str, Namespace] = {}
@@ -225,7 +235,7 @@ class Cluster:
             seen = Observation(self._place.scope(namespace, name), evidence=evidence)
         else:
             seen = space.observation(name, evidence if known else Evidence.LISTED, self._where)
-        if known and not again and replace(seen, evidence=known.evidence) == known:
+        if known and not again and same(seen, known):
             return None
         if scope == WHOLE or seen.fault or (space and space.has(name)):
             self._told[scope] = seen

@@ -59,10 +59,6 @@ class Meta(msgspec.Struct, gc=False, rename="camel"):
     resource_version: str = ""
     annotations: dict[str, str] | None = None
 
-    @property
-    def key(self) -> Key:
-        return (self.namespace, self.name)
-
 
 class Bare(msgspec.Struct, gc=False):
     """What every object is."""
@@ -111,8 +107,22 @@ def status(body: bytes) -> Status:
         return Status()
 
 
+def named(found: msgspec.Raw) -> Key:
+    """Raises msgspec.ValidationError."""
+    meta = BARE.decode(found).metadata
+    return meta.namespace, meta.name
+
+
+def seen(found: msgspec.Raw) -> Meta:
+    """What can be seen of an object of which nothing may be as it should."""
+    try:
+        return BARE.decode(found).metadata
+    except msgspec.ValidationError:
+        return Meta()
+
+
 def ended(bookmark: msgspec.Raw) -> bool:
-    return END in (BARE.decode(bookmark).metadata.annotations or ())
+    return END in (seen(bookmark).annotations or ())
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

@@ -22,7 +22,7 @@ class Monitors:
         wake: Callable[[], None],
     ) -> None:
         self.reflectors = [
-            Reflector(api, Kind(PATH, objects.Namespace, label), heard, wake, pace)
+            Reflector(api, Kind(PATH, objects.Namespace, objects.name, label), heard, wake, pace)
             for label in monitored.labels
         ]
         self._names = monitored.names

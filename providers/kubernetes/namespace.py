@@ -7,8 +7,9 @@ from meshfed.catalog.model import Evidence, Observation, Rejected
 from meshfed.providers.kubernetes import objects
 from meshfed.providers.kubernetes.index import PODS, Index, Touch
 from meshfed.providers.kubernetes.messages import Api
+from meshfed.providers.kubernetes.pods import Place
 from meshfed.providers.kubernetes.reflect import Change, Kind, Pace, Reflector
-from meshfed.providers.kubernetes.resolve import Place, Resolved, idle, resolve
+from meshfed.providers.kubernetes.resolve import Last, Resolved, idle, resolve
 
 # What has ended answers for nothing, and is most of what a cluster with jobs has.
 RUNNING = "status.phase!=Failed,status.phase!=Succeeded"
@@ -21,16 +22,27 @@ class Namespace:
         self.name = name
         self.trouble = ""  # as it was told
         self.index = Index(touch, pace.clock)
+        self._last: dict[str, Last] = {}  # by service
         self._place = place
         self._touch = touch
         core = f"/api/v1/namespaces/{name}"
         slices = f"/apis/discovery.k8s.io/v1/namespaces/{name}/endpointslices"
         self._services = Reflector(
-            api, Kind(f"{core}/services", objects.Service), self.index.service, wake, pace
+            api,
+            Kind(f"{core}/services", objects.Service, objects.key),
+            self.index.service,
+            wake,
+            pace,
         )
-        self._slices = Reflector(api, Kind(slices, objects.Slice), self._slice, wake, pace)
+        self._slices = Reflector(
+            api, Kind(slices, objects.Slice, objects.key), self._slice, wake, pace
+        )
         self._pods = Reflector(
-            api, Kind(f"{core}/pods", objects.Pod, fields=RUNNING), self._pod, wake, pace
+            api,
+            Kind(f"{core}/pods", objects.Pod, objects.key, fields=RUNNING),
+            self._pod,
+            wake,
+            pace,
         )
 
     @property
@@ -91,9 +103,14 @@ class Namespace:
         index = self.index
         if name == PODS:
             return idle(self._place, self.name, index.idle.values(), nodes)
+        last = self._last.pop(name, None)
         if (service := index.services.get(name)) is None:
             return Resolved()
-        return resolve(self._place, service, index.slices.get(name, {}).values(), index.pods, nodes)
+        slices = index.slices.get(name, {}).values()
+        resolved = resolve(self._place, service, slices, index.pods, nodes, last)
+        if resolved.last:
+            self._last[name] = resolved.last
+        return resolved
 
     def _refused(self, name: str) -> Iterator[Rejected]:
         if name == PODS:

@@ -6,6 +6,8 @@ dictionaries, 50 MB stay. What is null is as good as absent, as in Kubernetes it
 
 import msgspec
 
+from meshfed.providers.kubernetes.messages import Key
+
 
 class Kept(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """A value without cycles: the garbage collector need not look at it."""
@@ -72,7 +74,8 @@ class Slice(Kept, frozen=True):
 
     @property
     def pods(self) -> frozenset[str]:
-        return frozenset(e.pod for e in self.endpoints or () if e.pod)
+        behind = (e.target_ref for e in self.endpoints or ())
+        return frozenset(r.uid for r in behind if r and r.kind == "Pod" and r.uid)
 
 
 # Services
@@ -169,3 +172,11 @@ class NamespaceMeta(Kept, frozen=True):
 
 class Namespace(Kept, frozen=True):
     metadata: NamespaceMeta
+
+
+def key(found: Slice | Service | Pod) -> Key:
+    return found.metadata.namespace, found.metadata.name
+
+
+def name(found: Node | Namespace) -> Key:
+    return "", found.metadata.name

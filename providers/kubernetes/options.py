@@ -7,7 +7,7 @@ from pathlib import Path
 
 from meshfed.catalog.model import LABEL
 from meshfed.providers.hostlist import nearest
-from meshfed.providers.kubernetes.resolve import Place
+from meshfed.providers.kubernetes.pods import Place
 
 OURS = "meshfed.io/mesh"
 OSM = "openservicemesh.io/monitored-by"

@@ -17,7 +17,6 @@ import msgspec
 
 from meshfed.catalog.model import Evidence, Rejected
 from meshfed.providers.kubernetes.messages import (
-    BARE,
     EVENT,
     LISTED,
     Answer,
@@ -25,12 +24,13 @@ from meshfed.providers.kubernetes.messages import (
     Body,
     Event,
     Key,
-    Meta,
     Refused,
     Unreachable,
     ended,
+    named,
     refusal,
     retry_after,
+    seen,
     status,
 )
 
@@ -63,6 +63,12 @@ class Gone(Exception):
     """What happened since is not known any more: everything must be listed again."""
 
 
+def failure(event: Event) -> Gone | Refused:
+    """Why a watch ended."""
+    said = status(event.object)
+    return Gone() if said.code == 410 else Refused(said.code, said.message)
+
+
 class Unstreamed(Exception):
     """The server cannot list by a watch."""
 
@@ -76,6 +82,7 @@ class Kind(Generic[T]):
 
     path: str
     type: type[T]
+    key: Callable[[T], Key] | None = None
     labels: str = ""  # selector
     fields: str = ""  # selector
 
@@ -214,7 +221,7 @@ class Reflector(Generic[T]):
                 body = await self._whole(answer)
             listed = LISTED.decode(body)
             for raw in listed.items or ():
-                self._keep(copy, raw)
+                self._keep(copy, *self._read(raw))
                 await turns.turn()
             if not listed.metadata.next:
                 return await self._replace(copy, listed.metadata.version)
@@ -259,66 +266,66 @@ class Reflector(Generic[T]):
 
     async def _hear(self, body: Body, copy: "Copy[T] | None", reading: asyncio.Timeout) -> None:
         loop, turns, rest = asyncio.get_running_loop(), Turns(), b""
-        async for chunk in body.iter_any():
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                event = EVENT.decode(line)
-                if copy and event.type == "BOOKMARK" and ended(event.object):
-                    reading.reschedule(None)
-                    await self._replace(copy, BARE.decode(event.object).metadata.resource_version)
-                    copy = None
-                elif copy and event.type in OBJECTS:
-                    self._keep(copy, event.object)
-                else:
-                    self._event(event)
-                await turns.turn()
-            if not self._cut:
-                reading.reschedule(loop.time() + self._pace.idle)
-
-    def _keep(self, copy: "Copy[T]", raw: msgspec.Raw) -> None:
-        meta, found = self._read(raw)
-        if isinstance(found, Rejected):
-            copy.refused[meta.key] = found
-        else:
-            copy.held[meta.key] = found
-
-    def _read(self, raw: msgspec.Raw) -> tuple[Meta, T | Rejected]:
-        meta = Meta()
+        last: Event | None = None
         try:
-            meta = BARE.decode(raw).metadata
-            return meta, self._decoder.decode(raw)
-        except msgspec.ValidationError as error:
-            return meta, refusal(meta.key, self.kind.plural, error)
+            async for chunk in body.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    event = EVENT.decode(line)
+                    if event.type == "ERROR":
+                        raise failure(event)
+                    if event.type in OBJECTS:
+                        self._object(event, copy)
+                    elif copy and ended(event.object):
+                        reading.reschedule(None)
+                        await self._replace(copy, seen(event.object).resource_version)
+                        copy = None
+                    last = event
+                    await turns.turn()
+                if not self._cut:
+                    reading.reschedule(loop.time() + self._pace.idle)
+        finally:
+            if last and self._version:  # else it is to list again
+                self._version = seen(last.object).resource_version or self._version
 
-    def _event(self, event: Event) -> None:
-        if event.type == "ERROR":
-            said = status(event.object)
-            if said.code == 410:
-                raise Gone
-            raise Refused(said.code, said.message)
-        if event.type == "BOOKMARK":
-            self._moved(BARE.decode(event.object).metadata)
-            return
-        meta, found = self._read(event.object)
-        before = self.held.get(meta.key)
-        known = self.refused.pop(meta.key, None)
-        if event.type == "DELETED":
-            self.held.pop(meta.key, None)
-            if before is not None or known:
-                self._heard(Change(meta.key, before, None, strange=bool(known)))
-        elif isinstance(found, Rejected):  # what was known before it stays
-            self.refused[meta.key] = found
-            if found != known:
-                self._heard(Change(meta.key, before, before, strange=True))
+    def _object(self, event: Event, copy: "Copy[T] | None") -> None:
+        key, found = self._read(event.object)
+        if copy:
+            self._keep(copy, key, found)
         else:
-            self.held[meta.key] = found
-            if found != before or known:
-                self._heard(Change(meta.key, before, found, strange=bool(known)))
-        self._moved(meta)
+            self._event(event.type, key, found)
 
-    def _moved(self, meta: Meta) -> None:
-        if self._version:  # else it is to list again
-            self._version = meta.resource_version or self._version
+    def _keep(self, copy: "Copy[T]", key: Key, found: T | Rejected) -> None:
+        if isinstance(found, Rejected):
+            copy.refused[key] = found
+        else:
+            copy.held[key] = found
+
+    def _read(self, raw: msgspec.Raw) -> tuple[Key, T | Rejected]:
+        """Read once: what is kept of an object mostly has its name."""
+        try:
+            found = self._decoder.decode(raw)
+            return self.kind.key(found) if self.kind.key else named(raw), found
+        except msgspec.ValidationError as error:
+            meta = seen(raw)
+            key = meta.namespace, meta.name
+            return key, refusal(key, self.kind.plural, error)
+
+    def _event(self, what: str, key: Key, found: T | Rejected) -> None:
+        before = self.held.get(key)
+        known = self.refused.pop(key, None)
+        if what == "DELETED":
+            self.held.pop(key, None)
+            if before is not None or known:
+                self._heard(Change(key, before, None, strange=bool(known)))
+        elif isinstance(found, Rejected):  # what was known before it stays
+            self.refused[key] = found
+            if found != known:
+                self._heard(Change(key, before, before, strange=True))
+        else:
+            self.held[key] = found
+            if found != before or known:
+                self._heard(Change(key, before, found, strange=bool(known)))
 
     async def _replace(self, copy: "Copy[T]", version: str) -> None:
         """What is held is this now; only what is different is told."""

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator
 from contextlib import aclosing, closing
 from dataclasses import replace
 
@@ -231,7 +230,7 @@ async def test_what_was_ever_read_is_known_to_those_who_do_not_read(catalog: Cat
 
 async def test_a_notification_that_never_comes_is_made_up_for(postgres_url: str) -> None:
     with closing(Catalog(postgres_url)) as catalog:
-        async with aclosing(following(catalog)) as revisions, asyncio.timeout(5):
+        async with aclosing(catalog.follow()) as revisions, asyncio.timeout(5):
             assert await anext(revisions) == 0
             rows(postgres_url, "update state set revision = 7 returning revision")
             assert await anext(revisions) == 7
@@ -240,7 +239,7 @@ async def test_a_notification_that_never_comes_is_made_up_for(postgres_url: str)
 @pytest.mark.soak
 async def test_a_half_open_connection_is_given_up_within_five_seconds(postgres_url: str) -> None:
     with closing(Catalog(postgres_url)) as catalog:
-        async with aclosing(following(catalog)) as revisions, asyncio.timeout(5):
+        async with aclosing(catalog.follow()) as revisions, asyncio.timeout(5):
             await anext(revisions)
             found = f"select pid from pg_stat_activity where query = '{REVISION}'"
             ((listener,),) = rows(postgres_url, found)
@@ -251,11 +250,6 @@ async def test_a_half_open_connection_is_given_up_within_five_seconds(postgres_u
                     pass
             finally:
                 os.kill(int(str(listener)), signal.SIGCONT)
-
-
-async def following(catalog: Catalog) -> AsyncGenerator[int, None]:
-    async for revision in catalog.follow():
-        yield revision
 
 
 async def test_there_is_nothing_between_us_and_a_file(sqlite_url: str) -> None:
