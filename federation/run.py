@@ -106,9 +106,12 @@ async def _run(settings: Settings) -> None:
     # Ports before anything is written: a second control plane by accident leaves no trace.
     with ExitStack() as doors:
         door = doors.enter_context(closing(admin.bound(settings.admin.listen)))
-        gate = None
+        gate = window = None
         if settings.join.listen is not None:
             gate = doors.enter_context(closing(admin.bound(settings.join.listen, "join.listen")))
+        if settings.health.listen is not None:
+            shown = admin.bound(settings.health.listen, "health.listen")
+            window = doors.enter_context(closing(shown))
         claim(settings.xds.listen)
         with closing(Catalog(settings.catalog)) as catalog:
             if why := await catalog.deaf():
@@ -116,7 +119,7 @@ async def _run(settings: Settings) -> None:
             for step in await asyncio.to_thread(migrate, settings.catalog):
                 log.info("catalog migrated", to=step)
             name = replica()
-            await _serve(settings, catalog, door, gate, stop, name)
+            await _serve(settings, catalog, door, gate, window, stop, name)
             with suppress(Away):
                 await catalog.leave(name)
     log.info("stopped")
@@ -127,6 +130,7 @@ async def _serve(
     catalog: Catalog,
     door: socket.socket,
     gate: socket.socket | None,
+    window: socket.socket | None,
     stop: asyncio.Event,
     name: str,
 ) -> None:
@@ -170,7 +174,8 @@ async def _serve(
     )
     await server.start(settings.xds.listen)
     log.info("serving", replica=name, xds=server.port, admin=door.getsockname()[1])
-    api = admin.app(Running(lead, sources, publisher, account, presence), registry)
+    standing = Running(lead, sources, publisher, account, presence)
+    api = admin.app(standing, registry)
     workloads.offer(api, catalog)
     async with asyncio.TaskGroup() as tasks:
         running = [
@@ -189,6 +194,8 @@ async def _serve(
         if gate is not None:
             open_desk = desk(settings, catalog, issuer, server.port)
             running.append(tasks.create_task(joining.serve(open_desk, gate, control)))
+        if window is not None:
+            running.append(tasks.create_task(admin.serve(admin.health(standing, registry), window)))
         await stop.wait()
         log.info("stopping", streams=server.streams)
         await server.stop(GRACE)

@@ -187,6 +187,15 @@ class Admin(Strict):
     )
 
 
+class Health(Strict):
+    """Health and metrics for who is not on this machine."""
+
+    listen: Listen | None = Field(
+        default=None,
+        description="for kubelets and Prometheus, such as 0.0.0.0:15090; absent: `admin` alone",
+    )
+
+
 class Settings(BaseSettings):
     """The configuration of meshfed."""
 
@@ -209,6 +218,7 @@ class Settings(BaseSettings):
     xds: Xds = Field(default_factory=Xds)
     join: Join = Field(default_factory=Join)
     admin: Admin = Field(default_factory=Admin)
+    health: Health = Field(default_factory=Health)
     injection: Injection = Field(default_factory=Injection)
     # What is known of the file itself, and no key in it.
     base: SkipJsonSchema[Path] = Field(default=Path(), exclude=True)  # where relative paths start
@@ -301,13 +311,25 @@ def _clashes(settings: Settings) -> Iterator[Finding]:
                 key, _, why = str(error).partition(": ")
                 yield ("specification", n, key), why
     yield from rules.clashes(settings.federation, names)
-    if settings.admin.listen.overlaps(settings.xds.listen):
-        yield ("admin", "listen"), f"{settings.admin.listen} is taken by xds.listen"
-    if (join := settings.join.listen) is not None:
-        others = {"xds.listen": settings.xds.listen, "admin.listen": settings.admin.listen}
-        for name, other in others.items():
-            if join.overlaps(other):
-                yield ("join", "listen"), f"{join} is taken by {name}"
+    yield from _taken(
+        {
+            "xds": settings.xds.listen,
+            "admin": settings.admin.listen,
+            "join": settings.join.listen,
+            "health": settings.health.listen,
+        }
+    )
+
+
+def _taken(doors: Mapping[str, Address | None]) -> Iterator[Finding]:
+    """Of two doors with one address the latter is wrong."""
+    before: dict[str, Address] = {}
+    for name, listen in doors.items():
+        if listen is not None:
+            for other, theirs in before.items():
+                if listen.overlaps(theirs):
+                    yield (name, "listen"), f"{listen} is taken by {other}.listen"
+            before[name] = listen
 
 
 def known_keys() -> list[str]:

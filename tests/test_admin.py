@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from meshfed.catalog.model import Identity
 from meshfed.catalog.reports import ProxyState
 from meshfed.federation.admin import logs
-from meshfed.federation.admin.app import app, bound, is_local_name, unsettled
+from meshfed.federation.admin.app import app, bound, health, is_local_name, unsettled
 from meshfed.federation.admin.metrics import Certificates, Metrics, Reason
 from meshfed.federation.propagation import Propagation
 
@@ -59,6 +59,28 @@ async def test_what_fails_is_named_though_the_rest_serves() -> None:
         ready = await admin.get("/readyz")
     assert ready.status_code == 200
     assert ready.json()["degraded"] == ["rack: hosts.yaml is gone"]
+
+
+async def test_who_is_elsewhere_reads_health_and_metrics_and_nothing_else() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    async with answering(health(Running(connected=(proxy(),)), registry)) as window:
+        alive, ready = await window.get("/healthz"), await window.get("/readyz")
+        metrics = await window.get("/metrics")
+        others = [
+            await window.request(method, path)
+            for method, path in (
+                ("GET", "/v1/proxies"),
+                ("GET", "/v1/revisions/current"),
+                ("GET", "/openapi.json"),
+                ("POST", "/v1/workloads"),
+            )
+        ]
+        written = [await window.request(verb, "/metrics") for verb in ("POST", "PUT", "DELETE")]
+    assert (alive.text, ready.json()["ready"]) == ("ok\n", True)
+    assert "meshfed_" in metrics.text
+    assert {answer.status_code for answer in others} == {404}
+    assert {answer.status_code for answer in written} == {405}
 
 
 async def test_a_revision_that_everyone_has_is_told_with_its_times() -> None:

@@ -205,7 +205,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(file: Path):
 def test_what_is_no_configuration(file: Path, text: str, line: str):
     known = (
         "mesh, catalog, providers, specification, federation, history, certificates, xds, join,"
-        " admin, injection"
+        " admin, health, injection"
     )
     assert refusals(file, text) == [line.format(file=file, known=known)]
 

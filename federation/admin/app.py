@@ -72,20 +72,14 @@ def is_local_name(host: str) -> bool:
     return _is_address(name) or name in ("localhost", socket.gethostname().lower())
 
 
-def app(standing: Standing, registry: CollectorRegistry) -> FastAPI:
-    api = FastAPI(title="meshfed", description="The control plane's own state", version="1")
+def health(standing: Standing, registry: CollectorRegistry) -> FastAPI:
+    """What kubelets and Prometheus ask from elsewhere: to read, and nothing of who is connected."""
+    api = FastAPI(title="meshfed health", openapi_url=None)
+    _standing(api, standing, registry)
+    return api
 
-    @api.middleware("http")
-    async def refuse_rebound_names(
-        request: Request, answer: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        reached = (request.scope.get("server") or ("",))[0]
-        host = request.headers.get("host", "")
-        if _is_loopback(reached) and not is_local_name(host):
-            why = f"{host!r} is not a name of this machine: use localhost or its address\n"
-            return PlainTextResponse(why, status_code=421)
-        return await answer(request)
 
+def _standing(api: FastAPI, standing: Standing, registry: CollectorRegistry) -> None:
     @api.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> str:
         """Alive: the event loop answers."""
@@ -109,6 +103,23 @@ def app(standing: Standing, registry: CollectorRegistry) -> FastAPI:
         """Everything measured, for Prometheus."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={"content-type": content_type})
+
+
+def app(standing: Standing, registry: CollectorRegistry) -> FastAPI:
+    api = FastAPI(title="meshfed", description="The control plane's own state", version="1")
+
+    @api.middleware("http")
+    async def refuse_rebound_names(
+        request: Request, answer: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        reached = (request.scope.get("server") or ("",))[0]
+        host = request.headers.get("host", "")
+        if _is_loopback(reached) and not is_local_name(host):
+            why = f"{host!r} is not a name of this machine: use localhost or its address\n"
+            return PlainTextResponse(why, status_code=421)
+        return await answer(request)
+
+    _standing(api, standing, registry)
 
     @api.get("/v1/revisions/current")
     async def current() -> dict[str, int]:
