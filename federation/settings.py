@@ -241,7 +241,7 @@ class Settings(BaseSettings):
         path = path or standing()
         if path is None:
             return cls.of(NO_FILE, Path.cwd(), environ)
-        settings = cls.of(_document(path), path.absolute().parent, environ)
+        settings = cls.of(document(path), path.absolute().parent, environ)
         return settings.model_copy(update={"file": path})
 
     @classmethod
@@ -251,7 +251,7 @@ class Settings(BaseSettings):
         rejected = [*_not_json(variables), *_stray(variables)]
         if rejected:
             raise Refused(*rejected)
-        data = _over(_keyed(written), _environment(variables))
+        data = over(_keyed(written), _environment(variables))
         mistakes = list(_unknown(data))
         known = {name: value for name, value in data.items() if name in known_keys()}
         try:
@@ -266,7 +266,7 @@ class Settings(BaseSettings):
 
     def reject(self, path: Keys, why: str) -> Rejected:
         """A mistake that only whoever uses a value could find, where it stands in the file."""
-        written = _document(self.file) if self.file else NO_FILE
+        written = document(self.file) if self.file else NO_FILE
         return written.reject(path, why)
 
     def _settled(self, base: Path, key: str) -> Self:
@@ -355,13 +355,13 @@ def _keyed(written: Document) -> dict[str, object]:
     return {str(key): value for key, value in written.data.items()}
 
 
-def _over(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
+def over(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
     """Both, key by key; where both have a value, the one above."""
     merged = dict(below)
     for name, value in above.items():
         under = merged.get(name)
         both = isinstance(under, dict) and isinstance(value, dict)
-        merged[name] = _over(under, value) if both else value  # type: ignore[arg-type]  # `both`
+        merged[name] = over(under, value) if both else value  # type: ignore[arg-type]  # `both`
     return merged
 
 
@@ -401,7 +401,7 @@ def _rejected(written: Document, variables: Mapping[str, str], path: Keys, why: 
     return written.reject(path, why)
 
 
-def _document(path: Path) -> Document:
+def document(path: Path) -> Document:
     """The one document of a file. Raises Refused."""
     try:
         return only(path.read_text(encoding="utf-8-sig"), str(path))

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / ".src" / "meshfed"
 BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", ".src")
-SHIPPED = {".py", ".typed", ".json", ".yaml"}
+SHIPPED = {".py", ".typed", ".json", ".yaml", ".tpl", ".txt"}
 
 
 def shipped() -> set[str]:
@@ -56,6 +56,8 @@ def test_nothing_of_the_package_is_left_behind(wheel: zipfile.ZipFile) -> None:
         pytest.param("meshfed/federation/settings.schema.json", id="the configuration's schema"),
         pytest.param("meshfed/migrations/versions/0001_catalog.py", id="migrations"),
         pytest.param("meshfed/demo/policy/split.yaml", id="the demo's policies"),
+        pytest.param("meshfed/chart/templates/_names.tpl", id="the chart"),
+        pytest.param("meshfed/chart/definitions/trafficsplits.yaml", id="its CRDs"),
         pytest.param("meshfed/providers/contract.py", id="the contract of providers"),
         pytest.param("meshfed/certificates/contract.py", id="the contract of issuers"),
     ],

@@ -13,6 +13,7 @@ from meshfed.federation.cli import (
     config,
     explain,
     inject,
+    install,
     join,
     migrate,
     namespace,
@@ -62,6 +63,9 @@ app.command(rich_help_panel=RUN)(serve.serve)
 app.command(rich_help_panel=RUN)(serve.demo)
 app.command(rich_help_panel=RUN)(bench.bench)
 app.command(rich_help_panel=RUN)(migrate.migrate)
+app.command(rich_help_panel=RUN)(install.install)
+app.command(rich_help_panel=RUN)(install.upgrade)
+app.command(rich_help_panel=RUN)(install.uninstall)
 app.command(rich_help_panel=RUN)(serve.version)
 app.command(rich_help_panel=SEE)(reading.get)
 app.command(rich_help_panel=SEE)(top.top)

@@ -62,7 +62,7 @@ def add(
             await label(api, name, mesh)
             say(f"{name}: in the mesh {mesh}")
 
-    _asked(added, context, kubeconfig)
+    asked(added, context, kubeconfig)
 
 
 @app.command()
@@ -83,7 +83,7 @@ def remove(names: Names, context: Context = None, kubeconfig: Kubeconfig = None)
             more = f"; still labelled {OSM}, which kubectl takes away" if still else ""
             say(f"{name}: in no mesh{more}")
 
-    _asked(removed, context, kubeconfig)
+    asked(removed, context, kubeconfig)
 
 
 @app.command("list")
@@ -101,7 +101,7 @@ def list_(
         members = [each for found in await namespaces(api) for each in found.members]
         return [(each.namespace, each.mesh, each.label) for each in members]
 
-    write(rendered(COLUMNS, _asked(listed, context, kubeconfig), output))
+    write(rendered(COLUMNS, asked(listed, context, kubeconfig), output))
 
 
 async def _found(api: "Line", names: list[str]) -> "list[Namespace]":
@@ -115,15 +115,13 @@ async def _found(api: "Line", names: list[str]) -> "list[Namespace]":
     return [there[name] for name in names]
 
 
-def _asked(
-    act: "Callable[[Line], Awaitable[T]]", context: str | None, kubeconfig: Path | None
-) -> T:
+def asked(act: "Callable[[Line], Awaitable[T]]", context: str | None, kubeconfig: Path | None) -> T:
     from meshfed.providers.kubernetes.access import line
     from meshfed.providers.kubernetes.messages import Refused, Unreachable
     from meshfed.providers.kubernetes.options import Where
     from meshfed.providers.kubernetes.reflect import PACE
 
-    async def asked() -> T:
+    async def whole() -> T:
         api = line(Where(context or "", kubeconfig), PACE)
         try:
             return await act(api)
@@ -131,6 +129,6 @@ def _asked(
             await api.close()
 
     try:
-        return asyncio.run(asked())
+        return asyncio.run(whole())
     except (Unreachable, Refused) as error:
         raise Finding(error) from error

@@ -166,6 +166,9 @@ class Line:
     def post(self, path: str, thing: Mapping[str, object]) -> AbstractAsyncContextManager[Answer]:
         return self._asked(Request("POST", path, body=thing))
 
+    def delete(self, path: str) -> AbstractAsyncContextManager[Answer]:
+        return self._asked(Request("DELETE", path))
+
     @asynccontextmanager
     async def _asked(self, request: Request) -> AsyncIterator[Answer]:
         session = await self._current()

@@ -29,6 +29,11 @@ MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
         1: ("name", "text"), 2: ("protocol", "text"), 3: ("port", "number"),
         4: ("targetPort", "IntOrString"), 5: ("nodePort", "number"),
     },
+    "DeleteOptions": {
+        1: ("gracePeriodSeconds", "number"), 2: ("preconditions", "Preconditions"),
+        4: ("propagationPolicy", "text"),
+    },
+    "Preconditions": {1: ("uid", "text"), 2: ("resourceVersion", "text")},
     "IntOrString": {1: ("type", "number"), 2: ("number", "number"), 3: ("text", "text")},
 }  # fmt: skip
 
@@ -39,7 +44,7 @@ def decoded(body: bytes) -> Object:
     kind = envelope["type"]["kind"]
     if not body.startswith(MAGIC) or kind not in MESSAGES:
         raise unsupported(["application/json", "application/yaml"])
-    return {**envelope["type"], **_message(envelope["raw"], kind)}
+    return {**envelope["type"], **_message(envelope.get("raw", b""), kind)}
 
 
 def _message(body: bytes, name: str, *, raw: bool = False) -> Any:

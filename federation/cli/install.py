@@ -1,0 +1,179 @@
+"""`meshfed install`, `upgrade` and `uninstall`: the chart into a cluster, and out of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from meshfed.federation.cli.namespace import Context, Kubeconfig
+from meshfed.federation.cli.output import Finding, say
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from meshfed.federation.install.release import Release, Where
+    from meshfed.providers.kubernetes.access import Line
+
+T = TypeVar("T")
+
+Namespace = Annotated[
+    str, typer.Option("-n", "--namespace", metavar="NS", help="Where the control plane is.")
+]
+ValuesFile = Annotated[
+    Path | None,
+    typer.Option("-f", "--values", metavar="FILE", help="Values of the chart.", show_default=False),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One value, over the file's; again for more."),
+]
+
+
+def install(
+    values: ValuesFile = None,
+    assigned: Set = None,
+    namespace: Namespace = "meshfed",
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Install the control plane into a cluster of Kubernetes, by the chart in this package.
+
+    The namespace is made if it is not there. Values are checked before anything is written.
+
+    Example: meshfed install --set image.repository=shop.azurecr.io/meshfed --context aks-weu
+    """
+    where, said = _where(namespace, context, kubeconfig), _said(values, assigned)
+    with _released(where) as release:
+        release.checked(said)
+        if release.values() is not None:
+            raise Finding(f"{namespace}: meshfed is installed there already: meshfed upgrade")
+        from meshfed.federation.install.cluster import housed
+
+        if _asked(where, lambda api: housed(api, namespace)):
+            say(f"namespace {namespace} made, for pods of the level `restricted`")
+        release.install(said)
+    say(f"installed: kubectl -n {namespace} rollout status deployment/meshfed")
+
+
+def upgrade(
+    values: ValuesFile = None,
+    assigned: Set = None,
+    namespace: Namespace = "meshfed",
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Bring the control plane to this package's version and to other values, its CRDs too.
+
+    What was said before still holds where nothing else is said.
+
+    Example: meshfed upgrade --set settings.mesh.permissive=true
+    """
+    from meshfed.federation.install.release import merged
+
+    where, said = _where(namespace, context, kubeconfig), _said(values, assigned)
+    with _released(where) as release:
+        before = release.values()
+        if before is None:
+            raise Finding(f"{namespace}: meshfed is not installed there: meshfed install")
+        now = merged(before, said)
+        release.checked(now)
+        stood = release.manifest()
+        revision = release.upgrade(now)
+        changed = release.manifest() != stood
+    say(f"revision {revision}" + ("" if changed else ": nothing is different"))
+
+
+def uninstall(
+    crds: Annotated[
+        bool, typer.Option("--crds", help="Delete CRDs that have objects, and these with them.")
+    ] = False,
+    namespace: Namespace = "meshfed",
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Take the control plane out of a cluster: the webhook first, then all that was installed.
+
+    The catalog on its volume goes too, and the mesh's root key in it: `meshfed backup` keeps them.
+    CRDs with objects stay. Pods keep their sidecars until they are restarted.
+
+    Example: meshfed uninstall --context aks-weu
+    """
+    from meshfed.federation.install.chart import RELEASE
+
+    where = _where(namespace, context, kubeconfig)
+
+    async def outside(api: "Line") -> bool:
+        from meshfed.federation.install.cluster import unhooked
+
+        return await unhooked(api, RELEASE)
+
+    async def left(api: "Line") -> bool:
+        from meshfed.federation.install.cluster import definitions, undefined, unhoused
+        from meshfed.providers.kubernetes.membership import namespaces
+
+        found = await definitions(api, RELEASE)
+        for each in found:
+            if each.objects and not crds:
+                say(f"kept: {each.name}, of which there are {each.objects}; --crds deletes them")
+            else:
+                await undefined(api, each)
+        members = sorted({m.namespace for ns in await namespaces(api) for m in ns.members})
+        if members:
+            say(f"still labelled for a mesh: {', '.join(members)}: restart their pods")
+        if await unhoused(api, namespace):
+            say(f"namespace {namespace} deleted, which install had made")
+        return bool(found)
+
+    hooked = _asked(where, outside)
+    with _released(where) as release:
+        there = release.values() is not None
+        release.uninstall()
+    if not (_asked(where, left) or there or hooked):
+        raise Finding(f"{namespace}: nothing of meshfed is installed there")
+    say("uninstalled")
+
+
+def _where(namespace: str, context: str | None, kubeconfig: Path | None) -> "Where":
+    try:
+        from meshfed.federation.install.release import Where
+    except ImportError as error:
+        if error.name != "helm_python":
+            raise
+        from meshfed.federation.install.chart import FOLDER
+
+        raise Finding(
+            "Helm's engine is not there: pip install 'meshfed[install]'; or with helm itself:"
+            f" helm install meshfed {FOLDER} --namespace {namespace} --create-namespace"
+        ) from error
+    return Where(namespace, context or "", kubeconfig)
+
+
+def _said(file: Path | None, assigned: list[str] | None) -> dict[str, object]:
+    from meshfed.federation.install.chart import Refused, given
+
+    try:
+        return given(file, tuple(assigned or ()))
+    except Refused as refused:
+        raise Finding(*refused.lines) from refused
+
+
+@contextmanager
+def _released(where: "Where") -> "Iterator[Release]":
+    from meshfed.federation.install.chart import Refused
+    from meshfed.federation.install.release import Failed, release
+
+    try:
+        with release(where) as made:
+            yield made
+    except Refused as refused:
+        raise Finding(*refused.lines) from refused
+    except Failed as failed:
+        raise Finding(failed) from failed
+
+
+def _asked(where: "Where", act: "Callable[[Line], Awaitable[T]]") -> T:
+    from meshfed.federation.cli.namespace import asked
+
+    return asked(act, where.context, where.kubeconfig)

@@ -1,0 +1,1 @@
+"""meshfed into a cluster, and out of it."""
