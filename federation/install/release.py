@@ -51,7 +51,7 @@ class Release:
         """What was said at the last install or upgrade; None: nothing is installed."""
         with _told():
             try:
-                return self._config.get_values(RELEASE)
+                return self._config.get_values(RELEASE) or {}  # none is null
             except HelmNotFoundError:
                 return None
 

@@ -43,6 +43,13 @@ def test_without_a_token_there_is_health_and_nothing_else(cluster: Cluster) -> N
         cluster.seen_by("guessed").request("GET", "/api/v1/pods")
 
 
+def test_a_token_is_a_bearers_however_that_is_spelled(cluster: Cluster) -> None:
+    """Who runs in a pod says `bearer`."""
+    for scheme, code in (("Bearer", 200), ("bearer", 200), ("Basic", 401)):
+        shown = {"Authorization": f"{scheme} {cluster.token}"}
+        assert cluster.client.get("/api/v1/pods", headers=shown).status_code == code
+
+
 def test_an_account_may_do_what_its_roles_say(cluster: Cluster, robot: Cluster) -> None:
     cluster.create(pod("a"))
     with refused(403, 'cannot list resource "pods" in API group "" at the cluster scope'):

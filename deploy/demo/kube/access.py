@@ -57,7 +57,8 @@ class Tokens:
             return subject(certificate)
         if not header:
             return ANONYMOUS
-        if (user := self.users.get(header.removeprefix("Bearer "))) is None:
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or (user := self.users.get(token)) is None:
             raise Refusal(401, "Unauthorized", "Unauthorized")
         return user
 

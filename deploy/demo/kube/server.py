@@ -162,7 +162,11 @@ class Server:
         self.port = self.runner.addresses[0][1]
 
     async def _stop(self) -> None:
-        if self.runner is None:
+        if self.runner is None or self.runner.server is None:
             return
+        open_ = [each.transport for each in self.runner.server.connections if each.transport]
         await self.runner.cleanup()
+        for each in open_:
+            each.abort()  # a client that keeps its connections never says farewell in TLS
+        await asyncio.sleep(0)
         self.runner = None

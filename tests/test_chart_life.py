@@ -1,0 +1,276 @@
+"""The life of an installation: in, up, back and out again, against an API server."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from helm_python import Chart, Config
+from kube.cluster import Cluster
+from kube.given import configmap, namespace, thing
+
+from meshfed.demo.kube.kinds import BUILT_IN
+from meshfed.federation.cli.main import main
+from meshfed.federation.install.chart import FOLDER, RELEASE, archive
+
+Run = Callable[..., tuple[int, list[str]]]
+DERIVED = {"endpoints", "leases", "events"}  # which the server writes itself
+HOOK = thing("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", RELEASE)
+CONFIGURATION = configmap(RELEASE, RELEASE)
+DEPLOYMENT = thing("apps/v1", "Deployment", RELEASE, RELEASE)
+VOLUME = thing("v1", "PersistentVolumeClaim", RELEASE, RELEASE)
+SPLITS = thing(
+    "apiextensions.k8s.io/v1", "CustomResourceDefinition", "trafficsplits.split.smi-spec.io"
+)
+SPLIT = thing(
+    "split.smi-spec.io/v1alpha4", "TrafficSplit", "a", "default",
+    spec={"service": "a", "backends": [{"service": "b", "weight": 1}]},
+)  # fmt: skip
+
+
+@pytest.fixture
+def run(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+
+    def run(*arguments: str) -> tuple[int, list[str]]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), (said.out + said.err).splitlines()
+
+    return run
+
+
+def everything(cluster: Cluster) -> dict[str, str]:
+    """Each object's revision, by its path."""
+    found = {}
+    for kind in BUILT_IN:
+        if kind.plural in DERIVED:
+            continue
+        root = f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.version}"
+        for each in cluster.request("GET", f"{root}/{kind.plural}")["items"]:
+            each |= {"apiVersion": kind.api_version, "kind": kind.name}
+            found[cluster.path(each)] = each["metadata"]["resourceVersion"]
+    return found
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """What was written between two looks, beside Helm's own records."""
+    paths = {path for path, _ in before.items() ^ after.items()}
+    return {path.rpartition("/")[2] for path in paths if "/secrets/sh.helm.release" not in path}
+
+
+def finished(cluster: Cluster) -> None:
+    """As controllers would: volumes that nobody uses go, and namespaces with nothing in them."""
+    for each in (VOLUME, namespace(RELEASE)):
+        if cluster.has(each) and "deletionTimestamp" in cluster.get(each)["metadata"]:
+            if each is VOLUME:
+                cluster.patch(each, {"metadata": {"finalizers": None}})
+            else:
+                empty = {**cluster.get(each), "spec": {"finalizers": []}}
+                cluster.request("PUT", f"{cluster.path(each)}/finalize", empty)
+
+
+def test_in_and_out_again_leaves_nothing(cluster: Cluster, run: Run) -> None:
+    before = everything(cluster)
+    assert run("install") == (
+        0,
+        [
+            "namespace meshfed made, for pods of the level `restricted`",
+            "installed: kubectl -n meshfed rollout status deployment/meshfed",
+        ],
+    )
+    assert cluster.get(DEPLOYMENT)["spec"]["replicas"] == 1
+    assert len(everything(cluster)) == len(before) + 15
+    assert run("uninstall") == (
+        0, ["namespace meshfed deleted, which install had made", "uninstalled"],
+    )  # fmt: skip
+    finished(cluster)
+    assert everything(cluster) == before
+    assert run("uninstall") == (1, ["meshfed: nothing of meshfed is installed there"])
+
+
+def test_the_webhook_goes_before_who_answers_it(cluster: Cluster, run: Run) -> None:
+    run("install")
+    cluster.server.forget_calls()
+    run("uninstall")
+    deleted = [call.resource for call in cluster.server.calls if call.verb == "delete"]
+    assert deleted[0] == "mutatingwebhookconfigurations"
+    assert "deployments" in deleted
+
+
+def test_an_upgrade_to_the_same_changes_nothing_however_often(cluster: Cluster, run: Run) -> None:
+    run("install", "--set", "settings.mesh.trust_domain=shop.example")
+    before = everything(cluster)
+    for revision in (2, 3):
+        assert run("upgrade") == (0, [f"revision {revision}: nothing is different"])
+    assert changed(before, everything(cluster)) == set()
+
+
+def test_an_upgrade_changes_what_is_said_and_rolls_back(cluster: Cluster, run: Run) -> None:
+    run("install", "--set", "settings.mesh.trust_domain=shop.example")
+    before, first = everything(cluster), cluster.get(CONFIGURATION)["data"]
+    assert run("upgrade", "--set", "settings.mesh.permissive=true") == (0, ["revision 2"])
+    assert changed(before, everything(cluster)) == {RELEASE}
+    assert yaml.safe_load(cluster.get(CONFIGURATION)["data"]["meshfed.yaml"])["mesh"] == {
+        "trust_domain": "shop.example",
+        "permissive": True,
+    }
+    with Config(kubeconfig_path=cluster.kubeconfig, namespace=RELEASE) as config:
+        config.rollback(RELEASE)
+    assert cluster.get(CONFIGURATION)["data"] == first
+
+
+def test_the_certificate_that_serve_wrote_outlives_upgrades(cluster: Cluster, run: Run) -> None:
+    run("install")
+    hooks = cluster.get(HOOK)["webhooks"]
+    patch = [
+        {"op": "add", "path": f"/webhooks/{n}/clientConfig/caBundle", "value": "YQ=="}
+        for n in range(len(hooks))
+    ]
+    path = cluster.path(HOOK)
+    cluster.request("PATCH", f"{path}?fieldManager=meshfed", patch, "application/json-patch+json")
+    assert run("upgrade", "--set", "injector.failurePolicy=Ignore")[0] == 0
+    after = cluster.get(HOOK)["webhooks"]
+    assert [each["clientConfig"]["caBundle"] for each in after] == ["YQ=="] * len(hooks)
+    assert {each["failurePolicy"] for each in after} == {"Ignore"}
+
+
+def test_an_upgrade_brings_newer_definitions(cluster: Cluster, run: Run, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    with tarfile.open(fileobj=io.BytesIO(archive())) as tar:
+        tar.extractall(older, filter="data")
+    file = older / RELEASE / "definitions" / "trafficsplits.yaml"
+    said = yaml.safe_load(file.read_text())
+    for version in said["spec"]["versions"]:
+        version.pop("additionalPrinterColumns")
+    file.write_text(yaml.safe_dump(said))
+    cluster.create(namespace(RELEASE))
+    with (
+        Config(kubeconfig_path=cluster.kubeconfig, namespace=RELEASE) as config,
+        Chart.load(older / RELEASE) as chart,
+    ):
+        config.install(chart, RELEASE, {})
+    cluster.established(SPLITS)
+    cluster.create(SPLIT)
+    assert run("upgrade")[0] == 0
+    versions = cluster.get(SPLITS)["spec"]["versions"]
+    assert all(each["additionalPrinterColumns"] for each in versions)
+    assert cluster.get(SPLIT)["spec"] == SPLIT["spec"]
+
+
+def test_definitions_with_objects_stay_until_they_are_asked_away(
+    cluster: Cluster, run: Run
+) -> None:
+    run("install")
+    cluster.established(SPLITS)
+    cluster.create(SPLIT)
+    _, said = run("uninstall")
+    assert (
+        "kept: trafficsplits.split.smi-spec.io, of which there are 1; --crds deletes them" in said
+    )
+    finished(cluster)
+    assert cluster.has(SPLIT)
+    assert _definitions(cluster) == {"trafficsplits.split.smi-spec.io"}
+    assert run("install")[0] == 0, "the same release takes them up again"
+    assert len(_definitions(cluster)) == 4
+    assert run("uninstall", "--crds")[0] == 0
+    cluster.gone(SPLIT)
+    assert _definitions(cluster) == set()
+
+
+def _definitions(cluster: Cluster) -> set[str]:
+    root = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    return {
+        each["metadata"]["name"]
+        for each in cluster.request("GET", root)["items"]
+        if "deletionTimestamp" not in each["metadata"]
+    }
+
+
+def test_definitions_that_somebody_else_brought_are_left_alone(cluster: Cluster, run: Run) -> None:
+    theirs = yaml.safe_load((FOLDER / "definitions" / "trafficsplits.yaml").read_text())
+    cluster.create(theirs)
+    cluster.established(SPLITS)
+    before = cluster.get(SPLITS)
+    assert run("install")[0] == 0
+    assert run("upgrade")[0] == 0
+    assert run("uninstall", "--crds")[0] == 0
+    assert cluster.get(SPLITS) == before
+
+
+def test_a_namespace_that_was_there_stays_with_what_is_in_it(cluster: Cluster, run: Run) -> None:
+    cluster.create(namespace("own"))
+    cluster.create(configmap("mine", "own"))
+    assert run("install", "-n", "own") == (
+        0, ["installed: kubectl -n own rollout status deployment/meshfed"],
+    )  # fmt: skip
+    assert run("uninstall", "-n", "own") == (0, ["uninstalled"])
+    assert cluster.has(configmap("mine", "own"))
+
+
+def test_who_is_still_labelled_for_the_mesh_is_named(cluster: Cluster, run: Run) -> None:
+    run("install")
+    for name in ("shop", "cafe"):
+        cluster.create(namespace(name))
+    run("namespace", "add", "shop", "cafe")
+    assert "still labelled for a mesh: cafe, shop: restart their pods" in run("uninstall")[1]
+
+
+def test_values_come_from_a_file_and_from_words_over_it(
+    cluster: Cluster, run: Run, tmp_path: Path
+) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text("settings: {mesh: {trust_domain: shop.example, permissive: true}}\n")
+    assert run("install", "-f", str(values), "--set", "settings.mesh.permissive=false")[0] == 0
+    made = yaml.safe_load(cluster.get(CONFIGURATION)["data"]["meshfed.yaml"])
+    assert made["mesh"] == {"trust_domain": "shop.example", "permissive": False}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        pytest.param(
+            ["--set", "settings.mesh.permisive=true"],
+            "settings.mesh: additional properties 'permisive' not allowed",
+            id="a misspelt setting",
+        ),
+        pytest.param(
+            ["--set", "settings.providers[0].name=a,settings.providers[0].type=hosts"],
+            "meshfed.yaml:10: providers[0].path: missing: say which file lists the hosts",
+            id="a file that is not among the values",
+        ),
+        pytest.param(["--set", "replicas"], "--set replicas:", id="no value"),
+        pytest.param(["-f", "none.yaml"], "none.yaml: cannot be read:", id="no file"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_written(
+    cluster: Cluster, run: Run, arguments: list[str], line: str
+) -> None:
+    before = everything(cluster)
+    code, said = run("install", *arguments)
+    assert (code, len(said)) == (1, 1)
+    assert said[0].startswith(line)
+    assert everything(cluster) == before
+
+
+def test_what_is_there_is_not_installed_again_and_what_is_not_is_not_upgraded(
+    cluster: Cluster, run: Run
+) -> None:
+    assert run("upgrade") == (1, ["meshfed: meshfed is not installed there: meshfed install"])
+    run("install")
+    again = "meshfed: meshfed is installed there already: meshfed upgrade"
+    assert run("install") == (1, [again])
+
+
+def test_a_cluster_that_refuses_or_is_away_is_one_line(cluster: Cluster, run: Run) -> None:
+    cluster.server.faults.fail(1, 403)
+    assert run("install")[0] == 1
+    cluster.server.stop()
+    for command in ("install", "upgrade", "uninstall"):
+        code, said = run(command)
+        assert (code, len(said)) == (1, 1)
