@@ -10,7 +10,7 @@ install: .venv/.installed  ## .venv with the command .venv/bin/meshfed
 .venv/.installed: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "meshfed: no venv module: install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[sidecar,install]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[sidecar]' --group dev
 	@touch $@
 
 demo: install  ## OSM's bookstore on this machine; make demo ARGS="--seconds 60 -o json"

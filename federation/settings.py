@@ -241,7 +241,7 @@ class Settings(BaseSettings):
         path = path or standing()
         if path is None:
             return cls.of(NO_FILE, Path.cwd(), environ)
-        settings = cls.of(document(path), path.absolute().parent, environ)
+        settings = cls.of(_document(path), path.absolute().parent, environ)
         return settings.model_copy(update={"file": path})
 
     @classmethod
@@ -266,7 +266,7 @@ class Settings(BaseSettings):
 
     def reject(self, path: Keys, why: str) -> Rejected:
         """A mistake that only whoever uses a value could find, where it stands in the file."""
-        written = document(self.file) if self.file else NO_FILE
+        written = _document(self.file) if self.file else NO_FILE
         return written.reject(path, why)
 
     def _settled(self, base: Path, key: str) -> Self:
@@ -401,7 +401,7 @@ def _rejected(written: Document, variables: Mapping[str, str], path: Keys, why: 
     return written.reject(path, why)
 
 
-def document(path: Path) -> Document:
+def _document(path: Path) -> Document:
     """The one document of a file. Raises Refused."""
     try:
         return only(path.read_text(encoding="utf-8-sig"), str(path))

@@ -1,17 +1,20 @@
 """The chart as tests render it, and the values that they try."""
 
+import io
 import json
+import tarfile
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
 from typing import Any
 
 import yaml
-from helm_python import Chart
+from helm_python import Chart, HelmError
 
-from meshfed.federation.install.chart import RELEASE, Object, Values, archive, rendered
+from meshfed.federation.install.chart import FOLDER, RELEASE, Object, Refused, objects, refusals
 from meshfed.federation.settings import over
 
+Values = dict[str, Any]
 HOME = "meshfed"
 POSTGRES: Values = {"catalog": {"existingSecret": "meshfed-catalog"}}
 JOIN: Values = {"settings": {"join": {"listen": "0.0.0.0:15139"}}}
@@ -54,9 +57,27 @@ MATRIX: dict[str, Values] = {
 }  # fmt: skip
 
 
+def archive() -> bytes:
+    """The chart as one file: a link leads out of its folder, on which Helm remarks."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", dereference=True) as tar:
+        tar.add(FOLDER, RELEASE)
+    return packed.getvalue()
+
+
 @cache
 def chart() -> Chart:
     return Chart.load_archive(archive())
+
+
+def rendered(values: Values) -> list[Object]:
+    """Raises Refused."""
+    try:
+        texts = chart().render(values, name=RELEASE, namespace=HOME)
+    except HelmError as error:
+        raise Refused(*refusals(str(error))) from error
+    manifests = (text for name, text in sorted(texts.items()) if name.endswith(".yaml"))
+    return [thing for text in manifests for thing in objects(text)]
 
 
 def made(*values: Values) -> list[Object]:
@@ -69,7 +90,7 @@ def made(*values: Values) -> list[Object]:
 
 @cache
 def _rendered(values: str) -> list[Object]:
-    return rendered(chart(), json.loads(values), HOME)
+    return rendered(json.loads(values))
 
 
 def only(things: list[Object], kind: str, name: str = RELEASE) -> Object:

@@ -2,11 +2,9 @@
 
 from io import StringIO
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import pytest
-import yaml
 
 from meshfed.demo.arm.resources import SUBSCRIPTION
 from meshfed.federation.check import check
@@ -98,33 +96,3 @@ def test_it_is_refused_where_it_stands_in_the_file(tmp_path: Path) -> None:
     )
     (found,) = check([file], StringIO(), {}).rejected
     assert str(found).startswith(f"{file}:4: providers[0].auth: 'magic' is none of")
-
-
-# What docs/azure.md has people apply
-
-AKS = Path(__file__).parents[1] / "deploy" / "aks"
-
-
-def applied(**given: str) -> dict[str, dict[str, Any]]:
-    """Each object of it by its kind."""
-    text = Template((AKS / "meshfed.yaml").read_text()).substitute(given)
-    return {each["kind"]: each for each in yaml.safe_load_all(text)}
-
-
-def test_the_configuration_that_is_deployed_to_aks_is_read(tmp_path: Path) -> None:
-    found = applied(CLIENT="c", SUBSCRIPTION=SUBSCRIPTION, IMAGE="registry/meshfed:1")
-    for name, text in found["ConfigMap"]["data"].items():
-        (tmp_path / name).write_text(text)
-    found_in = check([tmp_path / "meshfed.yaml"], StringIO(), {})
-    assert (found_in.rejected, found_in.unresolved) == ((), ())
-    assert len(found_in.read) == 2
-
-
-def test_the_pod_in_aks_is_who_the_identity_may_be() -> None:
-    found = applied(CLIENT="client", SUBSCRIPTION="s", IMAGE="i")
-    account, pod = found["ServiceAccount"]["metadata"], found["Deployment"]["spec"]["template"]
-    assert account["annotations"] == {"azure.workload.identity/client-id": "client"}
-    assert pod["metadata"]["labels"]["azure.workload.identity/use"] == "true"
-    assert pod["spec"]["serviceAccountName"] == account["name"]
-    subject = f"param account string = '{account['namespace']}:{account['name']}'"
-    assert subject in (AKS / "identity.bicep").read_text()

@@ -10,21 +10,22 @@ import pytest
 import yaml
 from charted import (
     EVERYTHING,
-    HOME,
     JOIN,
     MATRIX,
     POSTGRES,
+    Values,
     chart,
     container,
     made,
     only,
     pod,
+    rendered,
     settings,
 )
 from helm_python import lint
 from kubernetes_validate import utils
 
-from meshfed.federation.install.chart import FOLDER, Object, Refused, Values, mistakes, rendered
+from meshfed.federation.install.chart import FOLDER, Object, Refused, mistakes
 from meshfed.federation.settings import Settings, known_keys
 
 ROOT = Path(__file__).parent.parent
@@ -188,7 +189,7 @@ def _selected(selector: Object, labels: dict[str, str]) -> bool:
 
 def test_nothing_differs_from_one_rendering_to_the_next() -> None:
     """A certificate made in a template would: each upgrade would be a change."""
-    first, second = (rendered(chart(), EVERYTHING, HOME) for _ in range(2))
+    first, second = (rendered(EVERYTHING) for _ in range(2))
     assert first == second
     hooks = only(made(), "MutatingWebhookConfiguration")["webhooks"]
     assert all("caBundle" not in each["clientConfig"] for each in hooks)

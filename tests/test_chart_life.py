@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helm_python import Chart, Config
+from charted import archive
+from helm import REAL, engine
 from kube.cluster import Cluster
 from kube.given import configmap, namespace, thing
 
 from meshfed.demo.kube.kinds import BUILT_IN
 from meshfed.federation.cli.main import main
-from meshfed.federation.install.chart import FOLDER, RELEASE, archive
+from meshfed.federation.install import release
+from meshfed.federation.install.chart import FOLDER, RELEASE, Object
 
 Run = Callable[..., tuple[int, list[str]]]
 DERIVED = {"endpoints", "leases", "events"}  # which the server writes itself
@@ -35,6 +37,8 @@ def run(
     cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Run:
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    if not REAL:
+        monkeypatch.setattr(release, "helm", engine)
 
     def run(*arguments: str) -> tuple[int, list[str]]:
         with pytest.raises(SystemExit) as ended:
@@ -45,8 +49,12 @@ def run(
     return run
 
 
-def everything(cluster: Cluster) -> dict[str, str]:
-    """Each object's revision, by its path."""
+def everything(cluster: Cluster) -> dict[str, Object]:
+    """Each object by its path, but for its revision.
+
+    A real API server writes a volume claim that is applied again as it was: the apply would take
+    its finalizer away, and admission puts it back.
+    """
     found = {}
     for kind in BUILT_IN:
         if kind.plural in DERIVED:
@@ -54,14 +62,16 @@ def everything(cluster: Cluster) -> dict[str, str]:
         root = f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.version}"
         for each in cluster.request("GET", f"{root}/{kind.plural}")["items"]:
             each |= {"apiVersion": kind.api_version, "kind": kind.name}
-            found[cluster.path(each)] = each["metadata"]["resourceVersion"]
+            del each["metadata"]["resourceVersion"]
+            found[cluster.path(each)] = each
     return found
 
 
-def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
-    """What was written between two looks, beside Helm's own records."""
-    paths = {path for path, _ in before.items() ^ after.items()}
-    return {path.rpartition("/")[2] for path in paths if "/secrets/sh.helm.release" not in path}
+def changed(before: dict[str, Object], after: dict[str, Object]) -> set[str]:
+    """What was written between two looks, beside what Helm and the API server write themselves."""
+    paths = {each for each in before | after if before.get(each) != after.get(each)}
+    own = ("/secrets/sh.helm.release", "/endpointslices/kubernetes")
+    return {path for path in paths if not any(each in path for each in own)}
 
 
 def finished(cluster: Cluster) -> None:
@@ -90,7 +100,7 @@ def test_in_and_out_again_leaves_nothing(cluster: Cluster, run: Run) -> None:
         0, ["namespace meshfed deleted, which install had made", "uninstalled"],
     )  # fmt: skip
     finished(cluster)
-    assert everything(cluster) == before
+    assert changed(before, everything(cluster)) == set()
     assert run("uninstall") == (1, ["meshfed: nothing of meshfed is installed there"])
 
 
@@ -106,22 +116,21 @@ def test_the_webhook_goes_before_who_answers_it(cluster: Cluster, run: Run) -> N
 def test_an_upgrade_to_the_same_changes_nothing_however_often(cluster: Cluster, run: Run) -> None:
     run("install", "--set", "settings.mesh.trust_domain=shop.example")
     before = everything(cluster)
-    for revision in (2, 3):
-        assert run("upgrade") == (0, [f"revision {revision}: nothing is different"])
+    for _ in range(2):
+        assert run("upgrade") == (0, ["upgraded: nothing is different"])
     assert changed(before, everything(cluster)) == set()
 
 
 def test_an_upgrade_changes_what_is_said_and_rolls_back(cluster: Cluster, run: Run) -> None:
     run("install", "--set", "settings.mesh.trust_domain=shop.example")
     before, first = everything(cluster), cluster.get(CONFIGURATION)["data"]
-    assert run("upgrade", "--set", "settings.mesh.permissive=true") == (0, ["revision 2"])
-    assert changed(before, everything(cluster)) == {RELEASE}
+    assert run("upgrade", "--set", "settings.mesh.permissive=true") == (0, ["upgraded"])
+    assert changed(before, everything(cluster)) == {cluster.path(CONFIGURATION)}
     assert yaml.safe_load(cluster.get(CONFIGURATION)["data"]["meshfed.yaml"])["mesh"] == {
         "trust_domain": "shop.example",
         "permissive": True,
     }
-    with Config(kubeconfig_path=cluster.kubeconfig, namespace=RELEASE) as config:
-        config.rollback(RELEASE)
+    assert release.helm(["rollback", RELEASE, "--namespace", RELEASE]).code == 0
     assert cluster.get(CONFIGURATION)["data"] == first
 
 
@@ -150,11 +159,8 @@ def test_an_upgrade_brings_newer_definitions(cluster: Cluster, run: Run, tmp_pat
         version.pop("additionalPrinterColumns")
     file.write_text(yaml.safe_dump(said))
     cluster.create(namespace(RELEASE))
-    with (
-        Config(kubeconfig_path=cluster.kubeconfig, namespace=RELEASE) as config,
-        Chart.load(older / RELEASE) as chart,
-    ):
-        config.install(chart, RELEASE, {})
+    old = ["install", RELEASE, str(older / RELEASE), "--namespace", RELEASE]
+    assert release.helm(old).code == 0
     cluster.established(SPLITS)
     cluster.create(SPLIT)
     assert run("upgrade")[0] == 0
@@ -244,8 +250,8 @@ def test_values_come_from_a_file_and_from_words_over_it(
             "meshfed.yaml:10: providers[0].path: missing: say which file lists the hosts",
             id="a file that is not among the values",
         ),
-        pytest.param(["--set", "replicas"], "--set replicas:", id="no value"),
-        pytest.param(["-f", "none.yaml"], "none.yaml: cannot be read:", id="no file"),
+        pytest.param(["--set", "replicas"], 'key "replicas" has no value', id="no value"),
+        pytest.param(["-f", "none.yaml"], "none.yaml", id="no file"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(
@@ -254,7 +260,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(
     before = everything(cluster)
     code, said = run("install", *arguments)
     assert (code, len(said)) == (1, 1)
-    assert said[0].startswith(line)
+    assert line in said[0]
     assert everything(cluster) == before
 
 

@@ -13,7 +13,7 @@ from meshfed.federation.cli.output import Finding, say
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from meshfed.federation.install.release import Release, Where
+    from meshfed.federation.install.release import Release, Values, Where
     from meshfed.providers.kubernetes.access import Line
 
 T = TypeVar("T")
@@ -38,19 +38,19 @@ def install(
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Install the control plane into a cluster of Kubernetes, by the chart in this package.
+    """Install the control plane into a cluster of Kubernetes, by this package's chart and Helm.
 
     The namespace is made if it is not there. Values are checked before anything is written.
 
     Example: meshfed install --set image.repository=shop.azurecr.io/meshfed --context aks-weu
     """
+    from meshfed.federation.install.cluster import housed
+
     where, said = _where(namespace, context, kubeconfig), _said(values, assigned)
     with _released(where) as release:
-        release.checked(said)
-        if release.values() is not None:
+        if release.manifest() is not None:
             raise Finding(f"{namespace}: meshfed is installed there already: meshfed upgrade")
-        from meshfed.federation.install.cluster import housed
-
+        release.checked(said, over=False)
         if _asked(where, lambda api: housed(api, namespace)):
             say(f"namespace {namespace} made, for pods of the level `restricted`")
         release.install(said)
@@ -70,19 +70,15 @@ def upgrade(
 
     Example: meshfed upgrade --set settings.mesh.permissive=true
     """
-    from meshfed.federation.install.release import merged
-
     where, said = _where(namespace, context, kubeconfig), _said(values, assigned)
     with _released(where) as release:
-        before = release.values()
+        before = release.manifest()
         if before is None:
             raise Finding(f"{namespace}: meshfed is not installed there: meshfed install")
-        now = merged(before, said)
-        release.checked(now)
-        stood = release.manifest()
-        revision = release.upgrade(now)
-        changed = release.manifest() != stood
-    say(f"revision {revision}" + ("" if changed else ": nothing is different"))
+        release.checked(said, over=True)
+        release.upgrade(said)
+        changed = release.manifest() != before
+    say("upgraded" if changed else "upgraded: nothing is different")
 
 
 def uninstall(
@@ -128,7 +124,7 @@ def uninstall(
 
     hooked = _asked(where, outside)
     with _released(where) as release:
-        there = release.values() is not None
+        there = release.manifest() is not None
         release.uninstall()
     if not (_asked(where, left) or there or hooked):
         raise Finding(f"{namespace}: nothing of meshfed is installed there")
@@ -136,37 +132,24 @@ def uninstall(
 
 
 def _where(namespace: str, context: str | None, kubeconfig: Path | None) -> "Where":
-    try:
-        from meshfed.federation.install.release import Where
-    except ImportError as error:
-        if error.name != "helm_python":
-            raise
-        from meshfed.federation.install.chart import FOLDER
+    from meshfed.federation.install.release import Where
 
-        raise Finding(
-            "Helm's engine is not there: pip install 'meshfed[install]'; or with helm itself:"
-            f" helm install meshfed {FOLDER} --namespace {namespace} --create-namespace"
-        ) from error
     return Where(namespace, context or "", kubeconfig)
 
 
-def _said(file: Path | None, assigned: list[str] | None) -> dict[str, object]:
-    from meshfed.federation.install.chart import Refused, given
+def _said(file: Path | None, assigned: list[str] | None) -> "Values":
+    from meshfed.federation.install.release import Values
 
-    try:
-        return given(file, tuple(assigned or ()))
-    except Refused as refused:
-        raise Finding(*refused.lines) from refused
+    return Values(file, tuple(assigned or ()))
 
 
 @contextmanager
 def _released(where: "Where") -> "Iterator[Release]":
     from meshfed.federation.install.chart import Refused
-    from meshfed.federation.install.release import Failed, release
+    from meshfed.federation.install.release import Failed, Release
 
     try:
-        with release(where) as made:
-            yield made
+        yield Release(where)
     except Refused as refused:
         raise Finding(*refused.lines) from refused
     except Failed as failed:

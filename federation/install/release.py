@@ -1,20 +1,31 @@
-"""A release of the chart in a cluster, by Helm's own engine; it is stored where `helm` looks."""
+"""The chart's release in a cluster, by Helm: what is there, what values would make, in and out."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from helm_python import Chart, Config, HelmError, HelmNotFoundError
+from meshfed.federation.install.chart import FOLDER, RELEASE, Refused, mistakes, objects, refusals
 
-from meshfed.federation.install.chart import RELEASE, Object, Values, archive, mistakes, rendered
-from meshfed.federation.install.chart import Refused as Unfit
-from meshfed.federation.settings import over
+NONE = "release: not found"
+PATIENCE = 600.0  # seconds, for a cluster that answers slowly
 
 
 class Failed(Exception):
-    """What the engine or the cluster said; one line."""
+    """What Helm or the cluster said; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def why(self) -> str:
+        """Without what Helm logs beside it."""
+        return self.err.rpartition("Error: ")[2].strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,73 +37,87 @@ class Where:
     kubeconfig: Path | None = None
 
     @property
-    def file(self) -> Path | None:
-        """One file; of several the engine finds its way by itself."""
-        named = os.environ.get("KUBECONFIG", "")
-        return self.kubeconfig or (Path(named) if named and os.pathsep not in named else None)
+    def flags(self) -> list[str]:
+        flags = ["--namespace", self.namespace]
+        flags += ["--kube-context", self.context] if self.context else []
+        return flags + (["--kubeconfig", str(self.kubeconfig)] if self.kubeconfig else [])
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """As they were given: a file, and over it one by one."""
+
+    file: Path | None = None
+    assigned: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> list[str]:
+        return [
+            *(["--values", str(self.file)] if self.file else []),
+            *(part for each in self.assigned for part in ("--set", each)),
+        ]
+
+
+def helm(arguments: Sequence[str]) -> Ended:
+    """Raises Failed where there is no Helm."""
+    try:
+        ended = subprocess.run(
+            ["helm", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
+    except FileNotFoundError as error:
+        why = "there is no `helm` here, which does this: https://helm.sh/docs/intro/install"
+        raise Failed(why) from error
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
 class Release:
-    """What is installed there, if it is."""
+    """Each method raises Failed."""
 
-    def __init__(self, config: Config, chart: Chart, namespace: str) -> None:
-        self._config = config
-        self._chart = chart
-        self._namespace = namespace
+    def __init__(self, where: Where) -> None:
+        self._where = where
 
-    def checked(self, values: Values) -> list[Object]:
-        """What the values would make. Raises Unfit."""
-        made = rendered(self._chart, values, self._namespace)
-        if wrong := list(mistakes(made)):
-            raise Unfit(*wrong)
-        return made
-
-    def values(self) -> Values | None:
-        """What was said at the last install or upgrade; None: nothing is installed."""
-        with _told():
-            try:
-                return self._config.get_values(RELEASE) or {}  # none is null
-            except HelmNotFoundError:
-                return None
-
-    def manifest(self) -> str:
-        with _told():
-            return str(self._config.status(RELEASE)["manifest"])
+    def manifest(self) -> str | None:
+        """All that is installed, as it was rendered; None: nothing is."""
+        ended = self._ended("get", "manifest", RELEASE)
+        if ended.code and NONE in ended.err:
+            return None
+        return self._told(ended)
 
     def install(self, values: Values) -> None:
-        with _told():
-            self._config.install(self._chart, RELEASE, values)
+        self._told(self._ended("install", RELEASE, str(FOLDER), *values.flags))
 
-    def upgrade(self, values: Values) -> int:
-        """Its new revision."""
-        with _told():
-            made = self._config.upgrade(self._chart, RELEASE, values, reset_values=True)
-        return int(made["revision"])
+    def upgrade(self, values: Values) -> None:
+        self._told(self._ended(*self._upgraded, *values.flags))
+
+    def checked(self, values: Values, *, over: bool) -> None:
+        """Nothing is written; `over`: what was said before holds where these say nothing.
+
+        Raises Refused.
+        """
+        # On the server only what is there already is seen, such as CRDs that somebody else brought.
+        act = (
+            (*self._upgraded, "--dry-run=server")
+            if over
+            else ("install", RELEASE, str(FOLDER), "--dry-run=client")
+        )
+        ended = self._ended(*act, *values.flags, "--output", "json")
+        if lines := refusals(ended.err):
+            raise Refused(*lines)
+        made = objects(json.loads(self._told(ended))["manifest"])
+        if lines := tuple(mistakes(made)):
+            raise Refused(*lines)
 
     def uninstall(self) -> None:
-        with _told():
-            self._config.uninstall(RELEASE, ignore_not_found=True)
+        self._told(self._ended("uninstall", RELEASE, "--ignore-not-found"))
 
+    @property
+    def _upgraded(self) -> Sequence[str]:
+        return ("upgrade", RELEASE, str(FOLDER), "--reset-then-reuse-values")
 
-@contextmanager
-def release(where: Where) -> Iterator[Release]:
-    """Raises Failed."""
-    with _told(), Chart.load_archive(archive()) as chart:
-        path, context = where.file, where.context or None
-        with Config(
-            kubeconfig_path=path, kube_context=context, namespace=where.namespace
-        ) as config:
-            yield Release(config, chart, where.namespace)
+    def _ended(self, *arguments: str) -> Ended:
+        return helm([*arguments, *self._where.flags])
 
-
-def merged(before: Values, now: Values) -> Values:
-    """What was said before, and over it what is said now."""
-    return over(before, now)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except HelmError as error:
-        raise Failed(" ".join(str(error).split())) from error
+    def _told(self, ended: Ended) -> str:
+        if ended.code:
+            raise Failed(" ".join(ended.why.split()))
+        return ended.out

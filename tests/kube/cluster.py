@@ -175,7 +175,7 @@ class Cluster:
         """Waits until a CRD's kinds are served."""
 
         def served() -> bool:
-            conditions = self.get(crd).get("status", {}).get("conditions", [])
+            conditions = self.get(crd).get("status", {}).get("conditions") or []
             return any((c["type"], c["status"]) == ("Established", "True") for c in conditions)
 
         until(served)

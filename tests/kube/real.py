@@ -108,9 +108,9 @@ def swept(cluster: Cluster) -> Iterator[None]:
     for key, thing in _all(cluster):
         if key in before:
             continue
-        if thing["metadata"].get("finalizers"):
-            cluster.patch(thing, {"metadata": {"finalizers": None}})
         try:
+            if thing["metadata"].get("finalizers"):
+                cluster.patch(thing, {"metadata": {"finalizers": None}})
             cluster.delete(thing)
         except Answered as answer:
             if answer.code != 404:

@@ -55,10 +55,10 @@ class Tokens:
         """Raises Refusal."""
         if certificate and not header:
             return subject(certificate)
-        if not header:
-            return ANONYMOUS
         scheme, _, token = header.partition(" ")
-        if scheme.lower() != "bearer" or (user := self.users.get(token)) is None:
+        if scheme.lower() != "bearer":
+            return ANONYMOUS
+        if (user := self.users.get(token)) is None:
             raise Refusal(401, "Unauthorized", "Unauthorized")
         return user
 
