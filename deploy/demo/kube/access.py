@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from secrets import token_urlsafe
 from typing import Any
 
+from meshfed.demo.kube.accounts import API, GROUP, Mint, Untaken
 from meshfed.demo.kube.asked import Target
 from meshfed.demo.kube.kinds import RBAC
-from meshfed.demo.kube.objects import Object, Refusal
+from meshfed.demo.kube.objects import Object, Refusal, bad_request
 from meshfed.demo.kube.store import Store
 
 MASTERS = "system:masters"
@@ -40,7 +41,10 @@ def account(namespace: str, name: str) -> User:
 
 
 class Tokens:
-    def __init__(self) -> None:
+    """Those that stand in a file of the server's, and those of service accounts."""
+
+    def __init__(self, mint: Mint) -> None:
+        self.mint = mint
         self.users: dict[str, User] = {}
 
     def issue(self, user: User) -> str:
@@ -58,9 +62,44 @@ class Tokens:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer":
             return ANONYMOUS
-        if (user := self.users.get(token)) is None:
-            raise Refusal(401, "Unauthorized", "Unauthorized")
-        return user
+        if (user := self.users.get(token)) is not None:
+            return user
+        try:
+            holder = self.mint.judged(token)
+        except Untaken as untaken:
+            raise Refusal(401, "Unauthorized", "Unauthorized") from untaken
+        return account(holder.namespace, holder.account)
+
+    def reviewed(self, asked: Object) -> Object:
+        """A TokenReview and its answer: 201, also where it says no. Raises Refusal."""
+        spec = asked.get("spec") or {}
+        if not spec.get("token"):
+            raise bad_request("token is required for TokenReview in authentication")
+        return {
+            "kind": "TokenReview",
+            "apiVersion": f"{GROUP}/v1",
+            "metadata": {},
+            "spec": spec,
+            "status": self._verdict(spec["token"], spec.get("audiences") or [API]),
+        }
+
+    def _verdict(self, token: str, audiences: Sequence[str]) -> Object:
+        if (known := self.users.get(token)) is not None and API in audiences:
+            user: Object = {"username": known.name, "groups": sorted(known.groups)}
+            return {"authenticated": True, "user": user, "audiences": [API]}
+        try:
+            holder = self.mint.judged(token, audiences)
+        except Untaken as why:
+            said = f"[invalid bearer token, {why}]" if str(why) else "invalid bearer token"
+            return {"user": {}, "error": said}
+        shown = account(holder.namespace, holder.account)
+        user = {
+            "username": shown.name,
+            "uid": holder.uid,
+            "groups": sorted(shown.groups),
+            "extra": holder.extra,
+        }
+        return {"authenticated": True, "user": user, "audiences": list(holder.audiences)}
 
 
 def permit(store: Store, user: User, verb: str, of: Target, within: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import yaml
 from aiohttp import web
 
-from meshfed.demo.kube import access, protobuf, writing
+from meshfed.demo.kube import access, accounts, protobuf, writing
 from meshfed.demo.kube.asked import Asked, Target, asked, target, verb
 from meshfed.demo.kube.discovery import discovered
 from meshfed.demo.kube.faults import Faults
@@ -22,7 +22,6 @@ from meshfed.demo.kube.objects import (
     encode,
     invalid,
     no_such_resource,
-    now,
     unsupported,
 )
 from meshfed.demo.kube.reading import Cut, page, watch
@@ -121,13 +120,17 @@ class Api:
         if refusal := self.faults.injected(does, of.plural):
             raise refusal
         access.permit(self.store, user, does, of, within)
+        if (of.group, of.resource, does) == (accounts.GROUP, "tokenreviews", "create"):
+            return _json(encode(self.tokens.reviewed(await _body(request, does))), 201)
         kind = self._kind(of)
         if does == "watch":
             return await self._watch(request, kind, of, said)
         if does in ("get", "list"):
             return self._read(request, kind, of, said)
         if of.subresource == "token":
-            return self._token(kind, of)
+            asked_for = await _body(request, does)
+            given = self.tokens.mint.requested(of.namespace, of.name, asked_for)
+            return _json(encode(given), 201)
         code, thing = self._written(does, kind, of, said, request, await _body(request, does))
         return _json(encode(thing), code)
 
@@ -179,13 +182,6 @@ class Api:
                 if request.transport:
                     request.transport.abort()
         return response
-
-    def _token(self, kind: Kind, of: Target) -> web.Response:
-        writing.found(self.store, kind, of)
-        token = self.tokens.issue(access.account(of.namespace, of.name))
-        status = {"token": token, "expirationTimestamp": now()}
-        shown = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "status": status}
-        return _json(encode(shown), 201)
 
     def _written(
         self, does: str, kind: Kind, of: Target, said: Asked, request: web.Request, body: Object

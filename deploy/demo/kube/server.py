@@ -13,6 +13,7 @@ from aiohttp import web
 
 from meshfed.demo.kube import writing
 from meshfed.demo.kube.access import ADMIN, Tokens
+from meshfed.demo.kube.accounts import Mint
 from meshfed.demo.kube.asked import Asked, Target
 from meshfed.demo.kube.faults import Faults
 from meshfed.demo.kube.http import Api, Call
@@ -59,7 +60,7 @@ class Server:
         self, trust: Path, paper: Paper, *, port: int = 0, bookmarks: float = BOOKMARKS
     ) -> None:
         self.store = begun(Store())
-        self.tokens = Tokens()
+        self.tokens = Tokens(Mint(self.store))
         self.token = self.tokens.issue(ADMIN)
         self.faults = Faults(self.store, self.call)
         self.api = Api(self.store, self.tokens, self.faults, bookmarks)
