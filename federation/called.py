@@ -1,4 +1,4 @@
-"""By which names gRPC clients find the control plane: they look for them in its certificate."""
+"""By which names gRPC clients and pods find the control plane: its certificate has them."""
 
 import socket
 from collections.abc import Iterable

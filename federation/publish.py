@@ -168,6 +168,10 @@ class Publisher:
     def mesh(self) -> Mesh:
         return self._mesh
 
+    @property
+    def complete(self) -> bool:
+        return self.ready.is_set()
+
     def admit(self, peer: Peer) -> Workload:
         """Whose reports these are. Raises Refusal, Unready.
 

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 import socket
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, aclosing, closing, suppress
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -15,6 +15,7 @@ from meshfed.federation.account import Account
 from meshfed.federation.admin import app as admin
 from meshfed.federation.admin import workloads
 from meshfed.federation.admin.metrics import Metrics
+from meshfed.federation.bearers import Bearers
 from meshfed.federation.called import called
 from meshfed.federation.care import expires_soon
 from meshfed.federation.certificates import issuer as issuers
@@ -33,8 +34,9 @@ from meshfed.federation.publish import Publisher, identities
 from meshfed.federation.settings import Refused, Settings
 from meshfed.federation.sources import Sources
 from meshfed.federation.traffic import Traffic
+from meshfed.xds.listening import Tls, claim
 from meshfed.xds.reporting import LoadReporting
-from meshfed.xds.server import Server, Tls, claim
+from meshfed.xds.server import Server
 
 GRACE = 2.0  # seconds for streams to end
 STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -66,12 +68,14 @@ class Running:
         publisher: Publisher,
         account: Account,
         presence: Presence,
+        bearers: Bearers,
     ) -> None:
         self._lead = lead
         self._sources = sources
         self._publisher = publisher
         self._account = account
         self._presence = presence
+        self._bearers = bearers
 
     def unready(self) -> list[str]:
         if self._publisher.ready.is_set():
@@ -80,7 +84,8 @@ class Running:
 
     def degraded(self) -> list[str]:
         away = [self._presence.trouble] if self._presence.trouble else []
-        return [*away, *self._sources.doubted(), *self._sources.unobserved()]
+        troubles = self._bearers.troubles
+        return [*away, *self._sources.doubted(), *self._sources.unobserved(), *troubles]
 
     def replica(self) -> str:
         return self._lead.name
@@ -113,6 +118,8 @@ async def _run(settings: Settings) -> None:
             shown = admin.bound(settings.health.listen, "health.listen")
             window = doors.enter_context(closing(shown))
         claim(settings.xds.listen)
+        if settings.xds.tokens is not None:
+            claim(settings.xds.tokens)
         with closing(Catalog(settings.catalog)) as catalog:
             if why := await catalog.deaf():
                 raise CannotStart(why)
@@ -141,7 +148,8 @@ async def _serve(
     issuer = await issuers.load(certificates.issuer).open(
         trust_domain=domain, safe=catalog, seal=certificates.seal
     )
-    hosts = await asyncio.to_thread(called, settings.xds.listen, settings.xds.names)
+    pods = (settings.injection.host,) if settings.xds.tokens else ()
+    hosts = await asyncio.to_thread(called, settings.xds.listen, (*settings.xds.names, *pods))
     control = await ControlPlane.open(issuer, domain, certificates.workload_lifetime, hosts=hosts)
     custody = Custody(issuer, domain, certificates.workload_lifetime, kind=certificates.issuer)
     # Until it is ready: among 200,000 endpoints that all stay, each search for garbage takes 0.5 s.
@@ -163,21 +171,25 @@ async def _serve(
         return (heed(settings, led, presence), sources.run(led), prune(led, retain, minutes))
 
     lead = Lead(name, catalog, presence, metrics, duties)
-    recording = settings.history.record_pushes
     traffic = Traffic(publisher, catalog, metrics, presence, name)
+    audience = settings.injection.audience
+    bearers = Bearers(sources.attestors(), publisher, audience, metrics)
     server = Server(
         publisher,
         lambda: _tls(control),
         metrics.pushed,
-        LoadReporting(traffic),
-        recording=recording,
+        LoadReporting(traffic, bearers),
+        recording=settings.history.record_pushes,
+        bearers=bearers,
     )
-    await server.start(settings.xds.listen)
-    log.info("serving", replica=name, xds=server.port, admin=door.getsockname()[1])
-    standing = Running(lead, sources, publisher, account, presence)
+    await server.start(settings.xds.listen, settings.xds.tokens or "")
+    log.info(
+        "serving", replica=name, xds=server.port, tokens=server.port_of_tokens, admin=_port(door)
+    )
+    standing = Running(lead, sources, publisher, account, presence, bearers)
     api = admin.app(standing, registry)
     workloads.offer(api, catalog)
-    async with asyncio.TaskGroup() as tasks:
+    async with aclosing(bearers), asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(part)
             for part in (
@@ -203,6 +215,11 @@ async def _serve(
             task.cancel()
     with suppress(Away):
         await traffic.write()
+
+
+def _port(door: socket.socket) -> int:
+    port: int = door.getsockname()[1]
+    return port
 
 
 def _tls(control: ControlPlane) -> Tls:

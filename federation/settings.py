@@ -161,6 +161,10 @@ class Xds(Strict):
     listen: Listen = Field(
         default=Address("0.0.0.0:15128"), description="for proxies; port 0: any free"
     )
+    tokens: Listen | None = Field(
+        default=None,
+        description="for pods, which show a token, such as 0.0.0.0:15130; absent: none may",
+    )
     names: tuple[HostName, ...] = Field(
         default=(),
         description="by which gRPC clients find it, beside the machine's own: DNS or addresses",
@@ -311,25 +315,22 @@ def _clashes(settings: Settings) -> Iterator[Finding]:
                 key, _, why = str(error).partition(": ")
                 yield ("specification", n, key), why
     yield from rules.clashes(settings.federation, names)
-    yield from _taken(
-        {
-            "xds": settings.xds.listen,
-            "admin": settings.admin.listen,
-            "join": settings.join.listen,
-            "health": settings.health.listen,
-        }
+    yield from _crowded(settings)
+
+
+def _crowded(settings: Settings) -> Iterator[Finding]:
+    """One port, twice."""
+    listeners: tuple[tuple[Keys, Address | None], ...] = (
+        (("xds", "listen"), settings.xds.listen),
+        (("admin", "listen"), settings.admin.listen),
+        (("join", "listen"), settings.join.listen),
+        (("health", "listen"), settings.health.listen),
+        (("xds", "tokens"), settings.xds.tokens),
     )
-
-
-def _taken(doors: Mapping[str, Address | None]) -> Iterator[Finding]:
-    """Of two doors with one address the latter is wrong."""
-    before: dict[str, Address] = {}
-    for name, listen in doors.items():
-        if listen is not None:
-            for other, theirs in before.items():
-                if listen.overlaps(theirs):
-                    yield (name, "listen"), f"{listen} is taken by {other}.listen"
-            before[name] = listen
+    for n, (path, listen) in enumerate(listeners):
+        for other, taken in listeners[:n]:
+            if listen is not None and taken is not None and listen.overlaps(taken):
+                yield path, f"{listen} is taken by {dotted(other)}"
 
 
 def known_keys() -> list[str]:

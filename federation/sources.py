@@ -27,7 +27,7 @@ from meshfed.federation.specification.files import FilesSpecification
 from meshfed.federation.specification.specification import Specification
 from meshfed.federation.specify import Specifying
 from meshfed.providers import provider
-from meshfed.providers.provider import Provider
+from meshfed.providers.provider import Attesting, Attestor, Provider
 
 PATIENCE = 30.0  # seconds for each source's first answer; then the mesh is served without it
 GLANCE = 0.05  # seconds between two looks whether the leader has read them
@@ -87,6 +87,19 @@ class Sources:
                 self._presence.forget(each.name)
             self._feeds = self._specifications = ()
             self._metrics.unprovided()
+
+    def attestors(self) -> dict[str, Attestor]:
+        """Who knows the tokens of workloads, by provider; on every replica. Raises Refused.
+
+        Where pods may come that nobody could know, that is a mistake.
+        """
+        if self._settings.xds.tokens is None:
+            return {}
+        made = [each for each in self._providers() if isinstance(each, Attesting)]
+        if not made:
+            why = "no provider knows tokens: name one of type kubernetes"
+            raise Refused(self._settings.reject(("xds", "tokens"), why))
+        return {each.name: each.attestor() for each in made}
 
     def _providers(self) -> list[Provider]:
         return [self._provider(n, entry) for n, entry in enumerate(self._settings.providers)]

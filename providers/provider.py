@@ -6,7 +6,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from meshfed.catalog.model import Observation
+from meshfed.catalog.model import Identity, Observation
 from meshfed.catalog.orders import Attachment
 
 GROUP = "meshfed.providers"
@@ -61,6 +61,47 @@ class Examinable(Protocol):
     """A provider that can say, for `doctor`, whether its platform lets itself be asked."""
 
     def examine(self) -> AsyncIterator[Examined]: ...
+
+
+class Untaken(Exception):
+    """A token that its platform does not take: it says so, or it is none; in one line."""
+
+
+class Unanswered(Exception):
+    """The platform could not be asked about a token; in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attested:
+    """Whom a token is of, as its platform says."""
+
+    workload: str  # its id
+    identity: Identity
+    until: float  # seconds since the epoch
+
+
+class Attestor(Protocol):
+    """Knows the tokens that one platform gives its workloads."""
+
+    def claimed(self, token: str) -> str:
+        """The id of the workload that a token is said to be of: nothing of that is believed yet.
+
+        It says whom to ask: another platform never sees the token. Raises Untaken.
+        """
+        ...
+
+    async def attest(self, token: str, audience: str) -> Attested:
+        """Asks the platform. Raises Untaken and Unanswered."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Attesting(Protocol):
+    """A provider whose workloads can show by a token of their platform's who they are."""
+
+    def attestor(self) -> Attestor: ...
 
 
 @runtime_checkable

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import grpc
 
-from meshfed.xds.server import METHODS, OPTIONS, SERVICE, Call, Tls, credentials
+from meshfed.xds.door import Call
+from meshfed.xds.listening import Tls, credentials
+from meshfed.xds.server import METHODS, OPTIONS, SERVICE
 
 
 class Bare:

@@ -4,10 +4,16 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
+Names = tuple[tuple[str, ...], tuple[str, ...], float | None]  # URIs, DNS names, until when
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end: the names are its certificate's, the rest is its own word."""
+    """Who is at the other end: the names are proven, the rest is its own word.
+
+    Whoever came with a certificate has the names in there; of a token, those that a certificate for
+    its holder would have.
+    """
 
     uris: tuple[str, ...]
     dns: tuple[str, ...]
@@ -17,7 +23,7 @@ class Peer:
     address: str
 
 
-def names(pem: bytes) -> tuple[tuple[str, ...], tuple[str, ...], float | None]:
+def names(pem: bytes) -> Names:
     """URIs, DNS names and the end of a certificate; nothing of what is not there."""
     if not pem:
         return (), (), None

@@ -1,4 +1,4 @@
-"""The load reporting service, beside ADS on its port and over the same mutual TLS."""
+"""The load reporting service, beside ADS on its ports."""
 
 import asyncio
 import time
@@ -11,15 +11,15 @@ import grpc
 from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest
 from google.protobuf.message import DecodeError
 
+from meshfed.xds.door import Bearers, Call, Unproven, proven
 from meshfed.xds.loads import Calls, Reporting, calls
-from meshfed.xds.peer import Peer, names
+from meshfed.xds.peer import Names, Peer
 from meshfed.xds.server import (
     BYE,
     DRAINING,
     INTRODUCTION,
     LAST_WORDS,
     UNREAD,
-    Call,
     Ending,
     Refusal,
     Unready,
@@ -60,14 +60,15 @@ def parse(message: bytes | object) -> LoadStatsRequest:
         raise Malformed("this is not a load report") from error
 
 
-def introduced(first: LoadStatsRequest, call: Call) -> Peer:
-    """By its certificate; what it says of itself is for logs."""
-    uris, dns, not_after = names(call.auth_context().get("x509_pem_cert", [b""])[0])
-    return Peer(uris, dns, not_after, first.node.id, "", unquote(call.peer()))
+def introduced(first: LoadStatsRequest, who: Names, call: Call) -> Peer:
+    """What it says of itself is for logs."""
+    return Peer(*who, first.node.id, "", unquote(call.peer()))
 
 
-def refused(error: Refusal | Unready | Malformed) -> Ending:
+def refused(error: Unproven | Refusal | Unready | Malformed) -> Ending:
     match error:
+        case Unproven():
+            return Ending(grpc.StatusCode.UNAUTHENTICATED, str(error))
         case Refusal():
             return Ending(grpc.StatusCode.PERMISSION_DENIED, str(error))
         case Unready():
@@ -77,10 +78,11 @@ def refused(error: Refusal | Unready | Malformed) -> Ending:
 
 
 class LoadReporting:
-    """Takes in the reports of whoever has a certificate of the roots."""
+    """Takes in the reports of whoever has a certificate of the roots, or a token."""
 
-    def __init__(self, reports: Reports) -> None:
+    def __init__(self, reports: Reports, bearers: Bearers | None = None) -> None:
         self._reports = reports
+        self._bearers = bearers
         self._hearings: set[Hearing] = set()
         self._draining = False
         method = grpc.stream_stream_rpc_method_handler(self._serve)
@@ -105,12 +107,13 @@ class LoadReporting:
         hearing = Hearing(call)
         self._hearings.add(hearing)
         try:
+            names = await proven(call, self._bearers)
             async with asyncio.timeout(INTRODUCTION):
                 message = await call.read()
             if message is grpc.aio.EOF:
                 return BYE
             first = parse(message)
-            peer = introduced(first, call)
+            peer = introduced(first, names, call)
             reporter = self._reports.report(peer, hearing.wake)
             try:
                 return await hearing.run(peer, reporter, first)
@@ -118,7 +121,7 @@ class LoadReporting:
                 reporter.close()
         except TimeoutError:
             return Ending(grpc.StatusCode.DEADLINE_EXCEEDED, "no report came")
-        except (Refusal, Unready, Malformed) as error:
+        except (Unproven, Refusal, Unready, Malformed) as error:
             return refused(error)
         finally:
             self._hearings.discard(hearing)

@@ -1,11 +1,10 @@
-"""The xDS server: streams over mutual TLS."""
+"""The xDS server: streams over mutual TLS, and of pods over TLS with a token."""
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -13,7 +12,9 @@ import grpc
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
-from meshfed.xds.peer import Peer, names
+from meshfed.xds.door import Bearers, Call, Unproven, proven
+from meshfed.xds.listening import Tls, claim, credentials
+from meshfed.xds.peer import Names, Peer
 from meshfed.xds.resource import SHORT, Type, World
 from meshfed.xds.stream import Malformed, Request, Stream
 from meshfed.xds.subscription import Memory
@@ -119,15 +120,6 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
-    """The control plane's certificate, and the roots that its peers' are verified with; PEM."""
-
-    chain: bytes
-    key: bytes = field(repr=False)
-    roots: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
 class Ending:
     """How a stream ends."""
 
@@ -147,29 +139,18 @@ class Beside(Protocol):
     def drain(self) -> None: ...
 
 
-class Call(Protocol):
-    """What we use of grpc.aio's context; its library ships no types."""
-
-    async def read(self) -> bytes | object: ...
-    async def write(self, message: bytes) -> None: ...
-    async def abort(self, code: grpc.StatusCode, details: str) -> None: ...
-    def peer(self) -> str: ...
-    def auth_context(self) -> Mapping[str, list[bytes]]: ...
-
-
 Sent = Callable[[str, int, int], None]  # type, resources, bytes
 
 
-def introduced(first: Request, call: Call) -> Peer:
+def introduced(first: Request, who: Names, call: Call) -> Peer:
     """Only the first request has the node, and it never changes (T2). Raises Malformed."""
     if not first.node.id:
         raise Malformed("node.id is empty: the first request of a stream needs it")
-    uris, dns, not_after = names(call.auth_context().get("x509_pem_cert", [b""])[0])
     release = first.node.user_agent_build_version.version
     version = f"{release.major_number}.{release.minor_number}.{release.patch}"
     if not first.node.HasField("user_agent_build_version"):  # gRPC has words for it
         version = f"{first.node.user_agent_name} {first.node.user_agent_version}".strip()
-    return Peer(uris, dns, not_after, first.node.id, version, unquote(call.peer()))
+    return Peer(*who, first.node.id, version, unquote(call.peer()))
 
 
 def parse(message: bytes | object, *, delta: bool) -> Request:
@@ -285,7 +266,7 @@ class Conversation:
 
 
 class Server:
-    """Serves `source` to whoever has a certificate of the roots."""
+    """Serves `source` to whoever has a certificate of the roots, or a token that `bearers` know."""
 
     def __init__(
         self,
@@ -294,8 +275,10 @@ class Server:
         sent: Sent,
         *beside: Beside,
         recording: bool = False,
+        bearers: Bearers | None = None,
     ) -> None:
         self.port = 0  # the one bound, once started
+        self.port_of_tokens = 0
         self._source = source
         self._sent = sent
         self._beside = beside
@@ -305,7 +288,8 @@ class Server:
         self._looking: asyncio.Task[None] | None = None
         self._draining = False
         self._server = grpc.aio.server(options=OPTIONS)
-        self._credentials = credentials(tls)
+        self._tls = tls
+        self._bearers = bearers
         handlers = map(grpc.stream_stream_rpc_method_handler, (self._delta, self._sotw))
         methods = dict(zip(METHODS, handlers, strict=True))
         handler = grpc.method_handlers_generic_handler(SERVICE, methods)
@@ -315,15 +299,23 @@ class Server:
     def streams(self) -> int:
         return len(self._conversations)
 
-    async def start(self, listen: str) -> None:
-        """Raises OSError, with a message for people."""
-        claim(listen)
-        try:
-            self.port = self._server.add_secure_port(listen, self._credentials)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {listen} for xDS: {error}") from error
+    async def start(self, listen: str, tokens: str = "") -> None:
+        """`tokens`: where those come who show one. Raises OSError, with a message for people."""
+        self.port = self._bound(listen, certified=True)
+        if tokens:
+            self.port_of_tokens = self._bound(tokens, certified=False)
         await self._server.start()
         self._looking = asyncio.create_task(self._look())
+
+    def _bound(self, listen: str, *, certified: bool) -> int:
+        claim(listen)
+        try:
+            port: int = self._server.add_secure_port(
+                listen, credentials(self._tls, certified=certified)
+            )
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {listen} for xDS: {error}") from error
+        return port
 
     async def _look(self) -> None:
         while True:
@@ -363,18 +355,22 @@ class Server:
         if self._draining:
             return DRAINING
         try:
+            # Before anything of what it sends is read: strangers reach the door of tokens.
+            names = await proven(call, self._bearers)
             async with asyncio.timeout(INTRODUCTION):
                 message = await call.read()
             if message is grpc.aio.EOF:
                 return BYE
             first = parse(message, delta=delta)
-            who = introduced(first, call)
+            who = introduced(first, names, call)
             await self._turnstile.turn()
             feed = await self._source.open(who)
         except TimeoutError:
             return Ending(grpc.StatusCode.DEADLINE_EXCEEDED, "no request came")
         except Malformed as error:
             return Ending(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except Unproven as error:
+            return Ending(grpc.StatusCode.UNAUTHENTICATED, str(error))
         except Refusal as error:
             return Ending(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except Unready as error:
@@ -391,38 +387,3 @@ class Server:
         finally:
             self._conversations.discard(conversation)
             feed.close()
-
-
-def credentials(tls: Callable[[], Tls]) -> grpc.ServerCredentials:
-    """Asked at every handshake, from grpc's threads: a renewed certificate needs no restart."""
-    shown = tls()
-
-    def renewed() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal shown
-        newest = tls()
-        if newest == shown:
-            return None
-        shown = newest
-        return configuration(newest)
-
-    return grpc.dynamic_ssl_server_credentials(
-        configuration(shown), renewed, require_client_authentication=True
-    )
-
-
-def configuration(tls: Tls) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration([(tls.key, tls.chain)], tls.roots)
-
-
-def claim(listen: str) -> None:
-    """Try the address with a plain socket first: grpc fails with pages on stderr and no reason."""
-    host, _, port = listen.rpartition(":")
-    try:
-        found = socket.getaddrinfo(host.strip("[]") or None, int(port), type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address = found[0]
-        with socket.socket(family, kind, protocol) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(address)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise OSError(error.errno, f"cannot listen on {listen} for xDS: {why}") from error

@@ -22,6 +22,8 @@ class Reason(StrEnum):
     WORKLOAD = "workload"  # the catalog knows no such workload
     IDENTITY = "identity"  # the workload is someone else now
     UNREADY = "unready"  # not every source has been observed yet
+    TOKEN = "token"  # none was shown, or its platform does not take it
+    UNREVIEWED = "unreviewed"  # its platform could not be asked
 
 
 class Certificates(StrEnum):

@@ -95,3 +95,8 @@ class Injection(Strict):
     )
     exclude: Excluded = Field(default_factory=Excluded)
     resources: Resources = Field(default_factory=Resources)
+
+    @property
+    def host(self) -> str:
+        """By which pods know the control plane: they look for it in its certificate."""
+        return Address.parse(self.control_plane).host

@@ -10,6 +10,7 @@ from meshfed.providers.kubernetes.access import line
 from meshfed.providers.kubernetes.cluster import Cluster
 from meshfed.providers.kubernetes.options import options as read
 from meshfed.providers.kubernetes.reflect import PACE, Pace
+from meshfed.providers.kubernetes.review import Reviewer
 
 
 class KubernetesProvider:
@@ -27,6 +28,9 @@ class KubernetesProvider:
     async def refresh(self, scope: str) -> None:
         self._asked.append(scope)
         self._wake.set()
+
+    def attestor(self) -> Reviewer:
+        return Reviewer(self.name, line(self._options.where, self._pace))
 
     async def observe(self) -> AsyncGenerator[Observation, None]:
         api = line(self._options.where, self._pace)
