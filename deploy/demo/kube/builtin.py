@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Any
 
+from cryptography import x509
+
 from meshfed.demo.kube.kinds import Kind
 from meshfed.demo.kube.objects import Object
 from meshfed.demo.kube.pods import containers
@@ -237,6 +239,48 @@ def _crd(thing: Object, before: Object | None, _: object) -> Causes:
         yield from unstructural(schema, f"{at}.schema.openAPIV3Schema")
 
 
+def _webhooks(thing: Object, *_: object) -> Causes:
+    for n, hook in enumerate(thing.get("webhooks") or ()):
+        at = f"webhooks[{n}]"
+        for name, value in (
+            ("failurePolicy", "Fail"), ("matchPolicy", "Equivalent"), ("timeoutSeconds", 10),
+            ("reinvocationPolicy", "Never"), ("namespaceSelector", {}), ("objectSelector", {}),
+        ):  # fmt: skip
+            hook.setdefault(name, value)
+        for rule in hook.get("rules") or ():
+            rule.setdefault("scope", "*")
+        if str(hook.get("name", "")).count(".") < 2:
+            why = "should be a domain with at least three segments separated by dots"
+            yield f"{at}.name", f'Invalid value: "{hook.get("name", "")}": {why}'
+        if not hook.get("admissionReviewVersions"):
+            yield f"{at}.admissionReviewVersions", "Required value: must specify one of v1, v1beta1"
+        if hook.get("sideEffects") not in ("None", "NoneOnDryRun"):
+            shown = hook.get("sideEffects")
+            yield f"{at}.sideEffects", f'Unsupported value: "{shown}": None, NoneOnDryRun'
+        if not 1 <= hook["timeoutSeconds"] <= 30:
+            why = "the timeout value must be between 1 and 30 seconds"
+            yield f"{at}.timeoutSeconds", f"Invalid value: {hook['timeoutSeconds']}: {why}"
+        yield from _client(hook.get("clientConfig") or {}, f"{at}.clientConfig")
+
+
+def _client(said: Object, at: str) -> Causes:
+    if bool(said.get("url")) == bool(said.get("service")):
+        yield at, "Required value: exactly one of url or service is required"
+    elif said.get("service"):
+        said["service"].setdefault("port", 443)
+        for name in ("name", "namespace"):
+            if not said["service"].get(name):
+                yield f"{at}.service.{name}", f"Required value: service {name} is required"
+    elif not said["url"].startswith("https://"):
+        yield f"{at}.url", f'Invalid value: "{said["url"]}": "https" is the only allowed URL scheme'
+    if bundle := said.get("caBundle"):
+        try:
+            x509.load_pem_x509_certificates(base64.b64decode(bundle))
+        except ValueError:
+            why = "unable to load root certificates: unable to parse bytes as PEM block"
+            yield f"{at}.caBundle", f"Invalid value: {why}"
+
+
 NAMES = {
     "Service": SERVICE_NAME, "Namespace": LABEL, "ClusterRole": None, "ClusterRoleBinding": None,
     "Role": None, "RoleBinding": None,
@@ -244,4 +288,5 @@ NAMES = {
 SETTLE: dict[str, Settles] = {
     "Namespace": _namespace, "Service": _service, "EndpointSlice": _slice, "Pod": _pod,
     "Secret": _secret, "Event": _event, "CustomResourceDefinition": _crd,
+    "MutatingWebhookConfiguration": _webhooks,
 }  # fmt: skip

@@ -10,6 +10,7 @@ import yaml
 from aiohttp import web
 
 from meshfed.demo.kube import access, accounts, protobuf, writing
+from meshfed.demo.kube.admission import Admission
 from meshfed.demo.kube.asked import Asked, Target, asked, target, verb
 from meshfed.demo.kube.discovery import discovered
 from meshfed.demo.kube.faults import Faults
@@ -53,6 +54,7 @@ class Api:
         self.faults = faults
         self.every = every  # seconds between bookmarks
         self.calls: list[Call] = []
+        self.admission = Admission(store)
         self.bugs: list[Exception] = []  # of this server; they fail the test at its end
 
     def application(self) -> web.Application:
@@ -131,8 +133,11 @@ class Api:
             asked_for = await _body(request, does)
             given = self.tokens.mint.requested(of.namespace, of.name, asked_for)
             return _json(encode(given), 201)
-        code, thing = self._written(does, kind, of, said, request, await _body(request, does))
-        return _json(encode(thing), code)
+        body, warnings = await _body(request, does), list[str]()
+        if does == "create":
+            body, warnings = await self.admission.mutated(user, kind, of, said, body)
+        code, thing = self._written(does, kind, of, said, request, body)
+        return _warned(_json(encode(thing), code), warnings)
 
     def _kind(self, of: Target) -> Kind:
         kind = self.store.kind(of.group, of.version, of.plural)
@@ -220,6 +225,14 @@ async def _body(request: web.Request, does: str) -> Object:
     except (ValueError, yaml.YAMLError) as error:
         raise bad_request(f"the body cannot be read: {error}") from error
     return read
+
+
+def _warned(answer: web.Response, warnings: list[str]) -> web.Response:
+    """https://www.rfc-editor.org/rfc/rfc7234#section-5.5"""
+    for each in warnings:
+        quoted = each.replace("\\", "\\\\").replace('"', '\\"')
+        answer.headers.add("Warning", f'299 - "{quoted}"')
+    return answer
 
 
 def _number(text: str) -> float | int:

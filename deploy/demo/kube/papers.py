@@ -66,9 +66,10 @@ class Authority:
         one.file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
         return one
 
-    def serves(self) -> Paper:
-        """What the server shows."""
-        return self._issue("server", x509.Name([]), ExtendedKeyUsageOID.SERVER_AUTH)
+    def serves(self, *names: str) -> Paper:
+        """What a server shows that is on this machine, and has these names as well."""
+        stem = "-".join(("server", *names))
+        return self._issue(stem, x509.Name([]), ExtendedKeyUsageOID.SERVER_AUTH, *names)
 
     def client(self, user: str, *groups: str) -> Paper:
         """What a user of groups shows."""
@@ -76,9 +77,12 @@ class Authority:
         subject = x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, user)])
         return self._issue(f"client-{user}", subject, ExtendedKeyUsageOID.CLIENT_AUTH)
 
-    def _issue(self, stem: str, subject: x509.Name, purpose: x509.ObjectIdentifier) -> Paper:
+    def _issue(
+        self, stem: str, subject: x509.Name, purpose: x509.ObjectIdentifier, *more: str
+    ) -> Paper:
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.IPAddress(ip_address(LOOPBACK)), x509.DNSName("localhost")]
+        hosts = [x509.DNSName(name) for name in ("localhost", *more)]
+        names = [x509.IPAddress(ip_address(LOOPBACK)), *hosts]
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         made = (
             _begun(subject, self.certificate.subject, key)
