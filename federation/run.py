@@ -4,7 +4,9 @@ import asyncio
 import gc
 import signal
 import socket
-from contextlib import ExitStack, aclosing, closing, suppress
+from contextlib import AsyncExitStack, ExitStack, aclosing, closing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -23,6 +25,7 @@ from meshfed.federation.certificates.control import ControlPlane
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.certificates.issuer import Unissuable
 from meshfed.federation.certificates.keys import Unsealable
+from meshfed.federation.fields import Address
 from meshfed.federation.heed import configure, heed
 from meshfed.federation.join import server as joining
 from meshfed.federation.join.open import desk
@@ -37,6 +40,9 @@ from meshfed.federation.traffic import Traffic
 from meshfed.xds.listening import Tls, claim
 from meshfed.xds.reporting import LoadReporting
 from meshfed.xds.server import Server
+
+if TYPE_CHECKING:
+    from meshfed.federation.inject.serve import Webhook
 
 GRACE = 2.0  # seconds for streams to end
 STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -103,43 +109,56 @@ class Running:
         return self._publisher.proxies()
 
 
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The ports that are bound before anything is written."""
+
+    admin: socket.socket
+    join: socket.socket | None
+    health: socket.socket | None
+    webhook: socket.socket | None
+
+
+def _bound(settings: Settings, stack: ExitStack) -> Doors:
+    """Raises OSError when one is taken."""
+
+    def bound(listen: Address | None, setting: str) -> socket.socket | None:
+        return stack.enter_context(closing(admin.bound(listen, setting))) if listen else None
+
+    made = Doors(
+        stack.enter_context(closing(admin.bound(settings.admin.listen))),
+        bound(settings.join.listen, "join.listen"),
+        bound(settings.health.listen, "health.listen"),
+        bound(settings.injection.listen, "injection.listen"),
+    )
+    claim(settings.xds.listen)
+    if settings.xds.tokens:
+        claim(settings.xds.tokens)
+    return made
+
+
 async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in STOPPING:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     log.info("starting", catalog=settings.catalog.shown, trust_domain=settings.mesh.trust_domain)
     # Ports before anything is written: a second control plane by accident leaves no trace.
-    with ExitStack() as doors:
-        door = doors.enter_context(closing(admin.bound(settings.admin.listen)))
-        gate = window = None
-        if settings.join.listen is not None:
-            gate = doors.enter_context(closing(admin.bound(settings.join.listen, "join.listen")))
-        if settings.health.listen is not None:
-            shown = admin.bound(settings.health.listen, "health.listen")
-            window = doors.enter_context(closing(shown))
-        claim(settings.xds.listen)
-        if settings.xds.tokens is not None:
-            claim(settings.xds.tokens)
+    with ExitStack() as bound:
+        doors = _bound(settings, bound)
         with closing(Catalog(settings.catalog)) as catalog:
             if why := await catalog.deaf():
                 raise CannotStart(why)
             for step in await asyncio.to_thread(migrate, settings.catalog):
                 log.info("catalog migrated", to=step)
             name = replica()
-            await _serve(settings, catalog, door, gate, window, stop, name)
+            await _serve(settings, catalog, doors, stop, name)
             with suppress(Away):
                 await catalog.leave(name)
     log.info("stopped")
 
 
 async def _serve(
-    settings: Settings,
-    catalog: Catalog,
-    door: socket.socket,
-    gate: socket.socket | None,
-    window: socket.socket | None,
-    stop: asyncio.Event,
-    name: str,
+    settings: Settings, catalog: Catalog, doors: Doors, stop: asyncio.Event, name: str
 ) -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
@@ -148,7 +167,7 @@ async def _serve(
     issuer = await issuers.load(certificates.issuer).open(
         trust_domain=domain, safe=catalog, seal=certificates.seal
     )
-    pods = (settings.injection.host,) if settings.xds.tokens else ()
+    pods = settings.injection.hosts if settings.xds.tokens or doors.webhook else ()
     hosts = await asyncio.to_thread(called, settings.xds.listen, (*settings.xds.names, *pods))
     control = await ControlPlane.open(issuer, domain, certificates.workload_lifetime, hosts=hosts)
     custody = Custody(issuer, domain, certificates.workload_lifetime, kind=certificates.issuer)
@@ -165,10 +184,13 @@ async def _serve(
     soon = expires_soon(certificates.proxy_lifetime)
     publisher = Publisher(mesh, catalog, custody, account, metrics, presence, name, soon)
     sources = Sources(settings, catalog, presence, metrics)
+    webhook = _webhook(settings, control)
 
     def duties(led: Catalog) -> tuple[Duty, ...]:
         retain, minutes = settings.history.retain, settings.history.retain_traffic
-        return (heed(settings, led, presence), sources.run(led), prune(led, retain, minutes))
+        trust = webhook.duties() if webhook else ()
+        own = (heed(settings, led, presence), sources.run(led), prune(led, retain, minutes))
+        return (*own, *trust)
 
     lead = Lead(name, catalog, presence, metrics, duties)
     traffic = Traffic(publisher, catalog, metrics, presence, name)
@@ -184,12 +206,19 @@ async def _serve(
     )
     await server.start(settings.xds.listen, settings.xds.tokens or "")
     log.info(
-        "serving", replica=name, xds=server.port, tokens=server.port_of_tokens, admin=_port(door)
+        "serving",
+        replica=name,
+        xds=server.port,
+        tokens=server.port_of_tokens,
+        admin=doors.admin.getsockname()[1],
     )
     standing = Running(lead, sources, publisher, account, presence, bearers)
     api = admin.app(standing, registry)
     workloads.offer(api, catalog)
-    async with aclosing(bearers), asyncio.TaskGroup() as tasks:
+    async with AsyncExitStack() as lines, asyncio.TaskGroup() as tasks:
+        for each in (bearers, webhook):
+            if each is not None:
+                await lines.enter_async_context(aclosing(each))
         running = [
             tasks.create_task(part)
             for part in (
@@ -200,14 +229,17 @@ async def _serve(
                 traffic.run(),
                 sources.open(publisher),
                 sources.measure(control, custody),
-                admin.serve(api, door),
+                admin.serve(api, doors.admin),
             )
         ]
-        if gate is not None:
+        if doors.join is not None:
             open_desk = desk(settings, catalog, issuer, server.port)
-            running.append(tasks.create_task(joining.serve(open_desk, gate, control)))
-        if window is not None:
-            running.append(tasks.create_task(admin.serve(admin.health(standing, registry), window)))
+            running.append(tasks.create_task(joining.serve(open_desk, doors.join, control)))
+        if webhook and doors.webhook is not None:
+            running.append(tasks.create_task(webhook.run(doors.webhook)))
+        if doors.health is not None:
+            shown = admin.health(standing, registry)
+            running.append(tasks.create_task(admin.serve(shown, doors.health)))
         await stop.wait()
         log.info("stopping", streams=server.streams)
         await server.stop(GRACE)
@@ -217,9 +249,14 @@ async def _serve(
         await traffic.write()
 
 
-def _port(door: socket.socket) -> int:
-    port: int = door.getsockname()[1]
-    return port
+def _webhook(settings: Settings, control: ControlPlane) -> "Webhook | None":
+    """Raises Refused."""
+    if settings.injection.listen is None:
+        return None
+    # With it comes the client of Kubernetes, for whoever needs it.
+    from meshfed.federation.inject.serve import Webhook
+
+    return Webhook(settings, control)
 
 
 def _tls(control: ControlPlane) -> Tls:

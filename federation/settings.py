@@ -326,6 +326,7 @@ def _crowded(settings: Settings) -> Iterator[Finding]:
         (("join", "listen"), settings.join.listen),
         (("health", "listen"), settings.health.listen),
         (("xds", "tokens"), settings.xds.tokens),
+        (("injection", "listen"), settings.injection.listen),
     )
     for n, (path, listen) in enumerate(listeners):
         for other, taken in listeners[:n]:

@@ -35,7 +35,10 @@ def asked(pod: object = POD, **request: object) -> dict[str, object]:
 
 @pytest.fixture
 async def webhook() -> AsyncIterator[httpx.AsyncClient]:
-    served = app(Injection, lambda: "", {"shop": SHOP}.get, "meshfed")
+    async def told(name: str) -> Namespace | None:
+        return SHOP if name == "shop" else None
+
+    served = app(Injection, lambda: "", {"aks": told})
     transport = httpx.ASGITransport(app=served)
     async with httpx.AsyncClient(transport=transport, base_url="https://inject") as client:
         yield client
@@ -144,7 +147,7 @@ ANYTHING = some.recursive(
 @given(some.fixed_dictionaries({"spec": ANYTHING, "metadata": ANYTHING}))
 def test_whatever_a_pod_is_there_is_an_answer(pod):
     body = json.dumps(asked(pod)).encode()
-    response = json.loads(review(body, {"shop": SHOP}.get, Injection(), "", "meshfed"))["response"]
+    response = json.loads(review(body, SHOP, Injection(), "", "meshfed"))["response"]
     assert response["allowed"] or response["status"]["code"] == 422
 
 
@@ -152,4 +155,4 @@ def test_whatever_a_pod_is_there_is_an_answer(pod):
 @given(some.binary(max_size=20))
 def test_whatever_is_sent_is_answered_or_refused(body):
     with pytest.raises(NoReview):
-        review(body, {}.get, Injection(), "", "meshfed")
+        review(body, None, Injection(), "", "meshfed")

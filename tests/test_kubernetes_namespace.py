@@ -35,7 +35,8 @@ def labels(cluster: Cluster, name: str = "shop") -> dict[str, str]:
 def test_a_namespace_is_put_into_the_mesh_and_out_again(cluster: Cluster, run: Run) -> None:
     cluster.put(namespace(labels={"team": "a"}))
     assert run("add", "shop") == (0, "", "shop: in the mesh meshfed\n")
-    assert labels(cluster) == {"team": "a", "meshfed.io/mesh": "meshfed"}
+    meshed = {"meshfed.io/mesh": "meshfed", "meshfed.io/inject": "enabled"}
+    assert labels(cluster) == {"team": "a", **meshed}
     assert run("remove", "shop") == (0, "", "shop: in no mesh\n")
     assert labels(cluster) == {"team": "a"}
 

@@ -46,6 +46,8 @@ def add(
 ) -> None:
     """Put namespaces into a mesh: its providers see their services and pods from now on.
 
+    Pods that are made there from now on get sidecars; `kubectl rollout restart` makes them anew.
+
     Example: meshfed namespace add shop --context aks-weu
     """
 
@@ -68,6 +70,8 @@ def add(
 @app.command()
 def remove(names: Names, context: Context = None, kubeconfig: Kubeconfig = None) -> None:
     """Take namespaces out of the mesh: their services and pods leave it.
+
+    Pods that are made there from now on get no sidecars; `kubectl rollout restart` makes them anew.
 
     Example: meshfed namespace remove shop --context aks-weu
     """

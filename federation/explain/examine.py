@@ -41,6 +41,7 @@ def examined(settings: Settings, url: str) -> Iterator[Step]:
     yield from doctor.ports(_doors(settings), running_here=_here(facts))
     yield from doctor.providers(seen.provided(url))
     yield from doctor.platforms(asyncio.run(_platforms(settings)))
+    yield from doctor.platforms(asyncio.run(_webhooks(settings, url)))
     yield from doctor.policies(facts, seen.refused(url))
     yield from _certificates(settings, url, facts.now)
     yield from doctor.proxies(facts)
@@ -64,6 +65,18 @@ async def _platforms(settings: Settings) -> list[tuple[str, Examined]]:
         if isinstance(made, Examinable):
             found += [(entry.name, each) async for each in made.examine()]
     return found
+
+
+async def _webhooks(settings: Settings, url: str) -> list[tuple[str, Examined]]:
+    """What API servers say of the webhook that the configuration has, if any."""
+    if settings.injection.listen is None:
+        return []
+    # With it comes the client of Kubernetes, for whoever needs it.
+    from meshfed.federation.inject.examine import examined as webhooks
+
+    with closing(Catalog(url)) as catalog:
+        standing = await catalog.authority()
+    return [each async for each in webhooks(settings, standing[0] if standing else "")]
 
 
 def _here(facts: Facts) -> bool:

@@ -1,37 +1,60 @@
 """The mutating webhook's route: reviews in, answers out. Whoever serves it brings TLS."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from meshfed.federation.inject.decide import Namespace
 from meshfed.federation.inject.injection import Injection
-from meshfed.federation.inject.review import NoReview, Told, review
+from meshfed.federation.inject.raw import Unfit
+from meshfed.federation.inject.review import NoReview, answered, asked, home
 
 INJECT = "/inject"
 LARGEST = 8 << 20  # bytes of a review; etcd takes 1.5 MB of an object
 
+Told = Callable[[str], Awaitable[Namespace | None]]
+
+
+class Unasked(Exception):
+    """The cluster cannot be asked about a namespace now; one line."""
+
 
 def app(
-    injection: Callable[[], Injection], roots: Callable[[], str], namespaces: Told, own: str
+    injection: Callable[[], Injection], roots: Callable[[], str], clusters: Mapping[str, Told]
 ) -> FastAPI:
     """`injection` and `roots` are asked each time: both may change while it runs.
 
-    `own`: the control plane's own namespace, whose pods are left alone.
+    `clusters`: what knows the namespaces of each, by its provider; it raises Unasked. Reviews do
+    not say which cluster they are of: the path does, and without a name it is the first.
     """
     api = FastAPI(title="meshfed injection", openapi_url=None)
 
     @api.post(INJECT)
     async def inject(request: Request) -> Response:
+        return await reviewed(request, next(iter(clusters.values())))
+
+    @api.post(f"{INJECT}/{{cluster}}")
+    async def inject_elsewhere(cluster: str, request: Request) -> Response:
+        if cluster not in clusters:
+            return PlainTextResponse(f"no provider is called {cluster}\n", status_code=404)
+        return await reviewed(request, clusters[cluster])
+
+    async def reviewed(request: Request, told: Told) -> Response:
         body = b""
         async for part in request.stream():
             body += part
             if len(body) > LARGEST:
                 return PlainTextResponse("larger than 8 MiB\n", status_code=413)
+        current = injection()
         try:
-            answer = review(body, namespaces, injection(), roots(), own)
-        except NoReview as why:
+            review = asked(body)
+            namespace = await told(name) if (name := home(review)) else None
+            answer = answered(review, namespace, current, roots(), current.namespace)
+        except (NoReview, Unfit) as why:
             return PlainTextResponse(f"{why}\n", status_code=400)
+        except Unasked as why:
+            return PlainTextResponse(f"{why}\n", status_code=503)
         return Response(answer, media_type="application/json")
 
     return api

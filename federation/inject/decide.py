@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 from meshfed.federation.inject.injection import Injection, Sidecar
 from meshfed.federation.inject.raw import Object, Unfit, entries, mapping, word, words
+from meshfed.providers.kubernetes.options import INJECT, OSM, OURS
 
 PROXY, INIT, TOKEN = "meshfed-proxy", "meshfed-init", "meshfed-token"
-INJECT, OSM_INJECT = "meshfed.io/inject", "openservicemesh.io/sidecar-injection"
+OSM_INJECT = "openservicemesh.io/sidecar-injection"
 INTERCEPTION = "meshfed.io/interception"
 # A namespace with one of these is in the mesh.
-MEMBER = (INJECT, "meshfed.io/mesh", "openservicemesh.io/monitored-by")
+MEMBER = (INJECT, OURS, OSM)
 OSM_IGNORE = "openservicemesh.io/ignore"
 MIRROR = "kubernetes.io/config.mirror"  # a static pod, which kubelet made from a file of its own
 CLUSTERS_OWN = frozenset({"kube-system", "kube-public", "kube-node-lease"})

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from meshfed.federation.fields import Listen
 from meshfed.federation.findings import Strict
 from meshfed.xds.bootstrap import Address
 
@@ -14,6 +15,9 @@ from meshfed.xds.bootstrap import Address
 QUANTITY = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?")
 # Azure's, which a machine asks from its own address: the metadata service, and the host's agent.
 AZURE = ("169.254.169.254/32", "168.63.129.16/32")
+
+
+SERVICE = re.compile(r"[-a-z0-9]+\.(?P<namespace>[-a-z0-9]+)\.svc(?=\.|$)")
 
 
 class Sidecar(StrEnum):
@@ -77,6 +81,13 @@ class Resources(Strict):
 class Injection(Strict):
     """Sidecars in pods."""
 
+    listen: Listen | None = Field(
+        default=None,
+        description="for API servers that ask the webhook, such as 0.0.0.0:9443; absent: none may",
+    )
+    webhook: str = Field(
+        default="meshfed", min_length=1, description="the MutatingWebhookConfiguration's name"
+    )
     control_plane: Annotated[str, AfterValidator(dialled)] = Field(
         default="meshfed.meshfed.svc:15130", description="host:port where pods find it"
     )
@@ -97,6 +108,17 @@ class Injection(Strict):
     resources: Resources = Field(default_factory=Resources)
 
     @property
-    def host(self) -> str:
-        """By which pods know the control plane: they look for it in its certificate."""
-        return Address.parse(self.control_plane).host
+    def hosts(self) -> tuple[str, ...]:
+        """By which pods and API servers know the control plane: its certificate has them.
+
+        An API server looks for <service>.<namespace>.svc, however much longer pods say it.
+        """
+        host = Address.parse(self.control_plane).host
+        service = SERVICE.match(host)
+        return tuple(dict.fromkeys((host, service.group() if service else host)))
+
+    @property
+    def namespace(self) -> str:
+        """The control plane's own; empty where it is in no cluster that it injects for."""
+        service = SERVICE.match(Address.parse(self.control_plane).host)
+        return service["namespace"] if service else ""

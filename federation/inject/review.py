@@ -6,30 +6,34 @@ https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-con
 
 import base64
 import json
-from collections.abc import Callable
 
-from meshfed.federation.inject.decide import INJECT, Namespace
+from meshfed.federation.inject.decide import Namespace
 from meshfed.federation.inject.injection import Injection
 from meshfed.federation.inject.patch import Patched, patched
 from meshfed.federation.inject.raw import Object, Unfit, entry, mapping, word
+from meshfed.providers.kubernetes.options import INJECT
 
 VERSION, KIND = "admission.k8s.io/v1", "AdmissionReview"
 LONGEST = 256  # characters of a warning, as API servers show them
-Told = Callable[[str], Namespace | None]
 
 
 class NoReview(ValueError):
     """What was sent is no review; one line."""
 
 
-def review(body: bytes, namespaces: Told, injection: Injection, roots: str, own: str) -> bytes:
-    """Raises NoReview. `namespaces`: what is known of one; None: nothing yet.
+def review(
+    body: bytes, namespace: Namespace | None, injection: Injection, roots: str, own: str
+) -> bytes:
+    """Raises NoReview. `namespace`: what is known of the pod's; None: nothing."""
+    return answered(asked(body), namespace, injection, roots, own)
 
-    Of a namespace that is not known the API server has seen the label, or it would not ask.
-    """
-    request = asked(body)
+
+def answered(
+    request: Object, namespace: Namespace | None, injection: Injection, roots: str, own: str
+) -> bytes:
+    """Of a namespace that is not known the API server has seen the label, or it would not ask."""
     try:
-        made = looked_at(request, namespaces, injection, roots, own)
+        made = looked_at(request, namespace, injection, roots, own)
     except Unfit as unfit:
         return _answer(request, refused(unfit))
     return _answer(request, allowed(made))
@@ -54,7 +58,7 @@ def asked(body: bytes) -> Object:
 
 
 def looked_at(
-    request: Object, namespaces: Told, injection: Injection, roots: str, own: str
+    request: Object, namespace: Namespace | None, injection: Injection, roots: str, own: str
 ) -> Patched:
     """Raises Unfit. Updates, and subresources such as ephemeralcontainers, change no sidecar."""
     kind = mapping(request, "kind", ("request",))
@@ -63,9 +67,13 @@ def looked_at(
     if not (pod and created):
         return Patched()
     given = mapping(request, "object", ("request",))
-    name = word(request, "namespace", ("request",))
-    selected = Namespace(name, {INJECT: "enabled"})
-    return patched(given, namespaces(name) or selected, injection, roots, own)
+    selected = Namespace(home(request), {INJECT: "enabled"})
+    return patched(given, namespace or selected, injection, roots, own)
+
+
+def home(request: Object) -> str:
+    """The namespace in which it is to be made. Raises Unfit."""
+    return word(request, "namespace", ("request",))
 
 
 def allowed(made: Patched) -> Object:

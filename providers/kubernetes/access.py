@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ REREAD = 60.0  # seconds between two looks whether a kubeconfig is still what it
 UNBOUNDED = aiohttp.ClientTimeout(total=None)  # watches go on; whoever reads has limits
 HEADERS = {"Accept": "application/json"}
 MERGE = "application/merge-patch+json"
+OPERATIONS = "application/json-patch+json"
 UNUSABLE = (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError)
 
 
@@ -40,7 +41,7 @@ class Request:
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
-    body: Mapping[str, object] | None = None
+    body: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None
     content: str = "application/json"
 
 
@@ -163,8 +164,16 @@ class Line:
         """What is null in the change is taken away (RFC 7386)."""
         return self._asked(Request("PATCH", path, body=change, content=MERGE))
 
-    def post(self, path: str, thing: Mapping[str, object]) -> AbstractAsyncContextManager[Answer]:
-        return self._asked(Request("POST", path, body=thing))
+    def operate(
+        self, path: str, changes: Sequence[Mapping[str, object]]
+    ) -> AbstractAsyncContextManager[Answer]:
+        """One after the other, or none of them (RFC 6902)."""
+        return self._asked(Request("PATCH", path, body=changes, content=OPERATIONS))
+
+    def post(
+        self, path: str, thing: Mapping[str, object], query: Mapping[str, str] | None = None
+    ) -> AbstractAsyncContextManager[Answer]:
+        return self._asked(Request("POST", path, query or {}, body=thing))
 
     def delete(self, path: str) -> AbstractAsyncContextManager[Answer]:
         return self._asked(Request("DELETE", path))

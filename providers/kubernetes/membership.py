@@ -6,7 +6,7 @@ import msgspec
 
 from meshfed.providers.kubernetes.access import Line
 from meshfed.providers.kubernetes.messages import Answer, Refused, status
-from meshfed.providers.kubernetes.options import OSM, OURS
+from meshfed.providers.kubernetes.options import INJECT, OSM, OURS
 
 PATH = "/api/v1/namespaces"
 
@@ -50,8 +50,9 @@ async def namespaces(api: Line) -> list[Namespace]:
 
 
 async def label(api: Line, namespace: str, mesh: str | None) -> None:
-    """Puts it into a mesh, or out of ours. Raises Unreachable or Refused."""
-    change = {"metadata": {"labels": {OURS: mesh}}}
+    """Puts it into a mesh, with sidecars, or out of ours. Raises Unreachable or Refused."""
+    labels = {OURS: mesh, INJECT: "enabled" if mesh else None}
+    change = {"metadata": {"labels": labels}}
     async with api.patch(f"{PATH}/{namespace}", change) as answer:
         await whole(answer)
 

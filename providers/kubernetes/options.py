@@ -10,6 +10,7 @@ from meshfed.providers.hostlist import nearest
 from meshfed.providers.kubernetes.pods import Place
 
 OURS = "meshfed.io/mesh"
+INJECT = "meshfed.io/inject"  # of namespaces and pods: whether pods get sidecars
 OSM = "openservicemesh.io/monitored-by"
 KEYS = ("context", "kubeconfig", "in_cluster", "secret", "cluster", "network", "namespaces")
 NETWORK = re.compile(r"[-._A-Za-z0-9]{0,63}")

@@ -81,6 +81,19 @@ def test_a_role_can_be_for_one_namespace_and_for_some_names(
             robot.request("GET", path)
 
 
+def test_who_lists_by_a_name_needs_no_right_to_the_others(cluster: Cluster, robot: Cluster) -> None:
+    for name in ("a", "b"):
+        cluster.create(configmap(name))
+    cluster.create(role(rule("list", "configmaps", resourceNames=["a"])))
+    cluster.create(bound())
+    path = "/api/v1/configmaps"
+    found = robot.until_allowed(f"{path}?fieldSelector=metadata.name%3Da")
+    assert [each["metadata"]["name"] for each in found["items"]] == ["a"]
+    for query in ("", "?fieldSelector=metadata.name%3Db", "?fieldSelector=metadata.name!%3Da"):
+        with refused(403):
+            robot.request("GET", f"{path}{query}")
+
+
 def test_a_certificate_says_who_and_in_which_groups(cluster: Cluster) -> None:
     tls = cluster.tls_with(cluster.certificate)
     assert httpx.get(f"{cluster.host}/api/v1/pods", verify=tls).status_code == 200

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import yaml
 from aiohttp import web
 
-from meshfed.demo.kube import access, accounts, protobuf, writing
+from meshfed.demo.kube import access, accounts, protobuf, selectors, writing
 from meshfed.demo.kube.admission import Admission
 from meshfed.demo.kube.asked import Asked, Target, asked, target, verb
 from meshfed.demo.kube.discovery import discovered
@@ -121,7 +121,9 @@ class Api:
         self.calls.append(Call(user.name, does, of.group, of.resource, within, of.name))
         if refusal := self.faults.injected(does, of.plural):
             raise refusal
-        access.permit(self.store, user, does, of, within)
+        # Who lists by a name asks about that one, as RBAC sees it.
+        named = replace(of, name=of.name or selectors.name(said.fields))
+        access.permit(self.store, user, does, named, within)
         if (of.group, of.resource, does) == (accounts.GROUP, "tokenreviews", "create"):
             return _json(encode(self.tokens.reviewed(await _body(request, does))), 201)
         kind = self._kind(of)

@@ -53,6 +53,12 @@ def _field(text: str, kind: Kind) -> Selects:
     return lambda thing: (_shown(at(thing, path)) == value) == (how != "!=")
 
 
+def name(fields: str) -> str:
+    """The one name that a field selector can select; empty where there are others."""
+    found = [each for each in fields.split(",") if each.startswith("metadata.name=")]
+    return found[0].removeprefix("metadata.name=").removeprefix("=") if found else ""
+
+
 def at(thing: Object, path: str) -> Any:
     """The value at a dotted path, or None."""
     value: Any = thing

@@ -1,0 +1,78 @@
+"""The webhook as a part of the control plane: its port, its certificate, and whose pods it is for.
+
+It shows the control plane's own certificate, so what API servers trust it by are the mesh's roots.
+"""
+
+import asyncio
+import socket
+import ssl
+
+from meshfed.federation.admin import app as admin
+from meshfed.federation.certificates.control import ControlPlane
+from meshfed.federation.inject.app import app
+from meshfed.federation.inject.namespaces import Namespaces
+from meshfed.federation.inject.trust import GLANCE, Trust
+from meshfed.federation.join.tls import carry
+from meshfed.federation.lead import Duty
+from meshfed.federation.settings import Refused, Settings
+from meshfed.providers.kubernetes.access import Line, line
+from meshfed.providers.kubernetes.options import options
+from meshfed.providers.kubernetes.reflect import PACE
+
+KUBERNETES = "kubernetes"
+
+
+class Webhook:
+    """For the clusters of the providers, in the order of the configuration."""
+
+    def __init__(self, settings: Settings, control: ControlPlane) -> None:
+        """Raises Refused: without a cluster nobody would ask."""
+        self._injection = settings.injection
+        self._control = control
+        self._lines: dict[str, Line] = {
+            each.name: line(options(each.name, each.options, settings.base).where, PACE)
+            for each in settings.providers
+            if each.type == KUBERNETES
+        }
+        if not self._lines:
+            why = "no cluster would ask: name a provider of type kubernetes"
+            raise Refused(settings.reject(("injection", "listen"), why))
+
+    def duties(self) -> list[Duty]:
+        """A leader's: one for each cluster."""
+        name = self._injection.webhook
+        return [
+            Trust(cluster, name, api, lambda: self._control.roots_pem).run()
+            for cluster, api in self._lines.items()
+        ]
+
+    async def run(self, listener: socket.socket) -> None:
+        """Answer on a bound socket until cancelled, on every replica."""
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made.minimum_version = ssl.TLSVersion.TLSv1_3
+        made.set_alpn_protocols(["http/1.1"])
+        carry(made, self._control.current)
+        clusters = {name: Namespaces(api) for name, api in self._lines.items()}
+        api = app(
+            lambda: self._injection,
+            lambda: self._control.roots_pem,
+            {name: each.told for name, each in clusters.items()},
+        )
+        async with asyncio.TaskGroup() as tasks:
+            for each in clusters.values():
+                tasks.create_task(each.run())
+            tasks.create_task(self._keep(made))
+            tasks.create_task(admin.serve(api, listener, made))
+
+    async def _keep(self, made: ssl.SSLContext) -> None:
+        """Serve with the certificate that the control plane has by now, for ever."""
+        pair = self._control.current
+        while True:
+            await asyncio.sleep(GLANCE)
+            if self._control.current is not pair:
+                pair = self._control.current
+                carry(made, pair)
+
+    async def aclose(self) -> None:
+        for each in self._lines.values():
+            await each.close()
