@@ -146,10 +146,16 @@ def _doors(settings: Settings) -> tuple[Door, ...]:
     """The ports of a configuration; port 0 is any free one, which nobody can look for."""
     admin, xds = settings.admin.listen, settings.xds.listen
     ours = _healthy(admin) if admin.port else False
+    named = {
+        "admin.listen": admin,
+        "xds.listen": xds,
+        "xds.tokens": settings.xds.tokens,
+        "injection.listen": settings.injection.listen,
+    }
     return tuple(
         Door(name, str(listen), _answers(listen), ours)
-        for name, listen in (("admin.listen", admin), ("xds.listen", xds))
-        if listen.port
+        for name, listen in named.items()
+        if listen is not None and listen.port
     )
 
 
