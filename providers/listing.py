@@ -350,8 +350,8 @@ def _taken(placed: Placed, endpoint: Endpoint, where: str) -> Rejected:
 
 
 def everywhere(addresses: tuple[str, ...]) -> str:
-    """Where a sidecar listens that is called at these."""
-    return "::" if addresses and all(":" in address for address in addresses) else "0.0.0.0"
+    """Where a sidecar listens that is called at these; `::` is both families."""
+    return "::" if any(":" in address for address in addresses) else "0.0.0.0"
 
 
 def _workload(host: HostEntry, addresses: tuple[str, ...], provider: str, scope: str) -> Workload:

@@ -1,7 +1,8 @@
-"""A pod's network and its node's, for test_inject_rules.py: `python captured.py node RULES`.
+"""A pod's network and its node's, for test_inject_rules.py: `captured.py node RULES [ENVOY]`.
 
 Run in a network namespace of its own, which is the node's; the pod's is made in it. Every listener
-answers with its name. What it prints: for each call, who answered.
+answers with its name. What it prints: for each call, who answered. ENVOY is the command, as JSON,
+of a real one that takes in what goes out, in place of the listener `outbound`.
 """
 
 import json
@@ -10,7 +11,9 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import closing
+import time
+from contextlib import closing, suppress
+from http.client import HTTPConnection
 
 POD, NODE, APART = "10.9.0.2", "10.9.0.1", "10.9.9.1"
 POD6, NODE6 = "fd09::2", "fd09::1"
@@ -79,10 +82,23 @@ def network(device: str, *addresses: str) -> None:
         ip("address", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
 
 
-def node(rules: str) -> None:
+def sidecar(command: list[str]) -> subprocess.Popen[bytes]:
+    """Once it is ready, as the user whose calls are not brought back to it."""
+    started = subprocess.Popen(command, user=ENVOY, group=ENVOY, stdout=subprocess.DEVNULL)
+    for _ in range(200):
+        with suppress(OSError), closing(HTTPConnection("127.0.0.1", 15000, timeout=2)) as asked:
+            asked.request("GET", "/ready")
+            if asked.getresponse().status == 200:
+                return started
+        time.sleep(0.05)
+    started.kill()
+    raise TimeoutError("the sidecar is not ready")
+
+
+def node(rules: str, *envoy: str) -> None:
     ip("link", "add", "node", "type", "veth", "peer", "name", "pod")
     inside = subprocess.Popen(
-        ("unshare", "--net", sys.executable, __file__, "pod", rules),
+        ("unshare", "--net", sys.executable, __file__, "pod", rules, *envoy),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -104,7 +120,7 @@ def node(rules: str) -> None:
     print(json.dumps({"in": came, "out": out}))
 
 
-def pod(rules: str) -> None:
+def pod(rules: str, *envoy: str) -> None:
     print("made", flush=True)
     sys.stdin.readline()
     network("pod", f"{POD}/24", f"{POD6}/64")
@@ -117,11 +133,15 @@ def pod(rules: str) -> None:
     ):  # fmt: skip
         listen(name, "0.0.0.0", port)
         listen(name, "::", port)
-    listen("outbound", "127.0.0.1", 15001)
-    listen("outbound", "::1", 15001)
+    started = [sidecar(json.loads(each)) for each in envoy]
+    for host in ("127.0.0.1", "::1") if not envoy else ():
+        listen("outbound", host, 15001)
     print(json.dumps([called_by(*each) for each in CALLS["out"]]), flush=True)
     sys.stdin.readline()
+    for each in started:
+        each.kill()
+        each.wait()
 
 
 if __name__ == "__main__":
-    {"node": node, "pod": pod}[sys.argv[1]](sys.argv[2])
+    {"node": node, "pod": pod}[sys.argv[1]](*sys.argv[2:])

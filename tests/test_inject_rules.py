@@ -9,9 +9,16 @@ from pathlib import Path
 
 import captured
 import pytest
+from google.protobuf.json_format import MessageToDict
 
+from meshfed.catalog.model import Identity, Interception
+from meshfed.catalog.view import ProxyClass, View
+from meshfed.federation.demo.envoys import binary
 from meshfed.federation.inject.capture import script
 from meshfed.federation.inject.wishes import Capture
+from meshfed.xds.bootstrap import ENVOY
+from meshfed.xds.clusters import passthrough_cluster
+from meshfed.xds.listeners import transparent_listener
 
 TOOLS = ("iptables-restore", "ip6tables-restore", "unshare", "ip")
 ABSENT = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -26,9 +33,9 @@ pytestmark = [
 ]
 
 
-def answered(capture: Capture) -> dict[str, list[str]]:
+def answered(capture: Capture, *envoy: str) -> dict[str, list[str]]:
     ended = subprocess.run(
-        ("unshare", "--net", sys.executable, PROGRAM, "node", script(capture)),
+        ("unshare", "--net", sys.executable, PROGRAM, "node", script(capture), *envoy),
         capture_output=True,
         text=True,
         timeout=60,
@@ -79,3 +86,24 @@ def test_where_only_some_ranges_are_captured_all_else_is_left_alone() -> None:
         (captured.ENVOY, captured.NODE6, 80): "node",
         (captured.ENVOY, "127.0.0.1", 8080): "application",
     }
+
+
+def sidecar() -> str:
+    """The command of an Envoy with the outbound listener of a pod with both families."""
+    kind = ProxyClass(Identity("web", "shop"), (), "::", "127.0.0.1", "", Interception.TRANSPARENT)
+    listener = transparent_listener(View(kind, "shop.example", (), (), (), ()))
+    # What is dialled is dialled on: nothing of what answers is the mesh's.
+    static = {
+        "listeners": [MessageToDict(listener, preserving_proto_field_name=True)],
+        "clusters": [MessageToDict(passthrough_cluster(), preserving_proto_field_name=True)],
+    }
+    pages = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 15000}}}
+    bootstrap = json.dumps({"admin": pages, "static_resources": static})
+    return json.dumps([str(binary()), *ENVOY[1:], "--config-yaml", bootstrap, "-l", "error"])
+
+
+def test_what_goes_out_over_either_family_passes_through_a_real_sidecar() -> None:
+    said = answered(Capture(), sidecar())
+    called = dict(zip(captured.CALLS["out"], said["out"], strict=True))
+    assert called[captured.ROOT, captured.NODE, 80] == "node"
+    assert called[captured.ROOT, captured.NODE6, 80] == "node"

@@ -446,6 +446,13 @@ def test_a_sidecar_of_addresses_of_IPv6_listens_there() -> None:  # noqa: N802
     assert workload.bind == "::"
 
 
+def test_a_sidecar_of_both_families_listens_in_both() -> None:
+    there = pod("web-a", "10.0.0.1", "fd00::1")
+    answer = resolved(slices(at("10.0.0.1", "web-a")), pods=[there])
+    (workload,) = answer.workloads.values()
+    assert (workload.addresses, workload.bind) == (("10.0.0.1", "fd00::1"), "::")
+
+
 def test_two_pods_may_share_their_nodes_address_on_different_ports() -> None:
     answer = resolved(
         slices(at("10.1.0.1", "web-a")),

@@ -88,10 +88,16 @@ def local_listener(outbound: Outbound, bind: str) -> Listener | None:
 
 
 def transparent_listener(view: View) -> Listener:
-    """Whatever the application dials, by the address it dialled."""
+    """Whatever the application dials, by the address it dialled.
+
+    What is redirected comes to the loopback address of its own family. Where a machine has no IPv6
+    there is no `::1`, and Envoy would refuse the listener.
+    """
+    second = [listener_pb2.AdditionalAddress(address=address("::1", OUTBOUND_PORT))]
     return Listener(
         name=OUTBOUND,
         address=address(loopback(view.proxy.bind), OUTBOUND_PORT),
+        additional_addresses=second if view.proxy.bind == "::" else [],
         traffic_direction=base_pb2.TrafficDirection.OUTBOUND,
         listener_filters=[original_dst()],
         filter_chains=[
