@@ -5,7 +5,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +23,9 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from meshfed.catalog.times import seconds as seconds
+from meshfed.catalog.times import stamp as stamp
 
 T = TypeVar("T")
 
@@ -78,17 +80,6 @@ def database_url(url: str) -> URL:
             return parsed.set(drivername="postgresql+psycopg")
         case other:
             raise ValueError(f"{other} is neither sqlite nor postgresql+psycopg")
-
-
-def stamp(seconds: float) -> str:
-    """A moment as the catalog writes it: `2026-11-23T14:05:01.123Z`."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def seconds(stamp: str) -> float:
-    """The moment of a `stamp`, in seconds since the epoch."""
-    return datetime.fromisoformat(stamp).timestamp()
 
 
 def which(path: Path) -> tuple[int, int] | None:

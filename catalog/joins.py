@@ -7,8 +7,9 @@ from sqlalchemy import Connection, insert, select, update
 
 from meshfed.catalog import rows, tokens
 from meshfed.catalog.believe import held
+from meshfed.catalog.byhand import PROVIDER
 from meshfed.catalog.model import Known, Workload
-from meshfed.catalog.register import PROVIDER, deregister, register
+from meshfed.catalog.register import deregister, register
 from meshfed.catalog.schema import joined
 from meshfed.catalog.store import Catalog
 from meshfed.catalog.tokens import Token

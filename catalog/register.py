@@ -6,13 +6,12 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, update
 
 from meshfed.catalog import rows
 from meshfed.catalog.believe import believe, held
+from meshfed.catalog.byhand import PROVIDER, scope
 from meshfed.catalog.model import Endpoint, Known, Service, ServiceName, Workload, workload_id
 from meshfed.catalog.plain import Plain
 from meshfed.catalog.schema import CURRENT, joined, scope_states, scopes
 from meshfed.catalog.versions import ENDPOINTS, SERVICES, WORKLOADS
 from meshfed.catalog.writing import Writing
-
-PROVIDER = "registered"
 
 THEIRS, RUNNING = (each.current("provider = :provider") for each in (ENDPOINTS, WORKLOADS))
 NAMED = SERVICES.current("service $among(names)")
@@ -29,10 +28,6 @@ class Taken(ValueError):
 
 class Unregistered(ValueError):
     """Nobody registered a workload of that name."""
-
-
-def scope(name: str) -> str:
-    return f"{PROVIDER}/{name}"
 
 
 def register(writing: Writing, name: str, known: Known) -> None:

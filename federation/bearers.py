@@ -97,7 +97,7 @@ class Bearers:
         domain = self._known.mesh.trust_domain
         # It ends with its pod, whose row is looked at whenever that moves, and not with the token:
         # its owner has a newer one by then, and shows that on its next stream.
-        return (found.identity.uri(domain),), (f"{found.workload}.workload.{domain}",), None
+        return Names((found.identity.uri(domain),), (f"{found.workload}.workload.{domain}",))
 
     def strange(self, unproven: Unproven, address: str) -> None:
         self._refused(Reason.TOKEN, unproven, address)

@@ -19,8 +19,6 @@ from meshfed.federation.findings import nearest
 from meshfed.federation.settings import Settings
 from meshfed.xds.bootstrap import ENVOY
 
-ADMIN = 15000  # ARCHITECTURE.md, section 6
-
 
 class Unbootstrappable(Exception):
     """Nothing can be set up for this name; one line, with what to do."""
@@ -63,16 +61,6 @@ def control_plane(listen: str, addresses: Sequence[str]) -> str:
             if found := source(family, address):
                 return f"[{found}]:{port}" if ":" in found else f"{found}:{port}"
     return f"{socket.getfqdn()}:{port}"
-
-
-def admin(workload: Workload) -> str:
-    """Where a sidecar's own pages are: loopback only, apart from its neighbours' on one machine."""
-    try:
-        own = ip_address(workload.bind).is_loopback
-    except ValueError:
-        own = False
-    host = workload.bind if own else "127.0.0.1"
-    return f"[{host}]:{ADMIN}" if ":" in host else f"{host}:{ADMIN}"
 
 
 def _wildcard(host: str) -> int:
@@ -125,7 +113,9 @@ async def bootstrap(
                 start = proxyfiles.start_grpc(workload, where, folder)
                 verifiable(where, settings)
             else:
-                start = proxyfiles.start(workload, domain, where, admin(workload), folder)
+                start = proxyfiles.start(
+                    workload, domain, where, proxyfiles.admin(workload), folder
+                )
             issuer = await load(settings.certificates.issuer).open(
                 trust_domain=domain, safe=catalog, seal=settings.certificates.seal
             )

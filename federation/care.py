@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 from typing import Literal, Protocol
 
 import structlog
@@ -13,7 +14,8 @@ from meshfed.catalog.database import stamp
 from meshfed.federation.admin.metrics import Metrics
 
 LATE = 30.0  # seconds that a proxy may owe an acknowledgement: warming takes up to 15
-SOON = timedelta(days=14)  # before the end of a certificate that lives for months
+SOON = timedelta(days=14).total_seconds()  # before the end of one that lives for months
+REMEDY = "run `meshfed proxy bootstrap`, or on a machine that joined `meshfed agent`"
 FIRST, LONGEST = 30.0, 3600.0  # seconds until a proxy's stream is begun again, doubling
 AT_ONCE = 10  # streams in one look: were it our own fault, all would come back together
 
@@ -38,9 +40,18 @@ class Pulse:
     owed: tuple[int, float] | None  # the oldest revision not acknowledged, and when it was offered
     rejected: str  # the proxy's words
     not_after: float | None  # the end of its certificate
+    not_before: float | None = None
+
+    @property
+    def expiring(self) -> float:
+        """From when on its certificate should have been renewed, as far as it has an end."""
+        if self.not_after is None:
+            return inf
+        life = SOON * 3 if self.not_before is None else self.not_after - self.not_before
+        return self.not_after - min(SOON, life / 3)
 
 
-def ailment(pulse: Pulse, now: float, soon: float) -> Ailment | None:
+def ailment(pulse: Pulse, now: float) -> Ailment | None:
     """The worst first; none for a proxy that is well, or merely busy."""
     if pulse.rejected:
         return Ailment("rejecting", pulse.rejected)
@@ -48,15 +59,10 @@ def ailment(pulse: Pulse, now: float, soon: float) -> Ailment | None:
         revision, since = pulse.owed
         why = f"has not acknowledged revision {revision}, offered at {stamp(since)}"
         return Ailment("behind", why)
-    if pulse.not_after is not None and pulse.not_after - now < soon:
-        ends = stamp(pulse.not_after)
-        return Ailment("expiring", f"its certificate ends at {ends}: run `meshfed proxy bootstrap`")
+    if pulse.not_after is not None and now > pulse.expiring:
+        why = f"its certificate ends at {stamp(pulse.not_after)}: {REMEDY}"
+        return Ailment("expiring", why)
     return None
-
-
-def expires_soon(lifetime: timedelta) -> float:
-    """How long before its end a certificate should have been renewed, in seconds."""
-    return min(SOON, lifetime / 3).total_seconds()
 
 
 @dataclass(frozen=True, slots=True)

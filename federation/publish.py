@@ -22,7 +22,7 @@ from meshfed.catalog.store import Away, Catalog
 from meshfed.catalog.view import Anonymous, ProxyClass
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Metrics, Reason
-from meshfed.federation.care import SOON, Care
+from meshfed.federation.care import Care
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.presence import Presence
 from meshfed.federation.subscriber import Inadmissible, Subscriber, admitted
@@ -101,7 +101,6 @@ class Publisher:
         metrics: Metrics,
         presence: Presence,
         replica: str,
-        soon: float = SOON.total_seconds(),
     ) -> None:
         self.ready = asyncio.Event()  # before that, an answer could lack half of the mesh
         self._mesh = mesh
@@ -112,7 +111,6 @@ class Publisher:
         self._presence = presence
         self._replica = replica
         self._care = Care(metrics)
-        self._soon = soon  # seconds before their certificates' end in which proxies should renew
         self._turn = asyncio.Lock()
         self._worlds = Worlds(mesh, custody, metrics.viewed)
         self._subscribers: list[Subscriber] = []
@@ -144,7 +142,7 @@ class Publisher:
         if len(self._worlds) > classes:
             self._lack()
         memory = self._memories.setdefault(workload.id, {})
-        subscriber = Subscriber(peer, workload, kind, world, self._account, self._soon, memory)
+        subscriber = Subscriber(peer, workload, kind, world, self._account, memory)
         self._subscribers.append(subscriber)
         self._tell(subscriber)
         self._members[kind][subscriber] = None

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, PlainValidator
 
+from meshfed.catalog.byhand import PROVIDER as REGISTERED
 from meshfed.catalog.model import Platform, ServiceName
 from meshfed.catalog.preferences import RELATIONS, Preference, Preferences
-from meshfed.catalog.register import PROVIDER as REGISTERED
 from meshfed.federation.findings import Finding, Strict, unknown
 
 SHARE = re.compile(r"([0-9]{1,3})%")

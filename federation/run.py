@@ -19,7 +19,6 @@ from meshfed.federation.admin import workloads
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.bearers import Bearers
 from meshfed.federation.called import called
-from meshfed.federation.care import expires_soon
 from meshfed.federation.certificates import issuer as issuers
 from meshfed.federation.certificates.control import ControlPlane
 from meshfed.federation.certificates.custody import Custody
@@ -181,8 +180,7 @@ async def _serve(
     custody.keep(identities(mesh))
     await custody.check()
     account = Account(mesh.revision, metrics)
-    soon = expires_soon(certificates.proxy_lifetime)
-    publisher = Publisher(mesh, catalog, custody, account, metrics, presence, name, soon)
+    publisher = Publisher(mesh, catalog, custody, account, metrics, presence, name)
     sources = Sources(settings, catalog, presence, metrics)
     webhook = _webhook(settings, control)
 

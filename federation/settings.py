@@ -126,7 +126,7 @@ class Certificates(Strict):
     )
     proxy_lifetime: Duration = Field(
         default=duration("8760h"),
-        description="of certificates that `proxy bootstrap` and `join` write",
+        description="of certificates that `proxy bootstrap` writes",
     )
     key_file: Path = Field(
         default=Path("meshfed.key"),
@@ -180,6 +180,10 @@ class Join(Strict):
     )
     refusals: int = Field(
         default=20, ge=1, le=10_000, description="that one address may have in a minute"
+    )
+    lifetime: Duration = Field(
+        default=duration("7d"),
+        description="of certificates of machines that join; agents renew them at two thirds of it",
     )
 
 

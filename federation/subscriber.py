@@ -10,7 +10,7 @@ from meshfed.catalog.reports import ProxyState, Pushed, Reach, Receipt
 from meshfed.catalog.view import ProxyClass
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Reason
-from meshfed.federation.care import SOON, Ailment, Pulse, ailment
+from meshfed.federation.care import Ailment, Pulse, ailment
 from meshfed.xds.objects import objects
 from meshfed.xds.peer import Peer
 from meshfed.xds.resource import SHORT, Type, World
@@ -59,7 +59,6 @@ class Subscriber:
         kind: ProxyClass,
         world: World,
         account: Account,
-        soon: float = SOON.total_seconds(),
         memory: Memory | None = None,
     ) -> None:
         self.peer = peer
@@ -75,7 +74,6 @@ class Subscriber:
         self._account = account
         self._since = time.time()
         self._owes = [(world.revision, self._since)]  # what it was offered and when, ascending
-        self._soon = soon  # seconds before its certificate's end in which it should be renewed
         self._ailment: Ailment | None = None  # when it was last looked at
         self._sent: dict[str, Mapping[str, str]] = {}  # by type, when pushes are recorded,
         self._pushed: dict[tuple[str, int], Pushed] = {}  # and what the catalog lacks of it
@@ -110,7 +108,7 @@ class Subscriber:
         return self.state(None if reach == before else reach, before)
 
     def state(self, reach: Reach | None = None, before: Reach | None = None) -> ProxyState:
-        sick = ailment(self._pulse(), time.time(), self._soon)
+        sick = ailment(self._pulse(), time.time())
         return ProxyState(
             proxy=self.workload.id,
             identity=self.kind.identity,
@@ -126,7 +124,8 @@ class Subscriber:
 
     def _pulse(self) -> Pulse:
         rejected = "; ".join(f"{kind}: {why}" for kind, why in self._rejections.items())
-        return Pulse(self._owes[0] if self._owes else None, rejected, self.peer.not_after)
+        owed = self._owes[0] if self._owes else None
+        return Pulse(owed, rejected, self.peer.not_after, self.peer.not_before)
 
     # What those ask who care for it
 
@@ -144,7 +143,7 @@ class Subscriber:
 
     def examine(self, now: float) -> Ailment | None:
         """What is wrong with it; news of that is for the catalog, though no answer came."""
-        found = ailment(self._pulse(), now, self._soon)
+        found = ailment(self._pulse(), now)
         self.unwritten = self.unwritten or found != self._ailment
         self._ailment = found
         return found

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator
 
+from meshfed.catalog.byhand import PROVIDER, scope
 from meshfed.catalog.differences import implied
 from meshfed.catalog.model import (
     Endpoint,
@@ -18,7 +19,6 @@ from meshfed.catalog.model import (
     ServiceName,
     Workload,
 )
-from meshfed.catalog.register import PROVIDER, scope
 from meshfed.providers.hostlist import (
     LABEL,
     Account,

@@ -1,13 +1,12 @@
 """Proxies that are not well: named, begun again ever more rarely, and forgotten once well."""
 
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from meshfed.federation.admin.metrics import Metrics
-from meshfed.federation.care import AT_ONCE, Ailment, Care, Pulse, ailment, expires_soon
+from meshfed.federation.care import AT_ONCE, Ailment, Care, Pulse, ailment
 
 NOON = 1_800_000_000.0
 DAY = 86_400.0
@@ -22,23 +21,28 @@ DAY = 86_400.0
         pytest.param(Pulse((7, NOON - 31), "LDS: no", None), "rejecting", id="rejecting is worse"),
         pytest.param(Pulse(None, "", NOON + 13 * DAY), "expiring", id="a certificate near its end"),
         pytest.param(Pulse(None, "", NOON + 15 * DAY), None, id="a certificate with weeks to go"),
+        pytest.param(
+            Pulse(None, "", NOON + DAY / 3 - 1, NOON - DAY * 2 / 3 - 1),
+            "expiring",
+            id="one of a day in its last third",
+        ),
+        pytest.param(
+            Pulse(None, "", NOON + DAY / 3 + 1, NOON - DAY * 2 / 3 + 1),
+            None,
+            id="one of a day before that",
+        ),
     ],
 )
 def test_what_is_wrong(pulse: Pulse, state: str | None) -> None:
-    found = ailment(pulse, NOON, 14 * DAY)
+    found = ailment(pulse, NOON)
     assert (found and found.state) == state
     assert found is None or found.reason
 
 
 def test_a_reason_says_which_revision_and_since_when() -> None:
-    found = ailment(Pulse((7, NOON - 31), "", None), NOON, 0)
+    found = ailment(Pulse((7, NOON - 31), "", None), NOON)
     assert found is not None
     assert found.reason == "has not acknowledged revision 7, offered at 2027-01-15T07:59:29.000Z"
-
-
-def test_short_lives_are_expiring_in_their_last_third() -> None:
-    assert expires_soon(timedelta(hours=24)) == 8 * 3600
-    assert expires_soon(timedelta(days=365)) == 14 * DAY
 
 
 @dataclass

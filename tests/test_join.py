@@ -2,7 +2,6 @@
 
 import asyncio
 import http.client
-import json
 import os
 import re
 import shlex
@@ -14,11 +13,8 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import live
@@ -29,8 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joining import WEB, Ground, grounded
 
-from meshfed.catalog.joins import Joins
 from meshfed.catalog.model import Identity
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog
@@ -38,18 +34,14 @@ from meshfed.catalog.tokens import Token
 from meshfed.federation.bootstrap import bootstrap
 from meshfed.federation.certificates.keypair import request
 from meshfed.federation.cli.main import app
-from meshfed.federation.demo import envoys
 from meshfed.federation.demo.control import until
 from meshfed.federation.demo.folder import free_ports
-from meshfed.federation.demo.folder import replace as rewrite
 from meshfed.federation.demo.processes import environment
-from meshfed.federation.join.invite import invite
-from meshfed.federation.join.machine import Papers, Server, Unjoinable, join, leave, trusted
+from meshfed.federation.join.machine import Server, Unjoinable, join, leave, trusted
 from meshfed.federation.join.pace import MOST, WINDOW, Pace
 from meshfed.federation.join.request import Refused, signing_request
 from meshfed.federation.join.secret import Secret
 from meshfed.federation.register import register
-from meshfed.federation.settings import Settings
 from meshfed.providers.registered import Registration
 
 BUYER, STORE = "127.0.47.1", "127.0.47.2"
@@ -57,103 +49,13 @@ HOSTS = f"""
 hosts:
   - {{name: buyer, address: {BUYER}, bind: {BUYER}, identity: buyer.live}}
 """
-WEB = "web.live"
 REFUSALS = 5
-
-
-@dataclass
-class Ground:
-    """A mesh that machines may join, and where they are."""
-
-    mesh: live.Mesh
-    port: int
-    folder: Path
-    addresses: Iterator[str]  # each attacker comes from one of its own
-
-    @property
-    def settings(self) -> Settings:
-        return Settings.read(self.mesh.config, environment(os.environ))
-
-    @property
-    def server(self) -> Server:
-        return Server("127.0.0.1", self.port)
-
-    @property
-    def url(self) -> str:
-        return self.settings.catalog
-
-    def token(self, uses: int = 1, identity: str = WEB) -> str:
-        """As it is printed."""
-        made = asyncio.run(
-            invite(self.settings, identity, [f"{WEB}:8080"], uses, timedelta(hours=1), "a test")
-        )
-        return shlex.split(made.command)[-1]
-
-    @cached_property
-    def standing(self) -> str:
-        """A token with which anybody could join: who is refused uses none of it up."""
-        return self.token(uses=100)
-
-    def catalog(self, act: Callable[[Joins], Any]) -> Any:
-        async def acted() -> Any:
-            with closing(Catalog(self.url)) as catalog:
-                return await act(Joins(catalog))
-
-        return asyncio.run(acted())
-
-    def joined(self, name: str, token: str | None = None) -> Papers:
-        """A machine of this name, whose papers stand in a folder."""
-        token = token or self.token()
-        asked = {
-            "token": token,
-            "untrusted_name": name,
-            "untrusted_addresses": [next(self.addresses)],
-        }
-        server = trusted(self.server, Secret.parse(token).pin)
-        join(server, self.folder / name, asked, None)
-        papers = Papers.read(self.folder / name)
-        assert papers is not None
-        return papers
-
-    def asks(
-        self, body: object, papers: Path | None = None, path: str = "/v1/join", at: str = ""
-    ) -> tuple[int, str]:
-        """Any request, of a machine that heeds no rule: the status, and what was said."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        if papers:
-            context.load_cert_chain(papers / "certificate.pem", papers / "key.pem")
-        source = (at or next(self.addresses), 0)
-        line = http.client.HTTPSConnection(
-            "127.0.0.1", self.port, context=context, source_address=source, timeout=10
-        )
-        with closing(line):
-            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-            line.request("POST", path, raw, {"content-type": "application/json"})
-            answer = line.getresponse()
-            return answer.status, json.loads(answer.read()).get("detail", "")
-
-    def told(self) -> list[tuple[str, str]]:
-        """What history has of those that came: who, and what became of it."""
-        asked = "select object, change from mesh_changes where what = 'join' order by at"
-        return [
-            (str(name), str(change)) for name, change in query(self.url, asked, rows=10000).rows
-        ]
 
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    folder = tmp_path_factory.mktemp("join")
-    (port,) = free_ports(1)
-    mesh = live.Mesh(folder, HOSTS, {})
-    mesh.written["mesh"] = {"trust_domain": live.DOMAIN, "permissive": True}
-    mesh.written["join"] = {"listen": f"0.0.0.0:{port}", "refusals": REFUSALS}
-    rewrite(mesh.config, json.dumps(mesh.written))
-    try:
-        asyncio.run(mesh.serve())
-        yield Ground(mesh, port, folder, (f"127.0.47.{n}" for n in range(20, 250)))
-    finally:
-        mesh.end()
+    with grounded(tmp_path_factory.mktemp("join"), HOSTS, "127.0.47", refusals=REFUSALS) as ground:
+        yield ground
 
 
 # Two commands, and an Envoy
@@ -189,8 +91,9 @@ async def test_a_machine_serves_in_the_mesh_after_two_commands_renews_and_leaves
     assert (machine / "key.pem").stat().st_mode & 0o777 == 0o600
 
     await ground.mesh.start("buyer")
-    command = (str(envoys.binary()), *shlex.split(start.removeprefix("start it with: "))[1:])
-    envoy = live.Process(command, ground.folder / "store.log")
+    agent = live.Process(
+        shlex.split(start.removeprefix("start it with: ")), ground.folder / "store.log"
+    )
     try:
         async with live.listening(live.Web("store"), "127.0.0.1", application):
             await answered(ground.mesh.sidecars["buyer"], application)
@@ -211,7 +114,7 @@ async def test_a_machine_serves_in_the_mesh_after_two_commands_renews_and_leaves
             assert [each.partition(" ")[0] for each in told] == ["admitted", "renewed,", "left"]
             await until("the end of the stream", lambda: gone(ground))
     finally:
-        envoy.end()
+        agent.end()
 
 
 async def answered(buyer: live.Sidecar, port: int) -> None:

@@ -4,7 +4,15 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
-Names = tuple[tuple[str, ...], tuple[str, ...], float | None]  # URIs, DNS names, until when
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Who somebody has proven to be, and for how long that holds; seconds since the epoch."""
+
+    uris: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    not_after: float | None = None
+    not_before: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +29,26 @@ class Peer:
     node_id: str
     envoy_version: str
     address: str
+    not_before: float | None = None
+
+
+def met(who: Names, node_id: str, envoy_version: str, address: str) -> Peer:
+    return Peer(who.uris, who.dns, who.not_after, node_id, envoy_version, address, who.not_before)
 
 
 def names(pem: bytes) -> Names:
-    """URIs, DNS names and the end of a certificate; nothing of what is not there."""
+    """The names and the life of a certificate; nothing of what is not there."""
     if not pem:
-        return (), (), None
+        return Names()
     certificate = x509.load_pem_x509_certificate(pem)
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return Names(*_names(certificate), ends.timestamp(), begins.timestamp())
+
+
+def _names(certificate: x509.Certificate) -> tuple[tuple[str, ...], tuple[str, ...]]:
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
-        return (), (), certificate.not_valid_after_utc.timestamp()
+        return (), ()
     uris = extension.value.get_values_for_type(x509.UniformResourceIdentifier)
-    dns = extension.value.get_values_for_type(x509.DNSName)
-    return tuple(uris), tuple(dns), certificate.not_valid_after_utc.timestamp()
+    return tuple(uris), tuple(extension.value.get_values_for_type(x509.DNSName))

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from meshfed.xds.door import Bearers, Call, Unproven, proven
 from meshfed.xds.loads import Calls, Reporting, calls
-from meshfed.xds.peer import Names, Peer
+from meshfed.xds.peer import Names, Peer, met
 from meshfed.xds.server import (
     BYE,
     DRAINING,
@@ -62,7 +62,7 @@ def parse(message: bytes | object) -> LoadStatsRequest:
 
 def introduced(first: LoadStatsRequest, who: Names, call: Call) -> Peer:
     """What it says of itself is for logs."""
-    return Peer(*who, first.node.id, "", unquote(call.peer()))
+    return met(who, first.node.id, "", unquote(call.peer()))
 
 
 def refused(error: Unproven | Refusal | Unready | Malformed) -> Ending:

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from meshfed.xds.door import Bearers, Call, Unproven, proven
 from meshfed.xds.listening import Tls, claim, credentials
-from meshfed.xds.peer import Names, Peer
+from meshfed.xds.peer import Names, Peer, met
 from meshfed.xds.resource import SHORT, Type, World
 from meshfed.xds.stream import Malformed, Request, Stream
 from meshfed.xds.subscription import Memory
@@ -150,7 +150,7 @@ def introduced(first: Request, who: Names, call: Call) -> Peer:
     version = f"{release.major_number}.{release.minor_number}.{release.patch}"
     if not first.node.HasField("user_agent_build_version"):  # gRPC has words for it
         version = f"{first.node.user_agent_name} {first.node.user_agent_version}".strip()
-    return Peer(*who, first.node.id, version, unquote(call.peer()))
+    return met(who, first.node.id, version, unquote(call.peer()))
 
 
 def parse(message: bytes | object, *, delta: bool) -> Request:

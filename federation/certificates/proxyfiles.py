@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -20,6 +21,7 @@ from meshfed.xds.grpc_bootstrap import grpc_bootstrap
 ENVOY = "envoy.yaml"
 GRPC = "grpc.json"
 VARIABLE = "GRPC_XDS_BOOTSTRAP"  # gRPC reads the file that it names, once in a process (gRFC A27)
+ADMIN = 15000  # ARCHITECTURE.md, section 6
 DATA = "..data"  # the link that is swapped, as kubelet does for mounted secrets
 
 Files = Mapping[str, bytes]
@@ -36,6 +38,16 @@ def names(workload: Workload, trust_domain: str) -> Names:
     """The pair of names that a proxy shows at xDS. Raises Unissuable."""
     dns = f"{workload.id}.workload.{trust_domain}"
     return Names(identity(workload).uri(trust_domain), dns)
+
+
+def admin(workload: Workload) -> str:
+    """Where a sidecar's own pages are: loopback only, apart from its neighbours' on one machine."""
+    try:
+        own = ip_address(workload.bind).is_loopback
+    except ValueError:
+        own = False
+    host = workload.bind if own else "127.0.0.1"
+    return f"[{host}]:{ADMIN}" if ":" in host else f"{host}:{ADMIN}"
 
 
 def start(

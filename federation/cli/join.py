@@ -1,5 +1,6 @@
 """`meshfed join` and `leave`: on a machine, which needs no catalog and no configuration."""
 
+import os
 import shlex
 import socket
 import time
@@ -64,23 +65,31 @@ def join(
             show_default=False,
         ),
     ] = None,
+    keep_token: Annotated[
+        bool,
+        typer.Option(
+            "--keep-token",
+            help="Keep the token here, to join again should the certificate have ended.",
+        ),
+    ] = False,
+    no_unit: Annotated[
+        bool,
+        typer.Option("--no-unit", help="Write no systemd unit for the agent, and start none."),
+    ] = False,
     out: Out = FOLDER,
 ) -> None:
-    """Make this machine a workload of the mesh: its certificate and its Envoy's configuration.
+    """Make this machine a workload of the mesh: its certificate, and an agent that keeps its Envoy.
 
-    The key is made here and stays here. Run again, it renews the certificate by the one that is
-    there, and a running Envoy takes it up.
+    The key is made here and stays here. As root it writes a systemd unit, which starts the agent
+    now and at every boot. Run again, it renews the certificate by the one that is there.
 
     Example: meshfed join https://mesh.example:15129 --token mesh1.3f9a01c4.…
     """
-    from meshfed.federation.certificates import proxyfiles
-    from meshfed.federation.join.machine import Papers, Unjoinable
+    from meshfed.federation.join.machine import Papers, Unjoinable, kept
     from meshfed.federation.join.machine import join as joined
-    from meshfed.xds.bootstrap import ENVOY
 
     if out.name in ("", ".."):
         raise Finding("--out: name a folder of its own")
-    asked = {"untrusted_name": name or socket.gethostname(), "untrusted_addresses": address or []}
     try:
         papers = Papers.read(out)
         if papers and papers.valid(time.time()):
@@ -90,19 +99,22 @@ def join(
         if token is None:
             raise Finding(_tokenless(papers))
         server = _trusted(url, token, ca, pin)
-        who = joined(server, out, {**asked, "token": token}, None)
+        asked = {"untrusted_name": name or socket.gethostname(), "token": token}
+        who = joined(server, out, asked, None, address or ())
     except Unjoinable as why:
         raise Finding(why) from why
+    if keep_token:
+        kept(out, token)
     say(f"{who}: joined")
-    envoy = shlex.join((*ENVOY, "--config-path", str(out.absolute() / proxyfiles.ENVOY)))
-    say(f"start it with: {envoy}")
+    _started(out, wanted=not no_unit)
 
 
 def leave(out: Out = FOLDER) -> None:
-    """Take this machine out of the mesh: nobody calls it, and its key and certificate are removed.
+    """Take this machine out of the mesh: nobody calls it; agent, key and certificate are removed.
 
     Example: meshfed leave
     """
+    from meshfed.federation.agent import unit
     from meshfed.federation.join.machine import Papers, Unjoinable, removed
     from meshfed.federation.join.machine import leave as left
 
@@ -110,12 +122,14 @@ def leave(out: Out = FOLDER) -> None:
         if (papers := Papers.read(out)) is None:
             raise Finding(f"{out}: this machine did not join: nothing of it is there")
         if not papers.valid(time.time()):
-            raise Finding(f"{_ended(papers)} there, and remove {out} here")
+            raise Finding(_lapsed(papers, out))
         left(_again(None, papers), papers)
     except Unjoinable as why:
         if why.status != 403:
             raise Finding(why) from why
         say(str(why))  # its certificate is nobody's any more, so it is of no use here
+    if out == FOLDER and unit.remove():
+        say(f"{unit.FOLDER / unit.NAME}: removed")
     removed(out)
     say(f"{out}: removed")
 
@@ -165,11 +179,24 @@ def _trusted(url: str | None, token: str, ca: Path | None, pin: str | None) -> "
 def _tokenless(papers: "Papers | None") -> str:
     if papers is None:
         return "--token: needed: `meshfed token create` makes one, on the control plane"
-    return f"{_ended(papers)} there, and join with a new token"
+    return papers.ended
 
 
-def _ended(papers: "Papers") -> str:
-    from meshfed.catalog.database import stamp
+def _lapsed(papers: "Papers", out: Path) -> str:
+    from meshfed.catalog.times import stamp
 
     ended = f"the certificate of {papers.name} ended at {stamp(papers.not_after)}"
-    return f"{ended}: `meshfed deregister {papers.name}`"
+    return f"{ended}: `meshfed deregister {papers.name}` there, and remove {out} here"
+
+
+def _started(out: Path, *, wanted: bool) -> None:
+    """Have the machine start its agent, or say how a person does."""
+    from meshfed.federation.agent import unit
+
+    command = unit.command(out)
+    if wanted and out == FOLDER and os.geteuid() == 0:
+        say(f"{unit.write(command)}: written")
+        if not (why := unit.start()):
+            return
+        say(f"not started: {why}")
+    say(f"start it with: {shlex.join(command)}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from meshfed.federation.cli import (
+    agent,
     archive,
     attach,
     bench,
@@ -87,6 +88,7 @@ app.command(rich_help_panel=REGISTER)(attach.detach)
 app.add_typer(token.app, name="token", rich_help_panel=REGISTER)
 app.command(rich_help_panel=REGISTER)(join.join)
 app.command(rich_help_panel=REGISTER)(join.leave)
+app.command(rich_help_panel=REGISTER)(agent.agent)
 app.add_typer(namespace.app, name="namespace", rich_help_panel=REGISTER)
 app.command(rich_help_panel=REGISTER)(inject.inject)
 app.command(rich_help_panel=MAINTAIN)(archive.backup)

@@ -8,7 +8,7 @@ from typing import cast
 
 from meshfed.catalog.database import seconds
 from meshfed.catalog.model import Workload
-from meshfed.federation.bootstrap import admin
+from meshfed.federation.certificates.proxyfiles import admin
 from meshfed.federation.explain.config import Held, member
 from meshfed.federation.explain.kinds import Kind
 from meshfed.xds.bootstrap import CONTROL_PLANE

@@ -53,7 +53,7 @@ class Namespaces:
     def __init__(self, api: Line, pace: Pace = PACE) -> None:
         self._api = api
         self._watches = [
-            Reflector(api, Kind(PATH, Seen, label), lambda _: None, lambda: None, pace)
+            Reflector(api, Kind(PATH, Seen, labels=label), lambda _: None, lambda: None, pace)
             for label in MEMBER
         ]
 

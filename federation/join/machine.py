@@ -4,25 +4,26 @@ import http.client
 import json
 import shutil
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from pydantic import ValidationError
 
+from meshfed.catalog.byhand import PROVIDER, scope
 from meshfed.catalog.model import Identity, Workload
-from meshfed.catalog.register import PROVIDER, scope
-from meshfed.federation.bootstrap import admin
+from meshfed.catalog.times import stamp
 from meshfed.federation.certificates import proxyfiles
 from meshfed.federation.certificates.authority import uris
 from meshfed.federation.certificates.keypair import key_pem, request
-from meshfed.federation.join.request import Answer
+from meshfed.federation.join.answer import Answer
 from meshfed.federation.join.secret import pin
 from meshfed.xds.bootstrap import (
     BUNDLE,
@@ -37,7 +38,8 @@ PORT = 15129
 PATIENCE = 15.0  # seconds for the control plane to answer
 MOST = 1 << 20  # bytes of an answer
 JOINED = "join.json"  # where it joined, for renewing and leaving
-WRITTEN = (proxyfiles.ENVOY, KEY, CERTIFICATE, BUNDLE, CERTIFICATE_SDS, BUNDLE_SDS, JOINED)
+TOKEN = "token"  # one that was kept, for joining again
+WRITTEN = (proxyfiles.ENVOY, KEY, CERTIFICATE, BUNDLE, CERTIFICATE_SDS, BUNDLE_SDS, JOINED, TOKEN)
 
 
 class Unjoinable(Exception):
@@ -79,7 +81,10 @@ class Papers:
     name: str
     folder: Path
     bundle: str = field(repr=False)
-    not_after: float  # seconds since the epoch
+    issued_at: float  # seconds since the epoch, by this machine's clock
+    not_before: float
+    not_after: float
+    addresses: tuple[str, ...] = ()  # which it gave for its own
 
     @classmethod
     def read(cls, folder: Path) -> "Papers | None":
@@ -88,8 +93,12 @@ class Papers:
             said = json.loads((folder / JOINED).read_text())
             certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
             bundle = (folder / BUNDLE).read_text()
+            begins = certificate.not_valid_before_utc.timestamp()
             ends = certificate.not_valid_after_utc.timestamp()
-            return cls(said["url"], said["trust_domain"], said["name"], folder, bundle, ends)
+            who = said["url"], said["trust_domain"], said["name"]
+            issued_at = float(said.get("issued_at", begins))
+            addresses = tuple(said.get("addresses", ()))
+            return cls(*who, folder, bundle, issued_at, begins, ends, addresses)
         except FileNotFoundError:
             return None
         except (KeyError, TypeError, ValueError) as error:
@@ -97,6 +106,17 @@ class Papers:
 
     def valid(self, now: float) -> bool:
         return now < self.not_after
+
+    def due(self, now: float) -> bool:
+        """Two thirds of its life are over, or the clock says that it has not begun."""
+        renew_at = self.issued_at + (self.not_after - self.issued_at) * 2 / 3
+        return not self.not_before <= now < renew_at
+
+    @property
+    def ended(self) -> str:
+        """What to do once it has."""
+        ended = f"the certificate of {self.name} ended at {stamp(self.not_after)}"
+        return f"{ended}: join with a new token, after `meshfed deregister {self.name}` if need be"
 
 
 def pinned(roots: str, wanted: bytes) -> str:
@@ -124,7 +144,11 @@ def control_plane(certificate: bytes, trust_domain: str) -> bool:
 
 
 def files(
-    answer: Answer, key: ec.EllipticCurvePrivateKey, server: Server, folder: Path
+    answer: Answer,
+    key: ec.EllipticCurvePrivateKey,
+    server: Server,
+    folder: Path,
+    addresses: Sequence[str] = (),
 ) -> Mapping[str, bytes]:
     """All that an Envoy here needs. Raises Unjoinable when the answer does not fit the key."""
     certificate = x509.load_pem_x509_certificate(answer.certificate.encode())
@@ -140,15 +164,23 @@ def files(
     host, _, port = answer.xds.rpartition(":")
     asked = f"[{server.host}]" if ":" in server.host else server.host
     where = f"{host or asked}:{port}"
-    start = proxyfiles.start(workload, answer.trust_domain, where, admin(workload), folder)
+    start = proxyfiles.start(
+        workload, answer.trust_domain, where, proxyfiles.admin(workload), folder
+    )
     said = {"url": server.url, "trust_domain": answer.trust_domain, "name": answer.name}
     return {
         **start,
         KEY: key_pem(key).encode(),
         CERTIFICATE: answer.certificate.encode(),
         BUNDLE: answer.bundle.encode(),
-        JOINED: json.dumps(said).encode(),
+        JOINED: json.dumps({**said, "addresses": [*addresses], "issued_at": time.time()}).encode(),
     }
+
+
+def kept(folder: Path, token: str) -> None:
+    """Keep a token, readable by the folder's owner alone. Raises OSError."""
+    (folder / TOKEN).unlink(missing_ok=True)
+    proxyfiles.put(folder / TOKEN, token.encode())
 
 
 def removed(folder: Path) -> None:
@@ -180,18 +212,26 @@ def trusted(server: Server, wanted: bytes) -> Server:
     return Server(server.host, server.port, pinned(body, wanted))
 
 
-def join(server: Server, folder: Path, asked: Mapping[str, object], papers: Papers | None) -> str:
+def join(
+    server: Server,
+    folder: Path,
+    asked: Mapping[str, object],
+    papers: Papers | None,
+    addresses: Sequence[str] = (),
+) -> str:
     """Join, or renew by the papers, and write what came back; the workload's name.
 
     Raises Unjoinable, OSError.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     csr = request(key).public_bytes(Encoding.PEM).decode()
+    if papers is None:
+        asked = {**asked, "untrusted_addresses": [*addresses]}
     answer = _told(server, "/v1/join", {**asked, "csr": csr}, papers)
     try:
-        said = Answer.model_validate_json(answer)
-        written = files(said, key, server, folder)
-    except (ValidationError, ValueError) as error:
+        said = msgspec.json.decode(answer, type=Answer)
+        written = files(said, key, server, folder, papers.addresses if papers else addresses)
+    except ValueError as error:
         raise Unjoinable(f"{server.url}: its answer is not of this version of meshfed") from error
     proxyfiles.write(folder, written)
     return said.name

@@ -20,7 +20,7 @@ def desk(settings: Settings, catalog: Catalog, issuer: Issuer, xds_port: int) ->
         (ByCertificate(joins, domain), ByToken(joins, catalog)),
         issuer,
         trust_domain=domain,
-        lifetime=settings.certificates.proxy_lifetime,
+        lifetime=settings.join.lifetime,
         xds=control_plane(settings.xds.listen, xds_port),
         pace=Pace(settings.join.refusals),
     )

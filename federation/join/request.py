@@ -1,4 +1,4 @@
-"""What a machine asks for, and what it is answered; nothing that it says of itself is believed yet.
+"""What a machine asks for; nothing that it says of itself is believed yet.
 
 Fields that begin with `untrusted_` are the machine's own word.
 """
@@ -48,18 +48,6 @@ class Asked(BaseModel):
     untrusted_addresses: Annotated[list[StrictStr], Field(max_length=16)] = Field(
         [], description="where it is called; empty: where the request came from"
     )
-
-
-class Answer(BaseModel):
-    """What a machine needs to be in the mesh; its key it has already."""
-
-    name: str
-    identity: str
-    trust_domain: str
-    certificate: str = Field(description="PEM, its own first")
-    bundle: str = Field(description="PEM: the roots of the mesh")
-    xds: str = Field(description="host:port of the control plane; no host: the one that was asked")
-    bind: str = Field(description="where its sidecar listens for the mesh")
 
 
 def signing_request(pem: str) -> x509.CertificateSigningRequest:

@@ -27,12 +27,12 @@ from meshfed.federation.certificates.issuer import Issuer, Unissuable
 from meshfed.federation.certificates.keypair import PATIENCE, pem
 from meshfed.federation.certificates.proxyfiles import identity, names
 from meshfed.federation.join import tls
+from meshfed.federation.join.answer import Answer
 from meshfed.federation.join.methods import ByCertificate, Caller, Method
 from meshfed.federation.join.pace import Pace
-from meshfed.federation.join.request import Answer, Asked, Refused, signing_request
+from meshfed.federation.join.request import Asked, Refused, signing_request
 from meshfed.providers.hostlist import NAME
-from meshfed.xds.peer import Peer
-from meshfed.xds.peer import names as certified
+from meshfed.xds.peer import met, names
 
 LARGEST = 16 * 1024  # bytes of a body
 PATIENT = 10.0  # seconds for a body to come
@@ -165,9 +165,9 @@ def caller(scope: tls.Scope) -> Caller:
     shown = scope.get(tls.SHOWN)
     if not shown:
         return Caller(address)
-    uris, dns, not_after = certified(ssl.DER_cert_to_PEM_cert(shown).encode())
     serial = f"{x509.load_der_x509_certificate(shown).serial_number:x}"
-    return Caller(address, Peer(uris, dns, not_after, "", "", address), serial)
+    peer = met(names(ssl.DER_cert_to_PEM_cert(shown).encode()), "", "", address)
+    return Caller(address, peer, serial)
 
 
 def app(desk: Desk) -> FastAPI:

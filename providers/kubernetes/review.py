@@ -12,7 +12,7 @@ import msgspec
 from meshfed.catalog.model import Identity, workload_id
 from meshfed.providers.kubernetes.access import Line
 from meshfed.providers.kubernetes.messages import Refused, Unreachable, status
-from meshfed.providers.kubernetes.resolve import identified
+from meshfed.providers.kubernetes.pods import identified
 from meshfed.providers.provider import Attested, Unanswered, Untaken
 
 PATH = "/apis/authentication.k8s.io/v1/tokenreviews"

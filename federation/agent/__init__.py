@@ -1,0 +1,1 @@
+"""What runs on a machine that joined: it keeps its Envoy running, and its certificate young."""

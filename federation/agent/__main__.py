@@ -1,0 +1,19 @@
+"""What `meshfed agent` becomes: `python -m meshfed.federation.agent DIR`."""
+
+import sys
+from pathlib import Path
+
+from meshfed.federation.admin.logs import configure
+from meshfed.federation.agent.run import CannotStart, run
+
+
+def main(folder: str) -> None:
+    configure()
+    try:
+        run(Path(folder))
+    except CannotStart as why:
+        sys.exit(f"meshfed: {why}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

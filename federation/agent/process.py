@@ -1,0 +1,60 @@
+"""One process that runs here, whoever started it: awaited and told by its pidfd."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+PROC = Path("/proc")
+
+
+class Process:
+    """A pid may be another's tomorrow; a pidfd never is (pidfd_open(2))."""
+
+    def __init__(self, pid: int, child: subprocess.Popen[bytes] | None = None) -> None:
+        """Raises ProcessLookupError."""
+        self.pid = pid
+        self._child = child
+        self._file = os.pidfd_open(pid)
+
+    @classmethod
+    def start(cls, command: Sequence[str]) -> Self:
+        """It outlives who started it, whom Ctrl-C ends. Raises OSError."""
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        return cls(child.pid, child)
+
+    async def ended(self) -> str:
+        """Once it has: how, as far as its parent can know."""
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._file, over.set)
+        try:
+            await over.wait()
+        finally:
+            loop.remove_reader(self._file)
+        if self._child is None:
+            return "ended"
+        code = self._child.wait()
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def tell(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._file, number)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def running(config: Path, proc: Path = PROC) -> int | None:
+    """The pid of an Envoy that runs with this configuration."""
+    wanted = ("--config-path", str(config))
+    for pid in sorted(int(each.name) for each in proc.iterdir() if each.name.isdecimal()):
+        with suppress(OSError):  # it has just ended
+            words = (proc / str(pid) / "cmdline").read_bytes().decode("utf-8", "replace")
+            if wanted in pairwise(words.split("\0")):
+                return pid
+    return None

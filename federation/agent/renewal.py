@@ -1,0 +1,96 @@
+"""The certificate of this machine: renewed at two thirds of its life, and what if it ended."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from http import HTTPStatus
+from pathlib import Path
+
+import structlog
+
+from meshfed.catalog.times import stamp
+from meshfed.federation.certificates.keypair import glance
+from meshfed.federation.join.machine import TOKEN, Papers, Server, Unjoinable, join, trusted
+from meshfed.federation.join.secret import Secret
+
+DAY = timedelta(days=1)
+LONGEST = 30.0  # seconds between attempts at a control plane that is away,
+REFUSED = 300.0  # and at one that has refused: only people change its mind
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that failed: which one in a row, when, and why."""
+
+    count: int
+    at: float
+    why: str
+    refused: bool
+
+    def rests(self, now: float) -> bool:
+        """Whether it is too early to try again; a clock that went back never makes it so."""
+        pause = min(2.0**self.count, REFUSED if self.refused else LONGEST)
+        return self.at <= now < self.at + pause
+
+
+class Renewal:
+    """Renews by the certificate that stands; by a token that was kept, if that one has ended."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._failure: Failure | None = None
+
+    async def run(self) -> None:
+        """Until this machine has left."""
+        while (rest := await self.look()) is not None:  # noqa: ASYNC110  # it waits for no event
+            await asyncio.sleep(rest)
+
+    async def look(self) -> float | None:
+        """Renew, if that is due; seconds until the next look, none once this machine has left."""
+        now = self._clock()
+        try:
+            papers = Papers.read(self._folder)
+            if papers is None:
+                return None
+            if papers.due(now) and not (self._failure and self._failure.rests(now)):
+                await asyncio.to_thread(renewed, papers, now)
+                self._failure = None
+                newer = Papers.read(self._folder) or papers
+                log.info("certificate renewed", until=stamp(newer.not_after))
+        except (Unjoinable, OSError) as error:
+            self._failed(error, now)
+            papers = None
+        return glance(timedelta(seconds=papers.not_after - papers.issued_at) if papers else DAY)
+
+    def _failed(self, error: Unjoinable | OSError, now: float) -> None:
+        before = self._failure
+        refused = isinstance(error, Unjoinable) and 400 <= error.status < 500
+        refused = refused and error.status != HTTPStatus.TOO_MANY_REQUESTS  # type: ignore[union-attr]  # `refused`
+        self._failure = Failure(before.count + 1 if before else 0, now, str(error), refused)
+        if before is None or before.why != str(error):
+            log.warning("certificate not renewed", reason=str(error))
+
+
+def renewed(papers: Papers, now: float) -> None:
+    """Raises Unjoinable, OSError."""
+    server = replace(Server.parse(papers.url), roots=papers.bundle)
+    if papers.valid(now):
+        join(server, papers.folder, {}, papers)
+        return
+    try:
+        token = (papers.folder / TOKEN).read_text().strip()
+    except FileNotFoundError as error:
+        raise Unjoinable(papers.ended) from error
+    asked = {"untrusted_name": papers.name, "token": token}
+    try:
+        server = trusted(server, Secret.parse(token).pin)
+        join(server, papers.folder, asked, None, papers.addresses)
+    except ValueError as error:
+        raise Unjoinable(f"{papers.folder / TOKEN}: {error}") from error
+    except Unjoinable as why:
+        raise Unjoinable(f"{papers.ended}; by the token that was kept: {why}", why.status) from why

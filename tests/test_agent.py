@@ -1,0 +1,317 @@
+"""The agent of a machine that joined: what survives it, its Envoy and the control plane."""
+
+import asyncio
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from configparser import ConfigParser
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+
+import live
+import pytest
+import typer
+from cryptography import x509
+from joining import WEB, Ground, grounded
+
+from meshfed.federation.agent import unit
+from meshfed.federation.agent.envoy import FIRST, LONGEST, Busy, busy, pause
+from meshfed.federation.agent.process import Process, running
+from meshfed.federation.agent.renewal import Renewal
+from meshfed.federation.cli.main import app
+from meshfed.federation.demo.control import until
+from meshfed.federation.demo.folder import free_ports
+from meshfed.federation.join.machine import CERTIFICATE, TOKEN, Papers, kept
+
+BUYER, STORE = "127.0.48.1", "127.0.48.20"
+HOSTS = f"""
+hosts:
+  - {{name: buyer, address: {BUYER}, bind: {BUYER}, identity: buyer.live}}
+"""
+MOST = 60_000  # kB of memory, beside its Envoy
+SHORT = "12s"  # of a certificate's life
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with grounded(tmp_path_factory.mktemp("agent"), HOSTS, "127.0.48", lifetime=SHORT) as ground:
+        yield ground
+
+
+@dataclass
+class Machine:
+    """One that joined, and its agent."""
+
+    papers: Path
+    port: int
+    log: Path
+    agent: live.Process
+
+    def restart(self) -> None:
+        self.agent = live.Process(unit.command(self.papers), self.log)
+
+    @property
+    def envoy(self) -> int:
+        found = running(self.papers / "envoy.yaml")
+        assert found is not None
+        return found
+
+    def said(self, words: str) -> int:
+        return self.log.read_text().count(words)
+
+
+class Slow(live.Web):
+    """Takes its time for `/slow`."""
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            request = await live.read_request(reader)
+            if request.path == "/slow":
+                self.heard.append(request)
+                await asyncio.sleep(1.0)
+            writer.write(b"HTTP/1.1 200 OK\r\nx-name: store\r\ncontent-length: 0\r\n\r\n")
+            await writer.drain()
+
+
+@asynccontextmanager
+async def serving(ground: Ground) -> AsyncIterator[tuple[Machine, Slow]]:
+    """A machine that joined answers a sidecar of the mesh."""
+    (port,) = free_ports(1)
+    papers = ground.folder / "store"
+    await asyncio.to_thread(ground.joined, "store", ground.token(service=f"{WEB}:{port}"))
+    log = ground.folder / "agent.log"
+    machine = Machine(papers, port, log, live.Process(unit.command(papers), log))
+    slow = Slow("store")
+    try:
+        if "buyer" not in ground.mesh.sidecars:
+            await ground.mesh.start("buyer")
+        async with live.listening(slow, "127.0.0.1", port):
+            await until("an answer of the machine that joined", lambda: answers(ground, machine))
+            yield machine, slow
+    finally:
+        machine.agent.end()
+        if (left := running(papers / "envoy.yaml")) is not None:
+            os.kill(left, signal.SIGKILL)
+
+
+async def answers(ground: Ground, machine: Machine, path: str = "/") -> bool:
+    async with ground.mesh.sidecars["buyer"].http() as client:
+        got = await client.get(path, headers={"host": f"{WEB}:{machine.port}"})
+    return got.headers.get("x-name") == "store"
+
+
+async def test_a_machine_outlives_its_agent_its_envoy_and_its_control_plane(
+    ground: Ground,
+) -> None:
+    async with serving(ground) as (machine, slow):
+        # Whoever kills the agent ends no request: the next one finds the Envoy that there is.
+        before = machine.envoy
+        machine.agent.kill()
+        assert await answers(ground, machine)
+        machine.restart()
+        await until("the Envoy that was there is found", found(machine))
+        assert machine.envoy == before
+        assert machine.said('"envoy started"') == 1
+
+        # A killed Envoy is started again.
+        os.kill(before, signal.SIGKILL)
+        await until("another Envoy answers", lambda: answers(ground, machine))
+        assert machine.envoy != before
+
+        # The certificate is renewed at two thirds of its life, and Envoy shows the new one.
+        first = serial(machine.papers)
+        await until("a renewed certificate", renewed(machine, first))
+        await until("Envoy shows it", shown(machine))
+        assert await answers(ground, machine)
+
+        # It stays small.
+        assert resident(machine.agent.popen.pid) <= MOST
+
+        # Without a control plane it serves on.
+        ground.mesh.process.kill()
+        try:
+            assert await answers(ground, machine)
+        finally:
+            await ground.mesh.serve()
+
+        # Told to end, it lets what is under way end, and its Envoy is gone then.
+        slow.heard.clear()
+        asked = asyncio.create_task(answers(ground, machine, "/slow"))
+        await until("the slow request", under_way(slow))
+        machine.agent.popen.terminate()
+        assert await asked
+        assert await asyncio.to_thread(machine.agent.popen.wait, 10) == 0
+        assert running(machine.papers / "envoy.yaml") is None
+
+
+def resident(pid: int) -> int:
+    """Memory in kB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
+
+
+def found(machine: Machine):
+    async def look() -> bool:
+        return machine.said('"envoy found"') == 1
+
+    return look
+
+
+def renewed(machine: Machine, first: int):
+    async def look() -> bool:
+        return serial(machine.papers) != first
+
+    return look
+
+
+def shown(machine: Machine):
+    """Whether the sidecar's inbound port shows the certificate that is in the file, or a newer."""
+
+    async def look() -> bool:
+        status = await asyncio.to_thread(live.envoys.get, STORE, live.envoys.ADMIN, "/certs")
+        return f"{serial(machine.papers):x}" in status[1]
+
+    return look
+
+
+def under_way(slow: Slow):
+    async def look() -> bool:
+        return bool(slow.heard)
+
+    return look
+
+
+def serial(papers: Path) -> int:
+    return x509.load_pem_x509_certificate((papers / CERTIFICATE).read_bytes()).serial_number
+
+
+# A certificate that has ended
+
+
+async def test_who_was_off_for_too_long_is_told_what_to_do_in_one_line(
+    ground: Ground, capsys: pytest.CaptureFixture[str]
+) -> None:
+    papers = await asyncio.to_thread(ground.joined, "sleeper")
+    after = Renewal(papers.folder, clock=lambda: time.time() + 48 * 3600)
+    before = serial(papers.folder)
+    await after.look()
+    assert serial(papers.folder) == before
+    said = capsys.readouterr().out
+    assert "the certificate of sleeper ended at" in said
+    assert "join with a new token, after `meshfed deregister sleeper` if need be" in said
+    await after.look()
+    assert capsys.readouterr().out == ""  # once
+
+
+async def test_a_token_that_was_kept_lets_it_in_again_once_its_name_is_free(
+    ground: Ground, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = ground.token(uses=2)
+    papers = await asyncio.to_thread(ground.joined, "cattle", token)
+    kept(papers.folder, token)
+    assert (papers.folder / TOKEN).stat().st_mode & 0o777 == 0o600
+    before, later = serial(papers.folder), time.time() + 48 * 3600
+    await Renewal(papers.folder, clock=lambda: later).look()
+    assert "cattle is registered already" in capsys.readouterr().out
+    await asyncio.to_thread(ground.deregister, "cattle")
+    await Renewal(papers.folder, clock=lambda: later).look()
+    assert serial(papers.folder) != before
+    again = Papers.read(papers.folder)
+    assert again is not None
+    assert again.addresses == papers.addresses
+
+
+# The unit
+
+
+def test_the_unit_starts_a_command_with_options_that_exist(tmp_path: Path) -> None:
+    program, *_, name, option, folder = exec_start(unit.write(unit.command(tmp_path), tmp_path))
+    assert Path(program).is_file()
+    verb = typer.main.get_command(app).commands[name]
+    assert option in [spelling for each in verb.params for spelling in each.opts]
+    assert folder == str(tmp_path)
+
+
+def exec_start(path: Path) -> list[str]:
+    # Keys may stand twice in a unit, and `%` is systemd's.
+    read = ConfigParser(strict=False, interpolation=None)
+    read.read(path)
+    return shlex.split(read["Service"]["ExecStart"])
+
+
+@pytest.mark.parametrize(
+    ("word", "written"),
+    [
+        ("/etc/meshfed/proxy", "/etc/meshfed/proxy"),
+        ("a folder", '"a folder"'),
+        ("100%", '"100%%"'),
+        ("$HOME", '"$$HOME"'),
+        ('say "x"\\', '"say \\"x\\"\\\\"'),
+    ],
+)
+def test_words_stand_in_it_as_systemd_reads_them(word: str, written: str) -> None:
+    assert unit.quoted(word) == written
+
+
+@pytest.mark.skipif(not which("systemd-analyze"), reason="no systemd-analyze on this machine")
+def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path) -> None:
+    path = unit.write(unit.command(tmp_path / "a folder"), tmp_path)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True, check=False
+    )
+    about_it = [line for line in done.stderr.splitlines() if unit.NAME in line]
+    assert (done.returncode, about_it) == (0, [])
+
+
+def test_it_is_taken_away_as_it_came(tmp_path: Path) -> None:
+    unit.write(unit.command(tmp_path), tmp_path)
+    assert unit.remove(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert not unit.remove(tmp_path)
+
+
+# Without a mesh
+
+
+def test_http_connections_are_busy_by_their_requests_alone() -> None:
+    stats = """\
+http.admin.downstream_cx_active: 1
+http.admin.downstream_rq_active: 1
+http.inbound.downstream_cx_active: 3
+http.inbound.downstream_rq_active: 2
+listener.0.0.0.0_15003.downstream_cx_active: 4
+listener.0.0.0.0_15003.worker_0.downstream_cx_active: 4
+listener.admin.downstream_cx_active: 1
+"""
+    assert busy(stats) == Busy(requests=2, connections=1)
+    idle = "http.inbound.downstream_cx_active: 3\nlistener.x.downstream_cx_active: 3\n"
+    assert not busy(idle)
+
+
+def test_what_keeps_ending_is_started_ever_more_rarely() -> None:
+    assert [pause(n) for n in (1, 2, 3)] == [FIRST, 2 * FIRST, 4 * FIRST]
+    assert pause(50) == LONGEST
+
+
+async def test_a_process_says_how_it_ended() -> None:
+    for script, how in (("exit 3", "exit code 3"), ("kill -9 $$", "killed by SIGKILL")):
+        started = Process.start(["sh", "-c", script])
+        assert await started.ended() == how
+        started.close()
+
+
+def test_an_envoy_is_known_by_its_configuration(tmp_path: Path) -> None:
+    for pid, words in {
+        7: ("vi", "/x/envoy.yaml"),
+        12: ("envoy", "--config-path", "/x/envoy.yaml"),
+    }.items():
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cmdline").write_bytes("\0".join((*words, "")).encode())
+    (tmp_path / "9").mkdir()  # it ends while it is looked at
+    assert running(Path("/x/envoy.yaml"), tmp_path) == 12
+    assert running(Path("/y/envoy.yaml"), tmp_path) is None
