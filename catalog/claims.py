@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+from msgspec import structs
 from sqlalchemy import Connection
 
-from meshfed.catalog import preferences, rows
+from meshfed.catalog import overrides, preferences, rows
 from meshfed.catalog.differences import (
     Claim,
     Difference,
@@ -24,6 +25,7 @@ from meshfed.catalog.differences import (
     standings,
 )
 from meshfed.catalog.model import Endpoint, Known
+from meshfed.catalog.overrides import Overrides
 from meshfed.catalog.plain import Plain, Row
 from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
 from meshfed.catalog.versions import ENDPOINTS
@@ -32,9 +34,11 @@ from meshfed.catalog.writing import Writing
 Claims = Mapping[EndpointKey, Claim]
 
 UNDISPUTED = Standing()
+UNSAID = ("", "")
 
 ADDRESS, KEY = attrgetter("address"), attrgetter("key")
 
+OF_WORKLOAD = ENDPOINTS.current("workload = :workload")
 CONTESTED = ENDPOINTS.current("conflict <> ''", "id")
 FEDERATION = Plain("select federation from state where id = 1")
 # What other scopes claim in the same places.
@@ -86,7 +90,11 @@ def key(row: Row) -> EndpointKey:
 
 
 def claim(row: Row) -> Claim:
-    return Claim(rows.endpoint(row), bool(row[-4]))
+    """As its provider has it, whatever people said of its health."""
+    endpoint = rows.endpoint(row)
+    if said := row[-6]:
+        endpoint = structs.replace(endpoint, health=rows.HEALTH[said], health_reason=row[-5])
+    return Claim(endpoint, bool(row[-4]))
 
 
 def standing(row: Row) -> Standing:
@@ -112,6 +120,7 @@ def _write(
 ) -> None:
     """Of scopes that have no place in common."""
     federation = _federation(writing.connection) if others else NO_PREFERENCES
+    over = overrides.standing(writing.connection)
     left = [(*each.mine, *key) for each in several for key, _ in each.difference.left]
     altered = [(*each.mine, *key) for each in several for key, *_ in each.difference.altered]
     writing.end(ENDPOINTS, left, "left")
@@ -123,7 +132,7 @@ def _write(
         started += [(change(old, new), key, new) for key, old, new in each.difference.altered]
         for word, key, claim in started:
             stands = _standing(claim, others.get(key[:3], ()), federation)
-            began[word].append(_version(claim, stands, doubt if claim.stale else ""))
+            began[word].append(_version(claim, stands, doubt if claim.stale else "", over))
             writing.tell("endpoint", placed(key), word, provider)
         for key, _ in each.difference.left:
             writing.tell("endpoint", placed(key), "left", provider)
@@ -132,6 +141,17 @@ def _write(
     if others:
         there = {key: claim for each in several for key, claim in each.there.items()}
         reconsider(writing, others, there, federation)
+
+
+def judge(writing: Writing, workload: str, word: str) -> None:
+    """Make the versions of a workload's endpoints again: what people say of it has changed."""
+    over = overrides.standing(writing.connection)
+    found = OF_WORKLOAD.rows(writing.connection, workload=workload)
+    writing.end(ENDPOINTS, [(*row[:2], *key(row)) for row in found])
+    versions = [_version(claim(row), standing(row), row[-3], over) for row in found]
+    writing.begin(ENDPOINTS, versions, word)
+    for row in found:
+        writing.tell("endpoint", placed(key(row)), word, row[0])
 
 
 def contested(connection: Connection) -> dict[Place, list[Row]]:
@@ -149,6 +169,7 @@ def reconsider(
             mine[at[:3]].append(claimed.endpoint)
     ended: list[tuple[str, str, *EndpointKey]] = []
     began: defaultdict[str, list[Row]] = defaultdict(list)
+    over = overrides.standing(writing.connection)
     for place, found in others.items():
         theirs = [rows.endpoint(row) for row in found]
         every = [*theirs, *mine.get(place, ())]
@@ -158,7 +179,7 @@ def reconsider(
             (provider, scope, *_), (_, doubt, _, _) = row, row[-4:]
             word = disputed(before, now)
             ended.append((provider, scope, *key(row)))
-            began[word].append(_version(claim(row), now, doubt))
+            began[word].append(_version(claim(row), now, doubt, over))
             writing.tell("endpoint", placed(key(row)), word, provider)
     writing.end(ENDPOINTS, ended)
     for word, versions in began.items():
@@ -208,6 +229,11 @@ def _standing(claim: Claim, others: Sequence[Row], federation: Preferences) -> S
     return standings([claim.endpoint, *map(rows.endpoint, others)], federation)[0]
 
 
-def _version(claim: Claim, standing: Standing, doubt: str) -> Row:
+def _version(claim: Claim, standing: Standing, doubt: str, over: Overrides) -> Row:
+    endpoint, said = claim.endpoint, UNSAID
+    if override := over.get(endpoint.workload):
+        said = (rows.WORD[endpoint.health], endpoint.health_reason)
+        verdict = {"health": override.health, "health_reason": override.verdict}
+        endpoint = structs.replace(endpoint, **verdict)
     told = (claim.stale, doubt, standing.outranked, standing.conflict)
-    return (*rows.endpoint_row(claim.endpoint), *told)
+    return (*rows.endpoint_row(endpoint), *said, *told)

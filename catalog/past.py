@@ -48,7 +48,7 @@ INDEXED = {
 }
 # Columns of which no past is kept.
 UNKEPT: Mapping[str, tuple[str, ...]] = {
-    "mesh_workloads": ("joined_by", "joined_at", "proxy", "state", "reason"),
+    "mesh_workloads": ("joined_by", "joined_at", "lease_until", "proxy", "state", "reason"),
     "mesh_providers": ("age_s",),
 }
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, update
 
-from meshfed.catalog import rows
+from meshfed.catalog import overrides, rows
 from meshfed.catalog.believe import believe, held
 from meshfed.catalog.byhand import PROVIDER, scope
 from meshfed.catalog.model import Endpoint, Known, Service, ServiceName, Workload, workload_id
@@ -49,6 +49,7 @@ def deregister(writing: Writing, name: str) -> None:
     writing.connection.execute(delete(scopes).where(_mine(scopes, nothing.scope)))
     gone = workload_id(PROVIDER, nothing.scope, name)
     writing.connection.execute(delete(joined).where(joined.c.workload == gone))
+    overrides.take_back(writing.connection, gone)
 
 
 def registered(connection: Connection) -> tuple[tuple[Workload, frozenset[Endpoint]], ...]:

@@ -157,6 +157,7 @@ endpoints = _versioned(
     *_words("interception", "region", "zone", "health", "health_reason", "cluster", "network"),
     Column("weight", BigInteger, nullable=False),
     *_words("doubt", "conflict"),
+    *_words("said", "said_reason"),  # its health by its provider, where people said otherwise
     *_flags("stale", "outranked"),  # outranked: the same endpoint, of another provider, stands
 )
 Index("endpoints_scope", endpoints.c.provider, endpoints.c.scope, sqlite_where=CURRENT,
@@ -228,6 +229,7 @@ tokens = Table(  # with which machines join (tokens.py)
     metadata,
     *_key("token"),
     *_words("hash", "identity", "services", "made_at", "made_by", "ends_at", "revoked_at"),
+    *_words("probes"),  # what its bearers' agents look at
     *(Column(name, Integer, nullable=False) for name in ("uses", "used")),
 )
 
@@ -236,6 +238,16 @@ joined = Table(  # the machines that joined, and the certificates that each of t
     metadata,
     *_key("workload"),
     *_words("token", "joined_at", "serial", "former"),
+    *_words("not_after"),  # when the last of its certificates ends
+    *_words("lease_until"),  # '': no agent has told of it yet
+    *_words("silence"),  # '': its lease is good; missed: it is not; gone: and is called no more
+)
+
+overrides = Table(  # what people say of a workload, over whoever else speaks of its health
+    "overrides",
+    metadata,
+    *_key("workload"),
+    *_words("state", "reason", "who", "at"),
 )
 
 replicas = Table(

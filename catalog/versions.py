@@ -32,6 +32,7 @@ class Versions:
 
 
 ENDPOINT_KEY = ("service", "port", "address", "target")
+SAID = ("said", "said_reason")
 CLAIM = ("stale", "doubt", "outranked", "conflict")
 
 STATEMENTS = Versions(
@@ -39,4 +40,6 @@ STATEMENTS = Versions(
 )
 SERVICES = Versions("services", rows.SERVICE, ("service",))
 WORKLOADS = Versions("workloads", rows.WORKLOAD, ("provider", "scope", "workload"))
-ENDPOINTS = Versions("endpoints", (*rows.ENDPOINT, *CLAIM), ("provider", "scope", *ENDPOINT_KEY))
+ENDPOINTS = Versions(
+    "endpoints", (*rows.ENDPOINT, *SAID, *CLAIM), ("provider", "scope", *ENDPOINT_KEY)
+)

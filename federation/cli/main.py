@@ -29,6 +29,7 @@ from meshfed.federation.cli import (
     token,
     top,
     validate,
+    workload,
 )
 from meshfed.federation.cli.options import EXPLAIN, MAINTAIN, REGISTER, RUN, SEE
 from meshfed.federation.cli.output import Finding, say
@@ -85,6 +86,7 @@ app.command(rich_help_panel=REGISTER)(register.register)
 app.command(rich_help_panel=REGISTER)(register.deregister)
 app.command(rich_help_panel=REGISTER)(attach.attach)
 app.command(rich_help_panel=REGISTER)(attach.detach)
+app.add_typer(workload.app, name="workload", rich_help_panel=REGISTER)
 app.add_typer(token.app, name="token", rich_help_panel=REGISTER)
 app.command(rich_help_panel=REGISTER)(join.join)
 app.command(rich_help_panel=REGISTER)(join.leave)
