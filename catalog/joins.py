@@ -3,12 +3,15 @@
 What was refused moves nothing: it is told under the revision that stands.
 """
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection, insert, select, update
 
 from meshfed.catalog import rows, tokens
 from meshfed.catalog.believe import held
 from meshfed.catalog.byhand import PROVIDER
 from meshfed.catalog.model import Known, Workload
+from meshfed.catalog.plain import Plain
 from meshfed.catalog.register import deregister, register
 from meshfed.catalog.schema import joined
 from meshfed.catalog.store import Catalog
@@ -16,7 +19,18 @@ from meshfed.catalog.tokens import Token
 from meshfed.catalog.versions import WORKLOADS
 from meshfed.catalog.writing import Writing
 
+PROBES = Plain(
+    "select t.probes from joined j join tokens t on t.token = j.token where j.workload = :workload"
+)
 HERE = WORKLOADS.current(f"workload = :workload and provider = '{PROVIDER}'")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The certificate that a machine is given."""
+
+    serial: str
+    not_after: str  # as `stamp` writes it
 
 
 class Unadmitted(ValueError):
@@ -47,23 +61,26 @@ class Joins:
         """The registered workload of an id."""
         return await self._catalog.ask(lambda connection: _standing(connection, workload))
 
-    async def join(self, known: Known, token: str, serial: str, who: str) -> None:
-        """Use a token up once and register its bearer, who is given the certificate of a serial:
-        all or nothing. Raises Unadmitted, Taken.
+    async def probes(self, workload: str) -> tuple[str, ...]:
+        """What the agent of a machine that joined looks at."""
+        return await self._catalog.ask(lambda connection: _probes(connection, workload))
+
+    async def join(self, known: Known, token: str, given: Given, who: str) -> None:
+        """Use a token up once and register its bearer, who is given this certificate: all or
+        nothing. Raises Unadmitted, Taken.
 
         A name that is registered already stays whose it is.
         """
-        await self._catalog.change(lambda w: _join(w, known, token, serial), "joined", who)
+        await self._catalog.change(lambda w: _join(w, known, token, given), "joined", who)
 
-    async def renew(self, workload: Workload, shown: str, serial: str, who: str) -> None:
+    async def renew(self, workload: Workload, shown: str, given: Given, who: str) -> None:
         """It is given another certificate for the one that it showed. Raises Unadmitted."""
 
         def act(writing: Writing) -> None:
             _same(writing, workload, shown)
             its = joined.c.workload == workload.id
-            writing.connection.execute(
-                update(joined).where(its).values(serial=serial, former=shown)
-            )
+            now = {"serial": given.serial, "former": shown, "not_after": given.not_after}
+            writing.connection.execute(update(joined).where(its).values(now))
             writing.tell("join", workload.name, f"renewed, as {workload.identity}")
 
         await self._catalog.change(act, "renewed", who)
@@ -84,7 +101,7 @@ class Joins:
         await self._catalog.change(lambda w: w.tell("join", name, tell), "refused", who)
 
 
-def _join(writing: Writing, known: Known, token: str, serial: str) -> None:
+def _join(writing: Writing, known: Known, token: str, given: Given) -> None:
     (workload,) = known.workloads
     if why := tokens.spend(writing, token):
         raise Unadmitted(f"token {token} {why}")
@@ -92,7 +109,13 @@ def _join(writing: Writing, known: Known, token: str, serial: str) -> None:
         first = f"`meshfed leave` there, or `meshfed deregister {workload.name}`, comes first"
         raise Unadmitted(f"{workload.name} is registered already: {first}")
     register(writing, workload.name, known)
-    row = {"workload": workload.id, "token": token, "joined_at": writing.at, "serial": serial}
+    row = {
+        "workload": workload.id,
+        "token": token,
+        "joined_at": writing.at,
+        "serial": given.serial,
+        "not_after": given.not_after,
+    }
     writing.connection.execute(insert(joined).values(row))
     writing.tell("join", workload.name, f"admitted by token {token}, as {workload.identity}")
 
@@ -108,6 +131,11 @@ def _same(writing: Writing, workload: Workload, shown: str) -> None:
     its = select(joined.c.serial, joined.c.former).where(joined.c.workload == workload.id)
     if shown not in (writing.connection.execute(its).first() or ()):
         raise Unadmitted(f"not the last certificate that {workload.name} was given by joining")
+
+
+def _probes(connection: Connection, workload: str) -> tuple[str, ...]:
+    row = PROBES.row(connection, workload=workload)
+    return tuple(row[0].split()) if row else ()
 
 
 def _standing(connection: Connection, workload: str) -> Workload | None:

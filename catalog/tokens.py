@@ -36,6 +36,7 @@ class Token:
     made_at: str = ""
     made_by: str = ""
     revoked_at: str = ""
+    probes: tuple[str, ...] = ()  # what its bearers' agents look at
 
     def ended(self, now: str) -> str:
         """Why nobody may join with it any more; nothing while somebody may."""
@@ -57,6 +58,7 @@ def create(writing: Writing, token: Token, who: str) -> None:
         "ends_at": token.ends_at,
         "uses": token.uses,
         "used": 0,
+        "probes": " ".join(token.probes),
     }
     writing.connection.execute(insert(tokens).values(row))
     serves = f" for {', '.join(token.services)}" if token.services else ""
@@ -106,4 +108,5 @@ def _token(row: Mapping[Any, Any]) -> Token:
         row["made_at"],
         row["made_by"],
         row["revoked_at"],
+        tuple(row["probes"].split()),
     )

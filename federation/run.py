@@ -28,6 +28,7 @@ from meshfed.federation.fields import Address
 from meshfed.federation.heed import configure, heed
 from meshfed.federation.join import server as joining
 from meshfed.federation.join.open import desk
+from meshfed.federation.join.silence import listen
 from meshfed.federation.lead import Duty, Lead, replica
 from meshfed.federation.presence import Presence
 from meshfed.federation.propagation import Propagation
@@ -186,9 +187,13 @@ async def _serve(
 
     def duties(led: Catalog) -> tuple[Duty, ...]:
         retain, minutes = settings.history.retain, settings.history.retain_traffic
-        trust = webhook.duties() if webhook else ()
-        own = (heed(settings, led, presence), sources.run(led), prune(led, retain, minutes))
-        return (*own, *trust)
+        return (
+            heed(settings, led, presence),
+            sources.run(led),
+            prune(led, retain, minutes),
+            listen(led, settings.join.lease, settings.join.gone),
+            *(webhook.duties() if webhook else ()),
+        )
 
     lead = Lead(name, catalog, presence, metrics, duties)
     traffic = Traffic(publisher, catalog, metrics, presence, name)

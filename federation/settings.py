@@ -185,6 +185,14 @@ class Join(Strict):
         default=duration("7d"),
         description="of certificates of machines that join; agents renew them at two thirds of it",
     )
+    lease: Duration = Field(
+        default=duration("30s"),
+        description="how long an agent's word holds: without another one its machine is unhealthy",
+    )
+    gone: Duration = Field(
+        default=duration("10m"),
+        description="how long an agent is silent until what its machine serves is taken away",
+    )
 
 
 class Admin(Strict):

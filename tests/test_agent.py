@@ -19,6 +19,7 @@ import typer
 from cryptography import x509
 from joining import WEB, Ground, grounded
 
+from meshfed.catalog.reader import query
 from meshfed.federation.agent import unit
 from meshfed.federation.agent.envoy import FIRST, LONGEST, Busy, busy, pause
 from meshfed.federation.agent.process import Process, running
@@ -35,11 +36,14 @@ hosts:
 """
 MOST = 60_000  # kB of memory, beside its Envoy
 SHORT = "12s"  # of a certificate's life
+LEASE = "4s"
 
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with grounded(tmp_path_factory.mktemp("agent"), HOSTS, "127.0.48", lifetime=SHORT) as ground:
+    with grounded(
+        tmp_path_factory.mktemp("agent"), HOSTS, "127.0.48", lifetime=SHORT, lease=LEASE
+    ) as ground:
         yield ground
 
 
@@ -99,6 +103,16 @@ async def serving(ground: Ground) -> AsyncIterator[tuple[Machine, Slow]]:
             os.kill(left, signal.SIGKILL)
 
 
+def verdict(ground: Ground) -> tuple[object, ...]:
+    """On the endpoint of the machine."""
+    asked = "select health, health_reason from mesh_endpoints where workload = 'store'"
+    return query(ground.url, asked).rows[0]
+
+
+async def becomes(ground: Ground, wanted: tuple[str, str]) -> bool:
+    return await asyncio.to_thread(verdict, ground) == wanted
+
+
 async def answers(ground: Ground, machine: Machine, path: str = "/") -> bool:
     async with ground.mesh.sidecars["buyer"].http() as client:
         got = await client.get(path, headers={"host": f"{WEB}:{machine.port}"})
@@ -147,6 +161,14 @@ async def test_a_machine_outlives_its_agent_its_envoy_and_its_control_plane(
         assert await asked
         assert await asyncio.to_thread(machine.agent.popen.wait, 10) == 0
         assert running(machine.papers / "envoy.yaml") is None
+        assert verdict(ground) == ("draining", "its agent is stopping")
+
+        # Not heard for the time of its lease it is unhealthy, and well as soon as it is heard.
+        silent = ("unhealthy", "its agent said nothing for 4 s")
+        await until("its silence", lambda: becomes(ground, silent))
+        machine.restart()
+        await until("its agent is heard", lambda: becomes(ground, ("healthy", "")))
+        assert await answers(ground, machine)
 
 
 def resident(pid: int) -> int:

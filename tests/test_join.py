@@ -249,7 +249,34 @@ def by_hand(ground: Ground) -> tuple[int, str]:
     return ground.asks({"csr": pem(GOOD)}, papers)
 
 
+def beating(ground: Ground) -> tuple[int, str]:
+    """A sign of life by papers from before the last renewal but one."""
+    papers = ground.joined("beating")
+    kept = ground.folder / "kept-beating"
+    shutil.copytree(papers.folder, kept)
+    for _ in range(2):
+        join(replace(ground.server, roots=papers.bundle), papers.folder, {}, papers)
+    return ground.asks({}, kept, path="/v1/lease")
+
+
+def unleased(ground: Ground) -> tuple[int, str]:
+    """A sign of life of a workload that was registered by hand."""
+    by_hand(ground)
+    return ground.asks({}, ground.folder / "by-hand", path="/v1/lease")
+
+
 Attack = Callable[[Ground], tuple[int, str]]
+
+
+def lying(**more: object) -> Attack:
+    """What no agent says, of one that joined."""
+
+    def asks(ground: Ground) -> tuple[int, str]:
+        if not (ground.folder / "liar").exists():
+            ground.joined("liar")
+        return ground.asks(more, ground.folder / "liar", path="/v1/lease")
+
+    return asks
 
 
 def said(**more: object) -> Attack:
@@ -298,6 +325,12 @@ ATTACKS: Mapping[str, tuple[Attack, int, str]] = {
     "papers from before it left": (copied, 409, "not the last certificate that again"),
     "papers made by hand": (by_hand, 409, "not the last certificate that hand"),
     "papers of a listed host": (listed, 403, "no provider knows the workload"),
+    "a sign of life of nobody": (lambda g: g.asks({}, path="/v1/lease"), 401, "none was shown"),
+    "one by former papers": (beating, 409, "not the last certificate that beating"),
+    "one of who never joined": (unleased, 403, "it did not join"),
+    "one that says healthy": (lying(health="healthy"), 400, "health: Extra inputs"),
+    "one of two lines": (lying(untrusted_lost="a\nb"), 400, "untrusted_lost: String should match"),
+    "one of no port": (lying(untrusted_failing={"http": "x"}), 400, "untrusted_failing.http"),
     "leaving for others": (lambda g: g.asks({}, path="/v1/leave"), 401, "none was shown"),
 }
 
@@ -385,7 +418,7 @@ async def test_a_workload_cannot_pass_for_the_control_plane(ground: Ground, tmp_
 async def test_the_api_describes_itself(ground: Ground) -> None:
     async with httpx.AsyncClient(verify=live.no_papers(), trust_env=False) as client:
         described = (await client.get(f"https://127.0.0.1:{ground.port}/openapi.json")).json()
-    assert set(described["paths"]) == {"/v1/roots", "/v1/join", "/v1/leave"}
+    assert set(described["paths"]) == {"/v1/roots", "/v1/join", "/v1/lease", "/v1/leave"}
 
 
 # Without a network

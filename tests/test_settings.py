@@ -335,7 +335,9 @@ def test_the_page_about_configuration_has_every_key_and_its_default(key: str, de
 
 def said(default: object) -> str:
     if isinstance(default, timedelta):
-        return f"{default // timedelta(hours=1)}h"
+        units = {"h": timedelta(hours=1), "m": timedelta(minutes=1), "s": timedelta(seconds=1)}
+        unit = next(unit for unit, length in units.items() if not default % length)
+        return f"{default // units[unit]}{unit}"
     if default is None:
         return ""
     return json.dumps(default) if isinstance(default, bool | tuple) else str(default)

@@ -27,6 +27,7 @@ PATIENCE = 2.0  # seconds for an answer on loopback
 ACTIVE = "/stats?filter=downstream_(rq%7Ccx)_active$"
 COUNTED = re.compile(r"(listener|http)\.(.+)\.downstream_(rq|cx)_active: (\d+)")
 OWN = "admin"
+UNASKED = (OSError, HTTPException, ValueError, KeyError, TypeError)
 
 log = structlog.get_logger()
 
@@ -122,6 +123,16 @@ class Sidecar:
             self._process = None
             self._over.set()
 
+    def unready(self) -> str:
+        """Why it serves nothing yet, or nothing. Blocks."""
+        try:
+            where = pages(yaml.safe_load(self._config.read_text()))
+            return (
+                "" if ask(where, "GET", "/ready").startswith("LIVE") else "its Envoy is not ready"
+            )
+        except UNASKED:
+            return "its Envoy does not answer"
+
     async def stop(self) -> None:
         """What is under way ends by itself, if it does so in time; then its Envoy ends."""
         self._wanted = False
@@ -148,7 +159,7 @@ class Sidecar:
                     log.warning("not drained", seconds=DRAIN, **fields)
                     return
                 await asyncio.sleep(GLANCE)
-        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
+        except UNASKED as error:
             log.warning("not drained", reason=str(error))
 
     def _tell(self, number: signal.Signals) -> None:

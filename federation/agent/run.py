@@ -7,9 +7,12 @@ from pathlib import Path
 import structlog
 
 from meshfed.federation.agent.envoy import NoEnvoy, Sidecar, binary
+from meshfed.federation.agent.probing import Probing
 from meshfed.federation.agent.renewal import Renewal
+from meshfed.federation.agent.reporting import LAST, Reporting
 from meshfed.federation.join.machine import Papers, Unjoinable
 
+SETTLE = 1.0  # seconds for callers to hear that it takes no new calls
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger()
@@ -27,14 +30,25 @@ def run(folder: Path) -> None:
         raise CannotStart(str(why)) from why
     if papers is None:
         raise CannotStart(f"{folder}: nothing of joining is there: `meshfed join` comes first")
-    asyncio.run(_run(envoy, folder))
+    asyncio.run(_run(envoy, folder, papers))
 
 
-async def _run(envoy: str, folder: Path) -> None:
+async def last_word(reporting: Reporting) -> bool:
+    """Whether the control plane has heard that this machine ends."""
+    try:
+        async with asyncio.timeout(LAST):
+            return await reporting.drained("agent", "its agent is stopping")
+    except TimeoutError:
+        return False
+
+
+async def _run(envoy: str, folder: Path, papers: Papers) -> None:
     stop = asyncio.Event()
     for number in STOPPING:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    sidecar = Sidecar(envoy, folder)
+    sidecar, probing = Sidecar(envoy, folder), Probing(papers.probes)
+    await probing.look()
+    reporting = Reporting(folder, lambda: probing.failing, sidecar.unready)
 
     async def renew() -> None:
         await Renewal(folder).run()
@@ -42,9 +56,12 @@ async def _run(envoy: str, folder: Path) -> None:
         stop.set()
 
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(part) for part in (sidecar.run(), renew())]
+        parts = (sidecar.run(), renew(), probing.run(), reporting.run())
+        running = [tasks.create_task(part) for part in parts]
         await stop.wait()
         log.info("stopping")
+        if await last_word(reporting):
+            await asyncio.sleep(SETTLE)
         await sidecar.stop()
         for task in running:
             task.cancel()

@@ -31,6 +31,16 @@ def create(
             show_default=False,
         ),
     ] = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--probe",
+            metavar="P",
+            help="How its agent looks whether an application is well: http:8080/healthz, tcp:3306"
+            " or grpc:9090; may be repeated. The port is the application's.",
+            show_default=False,
+        ),
+    ] = None,
     uses: Annotated[
         int, typer.Option("--uses", metavar="N", min=1, max=10_000, help="For how many machines.")
     ] = 1,
@@ -59,7 +69,9 @@ def create(
     migrated(existing(settings.catalog))
     try:
         with reachable():
-            made = asyncio.run(invite(settings, identity, service or [], uses, life, caller()))
+            made = asyncio.run(
+                invite(settings, identity, service or [], uses, life, caller(), probe or [])
+            )
     except Uninvitable as why:
         raise Finding(why) from why
     write(f"{made.command}\n")

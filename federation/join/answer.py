@@ -21,3 +21,13 @@ class Answer:
         metadata=said("host:port of the control plane; no host: the one that was asked")
     )
     bind: str = field(metadata=said("where its sidecar listens for the mesh"))
+    probes: tuple[str, ...] = field(
+        default=(), metadata=said("what its agent looks at, as http:8080/healthz")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """What an agent is told when it is heard."""
+
+    lease: float = field(metadata=said("seconds for which that holds: come again after a third"))

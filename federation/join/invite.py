@@ -19,6 +19,7 @@ from meshfed.federation.certificates import issuer as issuers
 from meshfed.federation.certificates.issuer import Unissuable, UnknownIssuer
 from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.join.open import EVERYWHERE
+from meshfed.federation.join.probe import Probe
 from meshfed.federation.join.secret import Secret, pin
 from meshfed.federation.settings import Settings
 from meshfed.providers.hostlist import explain
@@ -64,6 +65,21 @@ def registration(identity: str, services: Sequence[str]) -> Registration:
         raise Uninvitable("\n".join(lines)) from error
 
 
+def looked_at(probes: Sequence[str], targets: Sequence[int]) -> tuple[str, ...]:
+    """The probes as they are written, each of a port that is served. Raises Uninvitable."""
+    try:
+        parsed = [Probe.parse(each) for each in probes]
+    except ValueError as error:
+        raise Uninvitable(f"--probe: {error}") from error
+    for probe in parsed:
+        if probe.port not in targets:
+            there = ", ".join(map(str, sorted(set(targets)))) or "none"
+            raise Uninvitable(f"--probe: {probe}: its applications' ports are {there}")
+        if [each.port for each in parsed].count(probe.port) > 1:
+            raise Uninvitable(f"--probe: {probe}: another one looks at port {probe.port}")
+    return tuple(map(str, parsed))
+
+
 async def invite(
     settings: Settings,
     identity: str,
@@ -71,6 +87,7 @@ async def invite(
     uses: int,
     life: timedelta,
     who: str,
+    probes: Sequence[str] = (),
 ) -> Invitation:
     """Make a token. Raises Uninvitable, Away."""
     said = registration(identity, services)
@@ -78,7 +95,7 @@ async def invite(
     with closing(Catalog(settings.catalog)) as catalog:
         try:
             # What would be refused when it joins is refused now.
-            known(said, await catalog.declared({each.service for each in said.service}))
+            news = known(said, await catalog.declared({each.service for each in said.service}))
             issuer = await issuers.load(certificates.issuer).open(
                 trust_domain=settings.mesh.trust_domain, safe=catalog, seal=certificates.seal
             )
@@ -90,7 +107,15 @@ async def invite(
         secret = Secret.made(pin(root))
         ends_at = stamp(time.time() + life.total_seconds())
         serves = tuple(f"{each.service}:{each.port}" for each in said.service)
-        token = Token(secret.id, secret.hash, Identity.parse(identity), serves, uses, ends_at)
+        token = Token(
+            secret.id,
+            secret.hash,
+            Identity.parse(identity),
+            serves,
+            uses,
+            ends_at,
+            probes=looked_at(probes, [e.target for e in news.endpoints]),
+        )
         await Joins(catalog).create(token, who)
     command = shlex.join(("meshfed", "join", where(settings), "--token", secret.text))
     return Invitation(secret.id, ends_at, command)

@@ -23,7 +23,7 @@ from meshfed.catalog.times import stamp
 from meshfed.federation.certificates import proxyfiles
 from meshfed.federation.certificates.authority import uris
 from meshfed.federation.certificates.keypair import key_pem, request
-from meshfed.federation.join.answer import Answer
+from meshfed.federation.join.answer import Answer, Leased
 from meshfed.federation.join.secret import pin
 from meshfed.xds.bootstrap import (
     BUNDLE,
@@ -85,6 +85,7 @@ class Papers:
     not_before: float
     not_after: float
     addresses: tuple[str, ...] = ()  # which it gave for its own
+    probes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "Papers | None":
@@ -98,7 +99,8 @@ class Papers:
             who = said["url"], said["trust_domain"], said["name"]
             issued_at = float(said.get("issued_at", begins))
             addresses = tuple(said.get("addresses", ()))
-            return cls(*who, folder, bundle, issued_at, begins, ends, addresses)
+            probes = tuple(said.get("probes", ()))
+            return cls(*who, folder, bundle, issued_at, begins, ends, addresses, probes)
         except FileNotFoundError:
             return None
         except (KeyError, TypeError, ValueError) as error:
@@ -167,13 +169,20 @@ def files(
     start = proxyfiles.start(
         workload, answer.trust_domain, where, proxyfiles.admin(workload), folder
     )
-    said = {"url": server.url, "trust_domain": answer.trust_domain, "name": answer.name}
+    said = {
+        "url": server.url,
+        "trust_domain": answer.trust_domain,
+        "name": answer.name,
+        "addresses": [*addresses],
+        "probes": [*answer.probes],
+        "issued_at": time.time(),
+    }
     return {
         **start,
         KEY: key_pem(key).encode(),
         CERTIFICATE: answer.certificate.encode(),
         BUNDLE: answer.bundle.encode(),
-        JOINED: json.dumps({**said, "addresses": [*addresses], "issued_at": time.time()}).encode(),
+        JOINED: json.dumps(said).encode(),
     }
 
 
@@ -235,6 +244,18 @@ def join(
         raise Unjoinable(f"{server.url}: its answer is not of this version of meshfed") from error
     proxyfiles.write(folder, written)
     return said.name
+
+
+def lease(server: Server, papers: Papers, said: Mapping[str, object]) -> float:
+    """Say that this machine lives, and how it is; for how many seconds that holds.
+
+    Raises Unjoinable.
+    """
+    answer = _told(server, "/v1/lease", said, papers)
+    try:
+        return msgspec.json.decode(answer, type=Leased).lease
+    except ValueError as error:
+        raise Unjoinable(f"{server.url}: its answer is not of this version of meshfed") from error
 
 
 def leave(server: Server, papers: Papers) -> None:

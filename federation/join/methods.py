@@ -12,7 +12,7 @@ from msgspec import structs
 from pydantic import ValidationError
 
 from meshfed.catalog.database import stamp
-from meshfed.catalog.joins import Joins
+from meshfed.catalog.joins import Given, Joins
 from meshfed.catalog.model import Interception, Known, Mesh, Workload
 from meshfed.catalog.tokens import Token
 from meshfed.federation.join.request import Asked, Refused
@@ -47,8 +47,9 @@ class Grant:
     """Whom a certificate may be made for, and what makes it so in the catalog."""
 
     workload: Workload
-    # With the serial of the certificate. Raises Unadmitted or Taken: the catalog decides last.
-    admit: Callable[[str], Awaitable[None]]
+    # With the certificate. Raises Unadmitted or Taken: the catalog decides last.
+    admit: Callable[[Given], Awaitable[None]]
+    probes: tuple[str, ...] = ()
 
 
 class Method(Protocol):
@@ -79,7 +80,7 @@ class ByCertificate:
             why = f"its interception is {workload.interception}: use `meshfed proxy bootstrap`"
             raise Refused(403, why, workload.name)
         renew = partial(self._joins.renew, workload, caller.serial, who=caller.who)
-        return Grant(workload, renew)
+        return Grant(workload, renew, await self._joins.probes(workload.id))
 
     async def holder(self, caller: Caller) -> Workload:
         """The registered workload that a certificate speaks for. Raises Refused."""
@@ -117,7 +118,8 @@ class ByToken:
         except Wrong as wrong:
             raise Refused(409, f"{wrong.field}: {wrong.why}", said.name) from wrong
         (workload,) = news.workloads
-        return Grant(workload, partial(self._joins.join, news, token.id, who=caller.who))
+        admit = partial(self._joins.join, news, token.id, who=caller.who)
+        return Grant(workload, admit, token.probes)
 
     async def _standing(self, asked: Asked) -> Token:
         """Raises Refused."""

@@ -1,9 +1,11 @@
 """The join server of one control plane, as its configuration says."""
 
 from meshfed.catalog.joins import Joins
+from meshfed.catalog.leases import Leases
 from meshfed.catalog.store import Catalog
 from meshfed.federation.certificates.issuer import Issuer
 from meshfed.federation.fields import Address
+from meshfed.federation.join.attendance import Attendance
 from meshfed.federation.join.methods import ByCertificate, ByToken
 from meshfed.federation.join.pace import Pace
 from meshfed.federation.join.server import Desk
@@ -23,6 +25,7 @@ def desk(settings: Settings, catalog: Catalog, issuer: Issuer, xds_port: int) ->
         lifetime=settings.join.lifetime,
         xds=control_plane(settings.xds.listen, xds_port),
         pace=Pace(settings.join.refusals),
+        attendance=Attendance(joins, Leases(catalog), catalog, settings.join.lease),
     )
 
 

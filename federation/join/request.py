@@ -23,6 +23,10 @@ MALFORMED = (
 )
 
 
+Reason = Annotated[StrictStr, Field(max_length=200, pattern=r"^[ -~]*$")]
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
+
+
 class Refused(Exception):
     """A machine is not let in: the status, why, and the name that it gave."""
 
@@ -47,6 +51,18 @@ class Asked(BaseModel):
     untrusted_name: Annotated[StrictStr, Field(max_length=253)] = ""
     untrusted_addresses: Annotated[list[StrictStr], Field(max_length=16)] = Field(
         [], description="where it is called; empty: where the request came from"
+    )
+
+
+class Report(BaseModel):
+    """What an agent says of its machine; nothing in it: all is well."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    untrusted_draining: Reason = Field("", description="why it should get no new calls")
+    untrusted_lost: Reason = Field("", description="why nothing there can be called")
+    untrusted_failing: Annotated[dict[PortNumber, Reason], Field(max_length=64)] = Field(
+        {}, description="ports of applications that are not well, and why"
     )
 
 

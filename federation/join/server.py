@@ -16,8 +16,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
+from meshfed.catalog.database import stamp
 from meshfed.catalog.document import dotted
-from meshfed.catalog.joins import Joins, Unadmitted
+from meshfed.catalog.joins import Given, Joins, Unadmitted
 from meshfed.catalog.model import Workload
 from meshfed.catalog.store import Away, Taken
 from meshfed.federation.admin import app as admin
@@ -27,12 +28,14 @@ from meshfed.federation.certificates.issuer import Issuer, Unissuable
 from meshfed.federation.certificates.keypair import PATIENCE, pem
 from meshfed.federation.certificates.proxyfiles import identity, names
 from meshfed.federation.join import tls
-from meshfed.federation.join.answer import Answer
+from meshfed.federation.join.answer import Answer, Leased
+from meshfed.federation.join.attendance import Attendance
 from meshfed.federation.join.methods import ByCertificate, Caller, Method
 from meshfed.federation.join.pace import Pace
-from meshfed.federation.join.request import Asked, Refused, signing_request
+from meshfed.federation.join.request import Asked, Refused, Report, signing_request
 from meshfed.providers.hostlist import NAME
-from meshfed.xds.peer import met, names
+from meshfed.xds.peer import met
+from meshfed.xds.peer import names as proven
 
 LARGEST = 16 * 1024  # bytes of a body
 PATIENT = 10.0  # seconds for a body to come
@@ -68,15 +71,18 @@ class Desk:
         lifetime: timedelta,
         xds: str,
         pace: Pace,
+        attendance: Attendance,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._joins = joins
+        self._holder = ByCertificate(joins, trust_domain)
         self._methods = methods
         self._issuer = issuer
         self._trust_domain = trust_domain
         self._lifetime = lifetime
         self._xds = xds
         self._pace = pace
+        self.attendance = attendance
         self._clock = clock
 
     async def join(self, asked: Asked, caller: Caller) -> Answer:
@@ -97,9 +103,9 @@ class Desk:
             )
         bundle = await self.bundle()
         try:
-            await grant.admit(
-                f"{chain[0].serial_number:x}"
-            )  # nobody has the certificate until this is committed
+            ends = stamp(chain[0].not_valid_after_utc.timestamp())
+            # Nobody has the certificate until this is committed.
+            await grant.admit(Given(f"{chain[0].serial_number:x}", ends))
         except (Unadmitted, Taken) as why:
             raise Refused(409, str(why), workload.name) from why
         who = str(identity(workload))
@@ -112,11 +118,18 @@ class Desk:
             bundle=bundle,
             xds=self._xds,
             bind=workload.bind,
+            probes=grant.probes,
         )
+
+    async def lease(self, said: Report, caller: Caller) -> Leased:
+        """Raises Refused, Away."""
+        workload = await self._holder.holder(caller)
+        await self.attendance.renew(workload, said, caller)
+        return Leased(self.attendance.lease.total_seconds())
 
     async def leave(self, caller: Caller) -> Workload:
         """Raises Refused."""
-        workload = await ByCertificate(self._joins, self._trust_domain).holder(caller)
+        workload = await self._holder.holder(caller)
         try:
             await self._joins.leave(workload, caller.serial, caller.who)
         except Unadmitted as why:
@@ -166,7 +179,7 @@ def caller(scope: tls.Scope) -> Caller:
     if not shown:
         return Caller(address)
     serial = f"{x509.load_der_x509_certificate(shown).serial_number:x}"
-    peer = met(names(ssl.DER_cert_to_PEM_cert(shown).encode()), "", "", address)
+    peer = met(proven(ssl.DER_cert_to_PEM_cert(shown).encode()), "", "", address)
     return Caller(address, peer, serial)
 
 
@@ -183,6 +196,11 @@ def app(desk: Desk) -> FastAPI:
     async def join(asked: Asked, request: Request) -> Answer:
         """Be let in, by a token; or renew, by a client certificate of this mesh."""
         return await desk.join(asked, caller(request.scope))
+
+    @api.post("/v1/lease", responses=_answers(400, 401, 403, 409, 413, 429, 503))
+    async def lease(said: Report, request: Request) -> Leased:
+        """Say that a machine lives, and how it is, by a client certificate of this mesh."""
+        return await desk.lease(said, caller(request.scope))
 
     @api.post("/v1/leave", responses=_answers(401, 403, 409, 429, 503))
     async def leave(request: Request) -> dict[str, str]:
@@ -223,6 +241,7 @@ async def serve(desk: Desk, listener: socket.socket, control: ControlPlane) -> N
     made = tls.context(control)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(tls.keep(made, control))
+        tasks.create_task(desk.attendance.run())
         tasks.create_task(admin.serve(app(desk), listener, made, tls.Connection))
 
 
@@ -237,7 +256,9 @@ class Guard:
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self._app(scope, receive, send)
         who = caller(scope)
-        if self._desk.exceeded(who):
+        # Whoever shows a certificate of this mesh is no stranger: it need not wait for one that
+        # comes from the same address.
+        if who.peer is None and self._desk.exceeded(who):
             return await problem(429, REASONS[429])(scope, receive, send)
         try:
             body = await whole(receive)

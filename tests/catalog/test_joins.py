@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from meshfed.catalog.events import happened
-from meshfed.catalog.joins import Joins, Unadmitted
+from meshfed.catalog.joins import Given, Joins, Unadmitted
 from meshfed.catalog.model import Identity, Known, Workload
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog, Taken
@@ -16,6 +16,8 @@ from meshfed.catalog.tokens import Token, UnknownToken
 DB = Identity("db", "shop")
 TOKEN = Token("3f9a01c4", "5e" * 32, DB, ("ledger.shop:3306",), 1, "2999-01-01T00:00:00.000Z")
 DESK = "ann@desk"
+ENDS = "2999-01-08T00:00:00.000Z"
+A1, B2, C3, D4 = (Given(serial, ENDS) for serial in ("a1", "b2", "c3", "d4"))
 DOOR = "join server, from 10.0.0.9"
 
 
@@ -46,7 +48,7 @@ async def test_of_many_at_once_as_many_join_as_there_are_uses(catalog: Catalog, 
     with closing(Catalog(url)) as replica:  # counts as well, on another connection
         doors = (Joins(catalog), Joins(replica))
         ended = await asyncio.gather(
-            *(doors[n % 2].join(known(f"db-{n}"), TOKEN.id, "a1", DOOR) for n in range(10)),
+            *(doors[n % 2].join(known(f"db-{n}"), TOKEN.id, A1, DOOR) for n in range(10)),
             return_exceptions=True,
         )
     refused = [str(each) for each in ended if each is not None]
@@ -58,12 +60,12 @@ async def test_of_many_at_once_as_many_join_as_there_are_uses(catalog: Catalog, 
 
 async def test_a_name_that_stands_is_nobody_elses_and_costs_no_use(catalog: Catalog) -> None:
     await Joins(catalog).create(replace(TOKEN, uses=2), DESK)
-    await Joins(catalog).join(known("db-1"), TOKEN.id, "a1", DOOR)
+    await Joins(catalog).join(known("db-1"), TOKEN.id, A1, DOOR)
     with pytest.raises(Unadmitted, match="db-1 is registered already"):
-        await Joins(catalog).join(known("db-1"), TOKEN.id, "a1", DOOR)
+        await Joins(catalog).join(known("db-1"), TOKEN.id, A1, DOOR)
     await catalog.believe(known("db-2", "rack"), kind="hosts", cause="read")
     with pytest.raises(Taken, match="db-2 is a workload of rack"):
-        await Joins(catalog).join(known("db-2"), TOKEN.id, "a1", DOOR)
+        await Joins(catalog).join(known("db-2"), TOKEN.id, A1, DOOR)
     (kept,) = await Joins(catalog).tokens()
     assert kept.used == 1
 
@@ -78,7 +80,7 @@ async def test_a_name_that_stands_is_nobody_elses_and_costs_no_use(catalog: Cata
 async def test_a_token_that_ended_admits_nobody(catalog: Catalog, token: Token, why: str) -> None:
     await Joins(catalog).create(token, DESK)
     with pytest.raises(Unadmitted, match=why):
-        await Joins(catalog).join(known("db-1"), token.id, "a1", DOOR)
+        await Joins(catalog).join(known("db-1"), token.id, A1, DOOR)
     assert await catalog.registered() == ()
 
 
@@ -87,7 +89,7 @@ async def test_a_revoked_token_admits_nobody_and_is_revoked_once(catalog: Catalo
     await joins.create(TOKEN, DESK)
     await joins.revoke(TOKEN.id, DESK)
     with pytest.raises(Unadmitted, match="was revoked at"):
-        await joins.join(known("db-1"), TOKEN.id, "a1", DOOR)
+        await joins.join(known("db-1"), TOKEN.id, A1, DOOR)
     with pytest.raises(UnknownToken, match="was revoked at"):
         await joins.revoke(TOKEN.id, DESK)
     with pytest.raises(UnknownToken, match="no token 00000000"):
@@ -99,10 +101,10 @@ async def test_what_is_renewed_or_refused_moves_nothing_and_signs_no_other_chang
 ) -> None:
     joins = Joins(catalog)
     await joins.create(TOKEN, DESK)
-    await joins.join(known("db-1"), TOKEN.id, "a1", DOOR)
+    await joins.join(known("db-1"), TOKEN.id, A1, DOOR)
     before = (await catalog.read()).revision
     (workload,) = known("db-1").workloads
-    await joins.renew(workload, "a1", "b2", DOOR)
+    await joins.renew(workload, "a1", B2, DOOR)
     await joins.refused("db-9", "token: unknown", "join server, from 192.0.2.66")
     assert (await catalog.read()).revision == before
     assert [(each[1], each[2]) for each in told(url)][1:] == [
@@ -117,12 +119,12 @@ async def test_what_is_renewed_or_refused_moves_nothing_and_signs_no_other_chang
 async def test_who_left_or_became_another_is_not_renewed(catalog: Catalog) -> None:
     joins = Joins(catalog)
     await joins.create(TOKEN, DESK)
-    await joins.join(known("db-1"), TOKEN.id, "a1", DOOR)
+    await joins.join(known("db-1"), TOKEN.id, A1, DOOR)
     (workload,) = known("db-1").workloads
     await joins.leave(workload, "a1", DOOR)
     assert await joins.standing(workload.id) is None
     with pytest.raises(Unadmitted, match="changed at the same moment"):
-        await joins.renew(workload, "a1", "b2", DOOR)
+        await joins.renew(workload, "a1", B2, DOOR)
 
 
 async def test_only_the_last_certificate_renews_or_the_one_before_if_its_answer_was_lost(
@@ -130,14 +132,14 @@ async def test_only_the_last_certificate_renews_or_the_one_before_if_its_answer_
 ) -> None:
     joins = Joins(catalog)
     await joins.create(TOKEN, DESK)
-    await joins.join(known("db-1"), TOKEN.id, "a1", DOOR)
+    await joins.join(known("db-1"), TOKEN.id, A1, DOOR)
     (workload,) = known("db-1").workloads
-    await joins.renew(workload, "a1", "b2", DOOR)
-    await joins.renew(workload, "a1", "c3", DOOR)  # b2 never came
-    await joins.renew(workload, "c3", "d4", DOOR)
+    await joins.renew(workload, "a1", B2, DOOR)
+    await joins.renew(workload, "a1", C3, DOOR)  # b2 never came
+    await joins.renew(workload, "c3", D4, DOOR)
     for old in ("a1", "b2"):
         with pytest.raises(Unadmitted, match="not the last certificate that db-1 was given"):
-            await joins.renew(workload, old, "e5", DOOR)
+            await joins.renew(workload, old, D4, DOOR)
         with pytest.raises(Unadmitted, match="not the last certificate"):
             await joins.leave(workload, old, DOOR)
 
@@ -145,19 +147,19 @@ async def test_only_the_last_certificate_renews_or_the_one_before_if_its_answer_
 async def test_what_a_certificate_renewed_ends_with_its_workload(catalog: Catalog) -> None:
     joins = Joins(catalog)
     await joins.create(replace(TOKEN, uses=2), DESK)
-    await joins.join(known("db-1"), TOKEN.id, "a1", DOOR)
+    await joins.join(known("db-1"), TOKEN.id, A1, DOOR)
     await catalog.deregister("db-1", DESK)
-    await joins.join(known("db-1"), TOKEN.id, "b2", DOOR)
+    await joins.join(known("db-1"), TOKEN.id, B2, DOOR)
     (workload,) = known("db-1").workloads
     with pytest.raises(Unadmitted, match="not the last certificate"):
-        await joins.renew(workload, "a1", "c3", DOOR)
+        await joins.renew(workload, "a1", C3, DOOR)
 
 
 async def test_with_which_token_a_workload_joined_is_in_the_view(
     catalog: Catalog, url: str
 ) -> None:
     await Joins(catalog).create(TOKEN, DESK)
-    await Joins(catalog).join(known("db-1"), TOKEN.id, "a1", DOOR)
+    await Joins(catalog).join(known("db-1"), TOKEN.id, A1, DOOR)
     await catalog.register("db-2", known("db-2"), DESK)
     asked = "select name, joined_by, joined_at is not null from mesh_workloads order by name"
     joined, registered = query(url, asked).rows

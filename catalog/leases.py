@@ -1,0 +1,175 @@
+"""Until when machines that joined are taken for alive, and what their agents say of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from msgspec import structs
+from sqlalchemy import Connection
+
+from meshfed.catalog.believe import believe, held
+from meshfed.catalog.byhand import PROVIDER, scope
+from meshfed.catalog.model import Endpoint, Health, Known, Workload
+from meshfed.catalog.plain import Each, Plain
+from meshfed.catalog.register import deregister
+from meshfed.catalog.store import Catalog
+from meshfed.catalog.writing import Writing
+
+MISSED, GONE = "missed", "gone"  # what is left of a lease that was not renewed
+
+OF_ONE = Plain(
+    "select j.serial, j.former, j.token, j.silence from joined j where j.workload = :workload"
+)
+EVERY = Plain(
+    "select j.workload, w.name, j.lease_until, j.silence, j.not_after from joined j"
+    " join workloads w on w.workload = j.workload and w.valid_to_revision is null"
+    " where j.lease_until <> ''"
+)
+RENEWED = Each("update joined set lease_until = ?, silence = '' where workload = ?")
+# Unless its agent was heard since that was looked at.
+FELL_SILENT = Plain(
+    "update joined set silence = :silence where workload = :workload and lease_until = :until"
+    " returning workload"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What an agent says of its machine; nothing that is wrong: it serves."""
+
+    draining: str = ""  # why
+    lost: str = ""  # why nothing there can be called
+    failing: tuple[tuple[int, str], ...] = ()  # ports of its applications, and why
+
+    def judged(self, endpoint: Endpoint) -> Endpoint:
+        health, why = self.verdict(endpoint.target)
+        return structs.replace(endpoint, health=health, health_reason=why)
+
+    def verdict(self, port: int) -> tuple[Health, str]:
+        """The worst first."""
+        if self.lost:
+            return Health.UNHEALTHY, self.lost
+        if self.draining:
+            return Health.DRAINING, self.draining
+        why = dict(self.failing).get(port, "")
+        return (Health.UNHEALTHY, why) if why else (Health.HEALTHY, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What is kept of one machine that joined."""
+
+    serials: tuple[str, ...]  # of the certificates that it may show
+    token: str
+    silence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A sign of life."""
+
+    workload: Workload
+    until: str  # as `stamp` writes it
+    word: Word | None = None  # None: as before
+    known: Known | None = None  # what it serves, where that was taken away meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One that was begun."""
+
+    workload: str
+    name: str
+    until: str = field(compare=False)
+    silence: str
+    not_after: str
+
+
+class Leases:
+    """What leases ask of one catalog. Every method raises Away."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    async def joined(self, workload: str) -> Joined | None:
+        """None where it did not join by itself, or has left."""
+        row = await self._catalog.ask(lambda c: OF_ONE.row(c, workload=workload))
+        return Joined((row[0], row[1]), row[2], row[3]) if row else None
+
+    async def every(self) -> tuple[Lease, ...]:
+        found = await self._catalog.ask(EVERY.rows)
+        return tuple(Lease(*row) for row in found)
+
+    async def renew(self, beats: Sequence[Beat]) -> None:
+        await self._catalog.change(lambda w: _renew(w, beats), "what its agent says")
+
+    async def miss(self, leases: Sequence[Lease], why: str) -> None:
+        """Their endpoints are not called, until their agents are heard again."""
+        await self._catalog.change(lambda w: _miss(w, leases, why), "a missed lease")
+
+    async def bury(self, leases: Sequence[Lease]) -> None:
+        """Their endpoints are taken away. The machines may come back as long as they can prove
+        themselves."""
+        await self._catalog.change(lambda w: _bury(w, leases), "a missed lease")
+
+    async def forget(self, leases: Sequence[Lease]) -> None:
+        """Those whose certificates have ended are registered no more."""
+        await self._catalog.change(lambda w: _forget(w, leases), "a missed lease")
+
+
+def _renew(writing: Writing, beats: Sequence[Beat]) -> None:
+    RENEWED.on(writing.connection, [(beat.until, beat.workload.id) for beat in beats])
+    news = {beat.workload.scope: beat for beat in beats if beat.word}
+    known = _known(writing.connection, news)
+    moved = []
+    for where, beat in news.items():
+        if (before := known.get(where)) is None:
+            continue  # it has left meanwhile
+        now = beat.known or before
+        now = replace(now, endpoints=frozenset(map((beat.word or Word()).judged, now.endpoints)))
+        if now != before:
+            moved.append(now)
+        if beat.known:
+            writing.tell("join", beat.workload.name, "back: its agent is heard again")
+    if moved:
+        believe(writing, moved, PROVIDER, {})
+
+
+def _miss(writing: Writing, leases: Sequence[Lease], why: str) -> None:
+    silent = _silent(writing.connection, leases, MISSED)
+    word = Word(lost=why)
+    known = _known(writing.connection, [scope(lease.name) for lease in silent]).values()
+    moved = [replace(each, endpoints=frozenset(map(word.judged, each.endpoints))) for each in known]
+    for lease in silent:
+        writing.tell("join", lease.name, f"silent: {why}")
+    if moved:
+        believe(writing, moved, PROVIDER, {})
+
+
+def _bury(writing: Writing, leases: Sequence[Lease]) -> None:
+    silent = _silent(writing.connection, leases, GONE)
+    known = _known(writing.connection, [scope(lease.name) for lease in silent]).values()
+    for lease in silent:
+        writing.tell("join", lease.name, "gone: its endpoints are taken away until it is back")
+    if moved := [replace(each, endpoints=frozenset()) for each in known]:
+        believe(writing, moved, PROVIDER, {})
+
+
+def _forget(writing: Writing, leases: Sequence[Lease]) -> None:
+    for lease in _silent(writing.connection, leases, GONE):
+        deregister(writing, lease.name)
+        ended = f"its certificate ended at {lease.not_after}"
+        writing.tell("join", lease.name, f"forgotten: {ended}, and its agent is silent")
+
+
+def _silent(connection: Connection, leases: Sequence[Lease], silence: str) -> list[Lease]:
+    """Those that are so still, and are noted as that."""
+    return [
+        lease
+        for lease in leases
+        if FELL_SILENT.rows(connection, silence=silence, workload=lease.workload, until=lease.until)
+    ]
+
+
+def _known(connection: Connection, scopes: Iterable[str]) -> Mapping[str, Known]:
+    there = held(connection, PROVIDER, scopes, {})
+    return {where: each.known for where, each in there.items()}
