@@ -1,18 +1,20 @@
 """The agent of a machine that joined: what survives it, its Envoy and the control plane."""
 
 import asyncio
+import json
 import os
 import shlex
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from configparser import ConfigParser
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 
+import imds
 import live
 import pytest
 import typer
@@ -27,23 +29,20 @@ from meshfed.federation.agent.renewal import Renewal
 from meshfed.federation.cli.main import app
 from meshfed.federation.demo.control import until
 from meshfed.federation.demo.folder import free_ports
-from meshfed.federation.join.machine import CERTIFICATE, TOKEN, Papers, kept
+from meshfed.federation.join.machine import CERTIFICATE, JOINED, TOKEN, Papers, kept, removed
 
-BUYER, STORE = "127.0.48.1", "127.0.48.20"
+BUYER = "127.0.48.1"
 HOSTS = f"""
 hosts:
   - {{name: buyer, address: {BUYER}, bind: {BUYER}, identity: buyer.live}}
 """
 MOST = 60_000  # kB of memory, beside its Envoy
-SHORT = "12s"  # of a certificate's life
 LEASE = "4s"
 
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with grounded(
-        tmp_path_factory.mktemp("agent"), HOSTS, "127.0.48", lifetime=SHORT, lease=LEASE
-    ) as ground:
+    with grounded(tmp_path_factory.mktemp("agent"), HOSTS, "127.0.48", lease=LEASE) as ground:
         yield ground
 
 
@@ -52,6 +51,7 @@ class Machine:
     """One that joined, and its agent."""
 
     papers: Path
+    address: str
     port: int
     log: Path
     agent: live.Process
@@ -83,13 +83,15 @@ class Slow(live.Web):
 
 
 @asynccontextmanager
-async def serving(ground: Ground) -> AsyncIterator[tuple[Machine, Slow]]:
+async def serving(ground: Ground, *options: str) -> AsyncIterator[tuple[Machine, Slow]]:
     """A machine that joined answers a sidecar of the mesh."""
     (port,) = free_ports(1)
     papers = ground.folder / "store"
-    await asyncio.to_thread(ground.joined, "store", ground.token(service=f"{WEB}:{port}"))
+    joined = await asyncio.to_thread(ground.joined, "store", ground.token(service=f"{WEB}:{port}"))
+    (address,) = joined.addresses
     log = ground.folder / "agent.log"
-    machine = Machine(papers, port, log, live.Process(unit.command(papers), log))
+    agent = live.Process(unit.command(papers, *options), log)
+    machine = Machine(papers, address, port, log, agent)
     slow = Slow("store")
     try:
         if "buyer" not in ground.mesh.sidecars:
@@ -101,6 +103,8 @@ async def serving(ground: Ground) -> AsyncIterator[tuple[Machine, Slow]]:
         machine.agent.end()
         if (left := running(papers / "envoy.yaml")) is not None:
             os.kill(left, signal.SIGKILL)
+        await asyncio.to_thread(ground.deregister, "store")
+        await asyncio.to_thread(removed, papers)
 
 
 def verdict(ground: Ground) -> tuple[object, ...]:
@@ -111,6 +115,9 @@ def verdict(ground: Ground) -> tuple[object, ...]:
 
 async def becomes(ground: Ground, wanted: tuple[str, str]) -> bool:
     return await asyncio.to_thread(verdict, ground) == wanted
+
+
+Look = Callable[[], Awaitable[bool]]
 
 
 async def answers(ground: Ground, machine: Machine, path: str = "/") -> bool:
@@ -124,24 +131,24 @@ async def test_a_machine_outlives_its_agent_its_envoy_and_its_control_plane(
 ) -> None:
     async with serving(ground) as (machine, slow):
         # Whoever kills the agent ends no request: the next one finds the Envoy that there is.
-        before = machine.envoy
+        before, first = machine.envoy, serial(machine.papers)
         machine.agent.kill()
         assert await answers(ground, machine)
+        aged(machine.papers)
         machine.restart()
         await until("the Envoy that was there is found", found(machine))
         assert machine.envoy == before
         assert machine.said('"envoy started"') == 1
 
+        # The certificate is renewed at two thirds of its life, and Envoy shows the new one.
+        await until("a renewed certificate", renewed(machine, first))
+        await until("Envoy shows it", shown(machine))
+        assert await answers(ground, machine)
+
         # A killed Envoy is started again.
         os.kill(before, signal.SIGKILL)
         await until("another Envoy answers", lambda: answers(ground, machine))
         assert machine.envoy != before
-
-        # The certificate is renewed at two thirds of its life, and Envoy shows the new one.
-        first = serial(machine.papers)
-        await until("a renewed certificate", renewed(machine, first))
-        await until("Envoy shows it", shown(machine))
-        assert await answers(ground, machine)
 
         # It stays small.
         assert resident(machine.agent.popen.pid) <= MOST
@@ -171,37 +178,45 @@ async def test_a_machine_outlives_its_agent_its_envoy_and_its_control_plane(
         assert await answers(ground, machine)
 
 
+def aged(papers: Path) -> None:
+    """Its certificate was issued long ago, as far as its agent knows."""
+    said = json.loads((papers / JOINED).read_text())
+    (papers / JOINED).write_text(json.dumps({**said, "issued_at": time.time() - 30 * 86400}))
+
+
 def resident(pid: int) -> int:
     """Memory in kB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
 
 
-def found(machine: Machine):
+def found(machine: Machine) -> Look:
     async def look() -> bool:
         return machine.said('"envoy found"') == 1
 
     return look
 
 
-def renewed(machine: Machine, first: int):
+def renewed(machine: Machine, first: int) -> Look:
     async def look() -> bool:
         return serial(machine.papers) != first
 
     return look
 
 
-def shown(machine: Machine):
+def shown(machine: Machine) -> Look:
     """Whether the sidecar's inbound port shows the certificate that is in the file, or a newer."""
 
     async def look() -> bool:
-        status = await asyncio.to_thread(live.envoys.get, STORE, live.envoys.ADMIN, "/certs")
+        status = await asyncio.to_thread(
+            live.envoys.get, machine.address, live.envoys.ADMIN, "/certs"
+        )
         return f"{serial(machine.papers):x}" in status[1]
 
     return look
 
 
-def under_way(slow: Slow):
+def under_way(slow: Slow) -> Look:
     async def look() -> bool:
         return bool(slow.heard)
 
@@ -212,6 +227,48 @@ def serial(papers: Path) -> int:
     return x509.load_pem_x509_certificate((papers / CERTIFICATE).read_bytes()).serial_number
 
 
+# What Azure announces
+
+
+async def test_before_azure_takes_it_every_proxy_drains_it_and_what_is_under_way_ends(
+    ground: Ground,
+) -> None:
+    with imds.serving("vm-1") as azure:
+        async with serving(ground, "--imds", azure.url) as (machine, slow):
+            await until("its agent is heard", lambda: becomes(ground, ("healthy", "")))
+            asked = asyncio.create_task(answers(ground, machine, "/slow"))
+            await until("the slow request", under_way(slow))
+            began = time.monotonic()
+            azure.announce("e1", "Preempt")
+            await until("it is drained in the caller's proxy", lambda: drained(ground, machine))
+            assert time.monotonic() - began < 2.0
+            assert azure.approved == []
+            assert await asked
+            await until("the event is approved", approved(azure))
+            why = "Azure announces Preempt, not before 2026-11-30T18:29:47Z"
+            assert verdict(ground) == ("draining", why)
+            azure.over()
+            await until("it is called again", lambda: becomes(ground, ("healthy", "")))
+        assert azure.refused == []
+
+
+def approved(azure: imds.Service) -> Look:
+    async def look() -> bool:
+        return azure.approved == ["e1"]
+
+    return look
+
+
+async def drained(ground: Ground, machine: Machine) -> bool:
+    """As the caller's own Envoy says."""
+    buyer = ground.mesh.sidecars["buyer"]
+    said = await asyncio.to_thread(live.envoys.clusters, buyer.address)
+    flags = [
+        line for line in said.splitlines() if "::health_flags::" in line and machine.address in line
+    ]
+    return bool(flags) and all("eds_status_draining" in line for line in flags)
+
+
 # A certificate that has ended
 
 
@@ -219,7 +276,7 @@ async def test_who_was_off_for_too_long_is_told_what_to_do_in_one_line(
     ground: Ground, capsys: pytest.CaptureFixture[str]
 ) -> None:
     papers = await asyncio.to_thread(ground.joined, "sleeper")
-    after = Renewal(papers.folder, clock=lambda: time.time() + 48 * 3600)
+    after = Renewal(papers.folder, clock=lambda: time.time() + 8 * 86400)
     before = serial(papers.folder)
     await after.look()
     assert serial(papers.folder) == before
@@ -237,7 +294,7 @@ async def test_a_token_that_was_kept_lets_it_in_again_once_its_name_is_free(
     papers = await asyncio.to_thread(ground.joined, "cattle", token)
     kept(papers.folder, token)
     assert (papers.folder / TOKEN).stat().st_mode & 0o777 == 0o600
-    before, later = serial(papers.folder), time.time() + 48 * 3600
+    before, later = serial(papers.folder), time.time() + 8 * 86400
     await Renewal(papers.folder, clock=lambda: later).look()
     assert "cattle is registered already" in capsys.readouterr().out
     await asyncio.to_thread(ground.deregister, "cattle")

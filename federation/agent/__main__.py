@@ -1,4 +1,4 @@
-"""What `meshfed agent` becomes: `python -m meshfed.federation.agent DIR`."""
+"""What `meshfed agent` becomes: `python -m meshfed.federation.agent DIR IMDS`."""
 
 import sys
 from pathlib import Path
@@ -7,13 +7,13 @@ from meshfed.federation.admin.logs import configure
 from meshfed.federation.agent.run import CannotStart, run
 
 
-def main(folder: str) -> None:
+def main(folder: str, imds: str) -> None:
     configure()
     try:
-        run(Path(folder))
+        run(Path(folder), imds)
     except CannotStart as why:
         sys.exit(f"meshfed: {why}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

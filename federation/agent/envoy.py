@@ -133,6 +133,13 @@ class Sidecar:
         except UNASKED:
             return "its Envoy does not answer"
 
+    async def busy(self) -> bool:
+        """Whether anything is under way; an Envoy that does not say has nothing."""
+        try:
+            return bool(busy(await self._asked("GET", ACTIVE)))
+        except UNASKED:
+            return False
+
     async def stop(self) -> None:
         """What is under way ends by itself, if it does so in time; then its Envoy ends."""
         self._wanted = False

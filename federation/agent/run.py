@@ -7,6 +7,7 @@ from pathlib import Path
 import structlog
 
 from meshfed.federation.agent.envoy import NoEnvoy, Sidecar, binary
+from meshfed.federation.agent.events import IMDS, Watching, azure
 from meshfed.federation.agent.probing import Probing
 from meshfed.federation.agent.renewal import Renewal
 from meshfed.federation.agent.reporting import LAST, Reporting
@@ -22,15 +23,18 @@ class CannotStart(Exception):
     """One line for people, who can do something about it."""
 
 
-def run(folder: Path) -> None:
-    """Until SIGTERM or SIGINT. Raises CannotStart."""
+def run(folder: Path, imds: str = "") -> None:
+    """Until SIGTERM or SIGINT. Raises CannotStart.
+
+    `imds`: Azure's service that announces events; none is asked elsewhere than on Azure.
+    """
     try:
         envoy, papers = binary(), Papers.read(folder)
     except (NoEnvoy, Unjoinable) as why:
         raise CannotStart(str(why)) from why
     if papers is None:
         raise CannotStart(f"{folder}: nothing of joining is there: `meshfed join` comes first")
-    asyncio.run(_run(envoy, folder, papers))
+    asyncio.run(_run(envoy, folder, papers, imds or (IMDS if azure() else "")))
 
 
 async def last_word(reporting: Reporting) -> bool:
@@ -42,7 +46,7 @@ async def last_word(reporting: Reporting) -> bool:
         return False
 
 
-async def _run(envoy: str, folder: Path, papers: Papers) -> None:
+async def _run(envoy: str, folder: Path, papers: Papers, imds: str) -> None:
     stop = asyncio.Event()
     for number in STOPPING:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -56,7 +60,9 @@ async def _run(envoy: str, folder: Path, papers: Papers) -> None:
         stop.set()
 
     async with asyncio.TaskGroup() as tasks:
-        parts = (sidecar.run(), renew(), probing.run(), reporting.run())
+        parts = [sidecar.run(), renew(), probing.run(), reporting.run()]
+        if imds:
+            parts.append(Watching(imds, reporting, sidecar.busy).run())
         running = [tasks.create_task(part) for part in parts]
         await stop.wait()
         log.info("stopping")
