@@ -6,6 +6,7 @@ import signal
 import socket
 from contextlib import AsyncExitStack, ExitStack, aclosing, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,6 +17,7 @@ from meshfed.catalog.store import Away, Catalog, Newer, migrate
 from meshfed.federation.account import Account
 from meshfed.federation.admin import app as admin
 from meshfed.federation.admin import workloads
+from meshfed.federation.admin.aside import Home, aside
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.bearers import Bearers
 from meshfed.federation.called import called
@@ -216,8 +218,9 @@ async def _serve(
         admin=doors.admin.getsockname()[1],
     )
     standing = Running(lead, sources, publisher, account, presence, bearers)
-    api = admin.app(standing, registry)
-    workloads.offer(api, catalog)
+    home = Home()
+    api = admin.app(standing, registry, home)
+    workloads.offer(api, catalog, home)
     async with AsyncExitStack() as lines, asyncio.TaskGroup() as tasks:
         for each in (bearers, webhook):
             if each is not None:
@@ -232,7 +235,8 @@ async def _serve(
                 traffic.run(),
                 sources.open(publisher),
                 sources.measure(control, custody),
-                admin.serve(api, doors.admin),
+                home.beat(),
+                aside(partial(admin.serve, api, doors.admin)),
             )
         ]
         if doors.join is not None:
@@ -241,8 +245,8 @@ async def _serve(
         if webhook and doors.webhook is not None:
             running.append(tasks.create_task(webhook.run(doors.webhook)))
         if doors.health is not None:
-            shown = admin.health(standing, registry)
-            running.append(tasks.create_task(admin.serve(shown, doors.health)))
+            shown = admin.health(standing, registry, home)
+            running.append(tasks.create_task(aside(partial(admin.serve, shown, doors.health))))
         await stop.wait()
         log.info("stopping", streams=server.streams)
         await server.stop(GRACE)

@@ -20,6 +20,7 @@ from meshfed.catalog.model import Identity
 from meshfed.catalog.reports import ProxyState
 from meshfed.federation.admin import logs
 from meshfed.federation.admin.app import app, bound, health, is_local_name, unsettled
+from meshfed.federation.admin.aside import Home
 from meshfed.federation.admin.metrics import Certificates, Metrics, Reason
 from meshfed.federation.propagation import Propagation
 
@@ -36,7 +37,7 @@ def proxy(workload: str = "store-1", behind: int | None = None) -> ProxyState:
 async def asking(
     standing: Running, registry: CollectorRegistry | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    async with answering(app(standing, registry or CollectorRegistry())) as client:
+    async with answering(app(standing, registry or CollectorRegistry(), Home())) as client:
         yield client
 
 
@@ -64,7 +65,7 @@ async def test_what_fails_is_named_though_the_rest_serves() -> None:
 async def test_who_is_elsewhere_reads_health_and_metrics_and_nothing_else() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
-    async with answering(health(Running(connected=(proxy(),)), registry)) as window:
+    async with answering(health(Running(connected=(proxy(),)), registry, Home())) as window:
         alive, ready = await window.get("/healthz"), await window.get("/readyz")
         metrics = await window.get("/metrics")
         others = [

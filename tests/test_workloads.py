@@ -17,6 +17,7 @@ from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation.admin import workloads
 from meshfed.federation.admin.app import app
+from meshfed.federation.admin.aside import Home
 from meshfed.federation.demo.control import until
 
 DB = {
@@ -51,8 +52,8 @@ def url(new: Path, tmp_path: Path) -> str:
 @pytest.fixture
 async def admin(url: str) -> AsyncIterator[httpx.AsyncClient]:
     with closing(Catalog(url)) as catalog:
-        api = app(Running(), CollectorRegistry())
-        workloads.offer(api, catalog)
+        api = app(Running(), CollectorRegistry(), Home())
+        workloads.offer(api, catalog, Home())
         async with answering(api) as client:
             yield client
 
@@ -175,8 +176,8 @@ async def test_a_web_page_that_points_its_name_at_this_machine_does_nothing(
 
 async def test_a_catalog_that_is_away_is_said_so(tmp_path: Path) -> None:
     with closing(Catalog(f"sqlite:///{tmp_path}/no/meshfed.db")) as catalog:
-        api = app(Running(), CollectorRegistry())
-        workloads.offer(api, catalog)
+        api = app(Running(), CollectorRegistry(), Home())
+        workloads.offer(api, catalog, Home())
         async with answering(api) as admin:
             away = await admin.post("/v1/workloads", json=DB)
     assert away.status_code == 503

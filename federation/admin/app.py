@@ -16,9 +16,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from meshfed.catalog.reports import ProxyState
+from meshfed.federation.admin.aside import Home
 from meshfed.federation.propagation import Propagation
 
 LONGEST_WAIT = 60.0
+HUNG = 30.0  # seconds without a sign of life
 CONNECTIONS = 1000  # at once; beyond them the answer is 503
 GRACE = 1  # seconds for requests under way when the control plane stops
 
@@ -72,20 +74,27 @@ def is_local_name(host: str) -> bool:
     return _is_address(name) or name in ("localhost", socket.gethostname().lower())
 
 
-def health(standing: Standing, registry: CollectorRegistry) -> FastAPI:
+def health(standing: Standing, registry: CollectorRegistry, home: Home) -> FastAPI:
     """What kubelets and Prometheus ask from elsewhere: to read, and nothing of who is connected."""
     api = FastAPI(title="meshfed health", openapi_url=None)
-    _standing(api, standing, registry)
+    _standing(api, standing, registry, home)
     return api
 
 
-def _standing(api: FastAPI, standing: Standing, registry: CollectorRegistry) -> None:
-    @api.get("/healthz", response_class=PlainTextResponse)
-    async def healthz() -> str:
-        """Alive: the event loop answers."""
-        return "ok\n"
+def _standing(api: FastAPI, standing: Standing, registry: CollectorRegistry, home: Home) -> None:
+    @api.get(
+        "/healthz",
+        response_class=PlainTextResponse,
+        responses={503: {"description": f"Nothing has moved for {HUNG:.0f} s"}},
+    )
+    async def healthz() -> Response:
+        """Alive: the loop of the mesh moves on, however busy it is."""
+        if home.silence < HUNG:
+            return PlainTextResponse("ok\n")
+        return PlainTextResponse(f"nothing has moved for {home.silence:.0f} s\n", 503)
 
     @api.get("/readyz", responses={503: {"description": "Not every source was observed yet"}})
+    @home.does
     async def readyz() -> JSONResponse:
         """Ready: every source was observed once, or is known to fail."""
         reasons = list(standing.unready())
@@ -105,7 +114,8 @@ def _standing(api: FastAPI, standing: Standing, registry: CollectorRegistry) -> 
         return Response(encode(registry), headers={"content-type": content_type})
 
 
-def app(standing: Standing, registry: CollectorRegistry) -> FastAPI:
+def app(standing: Standing, registry: CollectorRegistry, home: Home) -> FastAPI:
+    """Answers on any loop; what it asks of the mesh is asked at home."""
     api = FastAPI(title="meshfed", description="The control plane's own state", version="1")
 
     @api.middleware("http")
@@ -119,14 +129,16 @@ def app(standing: Standing, registry: CollectorRegistry) -> FastAPI:
             return PlainTextResponse(why, status_code=421)
         return await answer(request)
 
-    _standing(api, standing, registry)
+    _standing(api, standing, registry, home)
 
     @api.get("/v1/revisions/current")
+    @home.does
     async def current() -> dict[str, int]:
         """The revision that proxies are told."""
         return {"revision": standing.revision()}
 
     @api.get("/v1/revisions/{revision}", responses={404: {"description": "Not everyone has it"}})
+    @home.does
     async def propagation(
         revision: int,
         wait: Annotated[
@@ -141,6 +153,7 @@ def app(standing: Standing, registry: CollectorRegistry) -> FastAPI:
         return JSONResponse({"revision": revision, "reason": why}, status_code=404)
 
     @api.get("/v1/proxies")
+    @home.does
     async def proxies() -> list[dict[str, object]]:
         """The proxies connected to this replica."""
         return [_shown(proxy) for proxy in standing.proxies()]

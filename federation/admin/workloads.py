@@ -14,6 +14,7 @@ from meshfed.catalog.document import dotted
 from meshfed.catalog.model import Endpoint, Workload
 from meshfed.catalog.store import Away, Taken, Unregistered
 from meshfed.federation import register
+from meshfed.federation.admin.aside import Home
 from meshfed.providers.hostlist import explain
 from meshfed.providers.listing import Wrong
 from meshfed.providers.registered import Registration
@@ -82,9 +83,9 @@ REFUSED: Mapping[type[Exception], tuple[int, str]] = {  # status, and the field 
 }
 
 
-def offer(api: FastAPI, catalog: Catalog) -> None:
+def offer(api: FastAPI, catalog: Catalog, home: Home) -> None:
     """Register, list and deregister workloads through this API."""
-    api.include_router(_routes(catalog))
+    api.include_router(_routes(catalog, home))
 
     @api.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -113,21 +114,24 @@ def json_only(request: Request) -> None:
         raise NotJson(f"{kind!r} is not application/json")
 
 
-def _routes(catalog: Catalog) -> APIRouter:
+def _routes(catalog: Catalog, home: Home) -> APIRouter:
     routes = APIRouter(prefix="/v1/workloads", tags=["workloads"])
 
     @routes.get("", responses=_answers(503), response_model_exclude_none=True)
+    @home.does
     async def listed() -> list[Registered]:
         """The workloads that were registered by hand, as POST takes them."""
         return [shown(*each) for each in await catalog.registered()]
 
     @routes.post("", dependencies=[Depends(json_only)], responses=_answers(409, 415, 422, 503))
+    @home.does
     async def registered(workload: Registration, request: Request) -> Written:
         """Make a workload known to the mesh; the same name again replaces it."""
         revision = await register.register(catalog, workload, caller(request))
         return Written(name=workload.name, revision=revision)
 
     @routes.delete("/{name}", responses=_answers(404, 503))
+    @home.does
     async def deregistered(name: str, request: Request) -> Written:
         """Take it out of the mesh: nobody calls it, and its proxy's stream ends."""
         return Written(name=name, revision=await catalog.deregister(name, caller(request)))
