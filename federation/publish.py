@@ -80,12 +80,12 @@ def speakers(live: Iterable[Subscriber]) -> dict[str, Subscriber]:
     """
     found: dict[str, Subscriber] = {}
     for each in live:
-        other = found.get(each.workload.id)
+        other = found.get(each.id)
         if other and each.kind.interception is Interception.GRPC:
             news = each.unwritten or other.unwritten
             other, each = (each, other) if each.well and not other.well else (other, each)
             other.unwritten, each.unwritten = False, news
-        found[each.workload.id] = each
+        found[each.id] = each
     return found
 
 
@@ -302,7 +302,7 @@ class Publisher:
 
     def _tell(self, subscriber: Subscriber) -> None:
         """Whoever takes in its reports of load hears when it calls through other clusters."""
-        workload, called = subscriber.workload.id, self._worlds.called(subscriber.kind)
+        workload, called = subscriber.id, self._worlds.called(subscriber.kind)
         if self._called.get(workload) is not called:
             self._called[workload] = called
             for moved in self._watched.get(workload, ()):
@@ -369,7 +369,7 @@ class Publisher:
     async def _write(self) -> None:
         closed = {s for s in self._subscribers if s.closed}
         there = speakers(self._live())
-        for heir in (there[s.workload.id] for s in closed if s.workload.id in there):
+        for heir in (there[s.id] for s in closed if s.id in there):
             heir.unwritten, heir.reached = True, None
         fresh = [s for s in there.values() if s.unwritten]
         receipts = self._account.unwritten()
@@ -378,7 +378,7 @@ class Publisher:
             return
         reaches = {kind: self._worlds.reach(kind) for kind in {s.kind for s in fresh}}
         states = [s.written(reaches[s.kind]) for s in fresh]
-        left = {s.workload.id for s in closed} - there.keys()
+        left = {s.id for s in closed} - there.keys()
         evaluated = self._account.evaluated
         # Of one that was here for a moment there is no other row, by which these would go with it.
         heard = [receipt for receipt in receipts if receipt.proxy in there]
@@ -392,7 +392,7 @@ class Publisher:
         self._account.written(receipts)
         self._pushed += [one for s in closed for one in s.unrecorded()]
         self._subscribers = [s for s in self._subscribers if s not in closed]
-        for workload in left - {s.workload.id for s in self._live()}:  # it may be back by now
+        for workload in left - {s.id for s in self._live()}:  # it may be back by now
             self._called.pop(workload, None)
         for subscriber in closed:
             self._part(subscriber)

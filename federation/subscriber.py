@@ -63,6 +63,7 @@ class Subscriber:
     ) -> None:
         self.peer = peer
         self.workload = workload
+        self.id = workload.id
         self.kind = kind
         self.world = world
         self.memory: Memory = {} if memory is None else memory  # of its streams before this one
@@ -110,7 +111,7 @@ class Subscriber:
     def state(self, reach: Reach | None = None, before: Reach | None = None) -> ProxyState:
         sick = ailment(self._pulse(), time.time())
         return ProxyState(
-            proxy=self.workload.id,
+            proxy=self.id,
             identity=self.kind.identity,
             workload=self.workload.name,
             connected_since=self._since,
@@ -128,10 +129,6 @@ class Subscriber:
         return Pulse(owed, rejected, self.peer.not_after, self.peer.not_before)
 
     # What those ask who care for it
-
-    @property
-    def id(self) -> str:
-        return self.workload.id
 
     @property
     def name(self) -> str:
@@ -172,7 +169,7 @@ class Subscriber:
                 reason=rejected,
             )
         self.unwritten = True
-        answer = Receipt(self.workload.id, kind, version, sent_at, answered_at, rejected)
+        answer = Receipt(self.id, kind, version, sent_at, answered_at, rejected)
         self._answers[kind] = answer
         self._account.answered(answer)
 
@@ -190,7 +187,7 @@ class Subscriber:
         before = self._sent.get(kind, {})
         whole = {name: version or before.get(name, "") for name, version in versions.items()}
         self._sent[kind] = whole
-        self._pushed[kind, revision] = Pushed(self.workload.id, kind, revision, whole)
+        self._pushed[kind, revision] = Pushed(self.id, kind, revision, whole)
 
     def unrecorded(self) -> tuple[Pushed, ...]:
         """What it was sent, since this was asked last; the last of each revision."""
