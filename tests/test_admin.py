@@ -1,5 +1,6 @@
 """What an operator asks a running control plane, over real HTTP."""
 
+import asyncio
 import io
 import json
 import logging
@@ -348,3 +349,19 @@ def test_on_a_terminal_events_are_for_eyes() -> None:
     assert "serving" in screen.getvalue()
     assert "0.0.0.0:15128" in screen.getvalue()
     assert "{" not in screen.getvalue()
+
+
+async def test_small_answers_are_not_kept_back() -> None:
+    """As Nagle's algorithm would, until what was sent before is acknowledged: 40 ms."""
+    kept = asyncio.get_running_loop().create_future()
+
+    def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted = writer.get_extra_info("socket")
+        kept.set_result(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    listener = bound("127.0.0.1:0")
+    async with await asyncio.start_server(connected, sock=listener):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        assert await kept == 1
+        writer.close()
