@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -22,6 +22,7 @@ from meshfed.catalog.store import Away, Catalog
 from meshfed.catalog.view import Anonymous, ProxyClass
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Metrics, Reason
+from meshfed.federation.callers import Callers
 from meshfed.federation.care import Care
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.presence import Presence
@@ -103,6 +104,7 @@ class Publisher:
         replica: str,
     ) -> None:
         self.ready = asyncio.Event()  # before that, an answer could lack half of the mesh
+        self.callers = Callers()
         self._mesh = mesh
         self._catalog = catalog
         self._custody = custody
@@ -121,8 +123,6 @@ class Publisher:
         self._left: frozenset[LeftOut] = frozenset()
         self._committed: dict[int, float] = {}  # revisions that wait for the shape lane,
         self._offered: set[Subscriber] = set()  # and whom the endpoint lane told of them
-        self._called: dict[str, Collection[str]] = {}  # workload → the clusters that it calls
-        self._watched: defaultdict[str, set[Callable[[], None]]] = defaultdict(set)
         self._pushed: list[Pushed] = []  # what the catalog lacks of what was sent
         self._told = -1  # the revision that the catalog knows to be evaluated here,
         self._alive = 0.0  # and when it was told
@@ -144,7 +144,7 @@ class Publisher:
         memory = self._memories.setdefault(workload.id, {})
         subscriber = Subscriber(peer, workload, kind, world, self._account, memory)
         self._subscribers.append(subscriber)
-        self._tell(subscriber)
+        self.callers.call(subscriber.id, self._worlds.called(subscriber.kind))
         self._members[kind][subscriber] = None
         log.info("proxy connected", workload=workload.name, identity=str(kind.identity))
         return subscriber
@@ -181,19 +181,6 @@ class Publisher:
             if not self.ready.is_set():
                 raise Unready(f"not every source has been observed yet: {error}") from error
             raise
-
-    def called(self, workload: str) -> Collection[str] | None:
-        """The clusters through which its proxy calls; None where it is connected elsewhere."""
-        return self._called.get(workload)
-
-    def watch(self, workload: str, moved: Callable[[], None]) -> None:
-        """`moved` is called when those are others."""
-        self._watched[workload].add(moved)
-
-    def unwatch(self, workload: str, moved: Callable[[], None]) -> None:
-        self._watched[workload].discard(moved)
-        if not self._watched[workload]:
-            del self._watched[workload]
 
     async def begin(self) -> None:
         """Every source has been observed: take in all of it, and let proxies come."""
@@ -277,7 +264,7 @@ class Publisher:
             for subscriber in self._members[kind]:
                 if not (subscriber.closed or subscriber.ended):
                     subscriber.offer(kind, world)
-                    self._tell(subscriber)
+                    self.callers.call(subscriber.id, self._worlds.called(subscriber.kind))
                     offered.add(subscriber)
         return offered
 
@@ -296,17 +283,9 @@ class Publisher:
                 self._part(subscriber)
                 self._members[kind][subscriber] = None
                 subscriber.offer(kind, self._world(kind))
-                self._tell(subscriber)
+                self.callers.call(subscriber.id, self._worlds.called(subscriber.kind))
                 moved.add(subscriber)
         return moved
-
-    def _tell(self, subscriber: Subscriber) -> None:
-        """Whoever takes in its reports of load hears when it calls through other clusters."""
-        workload, called = subscriber.id, self._worlds.called(subscriber.kind)
-        if self._called.get(workload) is not called:
-            self._called[workload] = called
-            for moved in self._watched.get(workload, ()):
-                moved()
 
     def _part(self, subscriber: Subscriber) -> None:
         """It is no longer of its class."""
@@ -393,7 +372,7 @@ class Publisher:
         self._pushed += [one for s in closed for one in s.unrecorded()]
         self._subscribers = [s for s in self._subscribers if s not in closed]
         for workload in left - {s.id for s in self._live()}:  # it may be back by now
-            self._called.pop(workload, None)
+            self.callers.forget(workload)
         for subscriber in closed:
             self._part(subscriber)
         self._told, self._alive = self._account.evaluated, time.monotonic()

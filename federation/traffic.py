@@ -96,16 +96,16 @@ class Sidecar:
         self._peer = peer
         self._workload = workload
         self._moved = moved
-        publisher.watch(workload.id, moved)
+        publisher.callers.watch(workload.id, moved)
 
     @property
     def clusters(self) -> Collection[str] | None:
-        return self._publisher.called(self._workload.id)
+        return self._publisher.callers.called(self._workload.id)
 
     def take(self, calls: Sequence[Calls]) -> None:
         workload = self._publisher.admit(self._peer)  # it may have left the mesh since
         self._traffic.take(self, str(workload.identity), calls)
 
     def close(self) -> None:
-        self._publisher.unwatch(self._workload.id, self._moved)
+        self._publisher.callers.unwatch(self._workload.id, self._moved)
         self._traffic.gone(self)
