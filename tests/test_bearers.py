@@ -6,6 +6,7 @@ The cluster signs and reviews tokens, gRPC is real, and the catalog's rows are t
 import asyncio
 import base64
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -31,6 +32,7 @@ from meshfed.federation.bearers import FRESH, Bearers
 from meshfed.federation.certificates.authority import LocalAuthority
 from meshfed.federation.certificates.control import ControlPlane
 from meshfed.federation.certificates.custody import Custody
+from meshfed.federation.certificates.keypair import Keypair
 from meshfed.federation.certificates.keys import Seal
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher, identities
@@ -65,7 +67,11 @@ class Mesh:
     server: Server
     registry: CollectorRegistry
     clock: Clock
-    roots: bytes
+    control: ControlPlane
+
+    @property
+    def roots(self) -> bytes:
+        return self.control.roots_pem.encode()
 
     def account(self, name: str, home: str = "shop") -> None:
         self.cluster.put(thing("v1", "ServiceAccount", name, home))
@@ -181,8 +187,7 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
             LoadReporting(traffic, bearers),
             bearers=bearers,
         )
-        roots = control.roots_pem.encode()
-        made = Mesh(cluster, catalog, server, registry, clock, roots)
+        made = Mesh(cluster, catalog, server, registry, clock, control)
         made.account("web")
         cluster.put(WEB)
         await made.observe()
@@ -396,6 +401,30 @@ async def test_a_cluster_that_refuses_to_review_is_named(mesh: Mesh) -> None:
     assert said is not None
     assert said[0] == AWAY
     assert "403" in said[1]
+
+
+async def test_a_renewed_certificate_is_shown_from_then_on(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = ssl.create_default_context(cadata=mesh.roots.decode())
+    tls.set_alpn_protocols(["h2"])
+
+    async def serial() -> str:
+        where = ("localhost", mesh.server.port_of_tokens)
+        _, writer = await asyncio.open_connection(*where, ssl=tls)
+        shown = writer.get_extra_info("peercert")
+        writer.transport.abort()
+        return str(shown["serialNumber"]).lower()
+
+    async with mesh.calling(bearer(mesh.token())) as standing:
+        assert await answered(standing) is None
+        assert await serial() == mesh.control.current.serial.rjust(40, "0").lower()
+        before = mesh.control.current
+        monkeypatch.setattr(Keypair, "due", lambda pair, now: pair is before)
+        await mesh.control.check()
+        assert mesh.control.current is not before
+        assert await serial() == mesh.control.current.serial.rjust(40, "0").lower()
+        assert not standing.done()
 
 
 async def test_an_answer_counts_for_a_minute_and_is_asked_for_once(mesh: Mesh) -> None:
