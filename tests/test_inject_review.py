@@ -33,12 +33,22 @@ def asked(pod: object = POD, **request: object) -> dict[str, object]:
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": said}
 
 
-@pytest.fixture
-async def webhook() -> AsyncIterator[httpx.AsyncClient]:
-    async def told(name: str) -> Namespace | None:
+class Known:
+    """A cluster with one namespace."""
+
+    def __init__(self, *, new: bool = True) -> None:
+        self.new = new
+
+    async def told(self, name: str) -> Namespace | None:
         return SHOP if name == "shop" else None
 
-    served = app(Injection, lambda: "", {"aks": told})
+    async def native(self) -> bool:
+        return self.new
+
+
+@pytest.fixture
+async def webhook() -> AsyncIterator[httpx.AsyncClient]:
+    served = app(Injection, lambda: "", {"aks": Known(), "old": Known(new=False)})
     transport = httpx.ASGITransport(app=served)
     async with httpx.AsyncClient(transport=transport, base_url="https://inject") as client:
         yield client
@@ -60,6 +70,14 @@ async def test_a_pod_that_is_made_is_patched(webhook):
     assert (response["allowed"], response["patchType"]) == (True, "JSONPatch")
     made = operated(POD, json.loads(base64.b64decode(response["patch"])))
     assert [each["name"] for each in made["spec"]["initContainers"]] == ["meshfed-init", PROXY]
+
+
+async def test_where_kubelets_may_be_old_the_sidecar_is_a_container(webhook):
+    got = await webhook.post(f"{INJECT}/old", json=asked())
+    patch = json.loads(base64.b64decode(got.json()["response"]["patch"]))
+    made = operated(POD, patch)
+    assert [each["name"] for each in made["spec"]["containers"]] == [PROXY, "web"]
+    assert (await webhook.post(f"{INJECT}/unheard-of", json=asked())).status_code == 404
 
 
 async def test_a_dry_run_has_the_same_answer(webhook):

@@ -5,31 +5,38 @@ What is applied is deploy/inject/webhook.yaml, and the service that it names is 
 
 import asyncio
 import base64
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
-from clusters import OURS, namespace, pod
+from clusters import OURS, SOON, namespace, pod
 from kube.cluster import Answered, Cluster, running
 from kube.given import configmap, service, slice_
 from test_publish import DOMAIN
 from typer.testing import CliRunner
 
+from meshfed.demo.kube import discovery
 from meshfed.demo.kube.objects import Object
 from meshfed.federation.admin.app import bound
 from meshfed.federation.certificates.authority import LocalAuthority, root
 from meshfed.federation.certificates.control import ControlPlane
 from meshfed.federation.certificates.keypair import pem
 from meshfed.federation.cli.main import app as command
+from meshfed.federation.inject.app import Unasked
+from meshfed.federation.inject.cluster import STANDS
+from meshfed.federation.inject.cluster import Cluster as Known
 from meshfed.federation.inject.decide import PROXY
 from meshfed.federation.inject.examine import examined
 from meshfed.federation.inject.injection import Injection
 from meshfed.federation.inject.serve import Webhook
 from meshfed.federation.settings import Settings
+from meshfed.providers.kubernetes.access import line
+from meshfed.providers.kubernetes.options import Where
 from meshfed.providers.provider import Examined
 
 MANIFEST = Path(__file__).parents[1] / "deploy" / "inject" / "webhook.yaml"
@@ -258,6 +265,48 @@ async def test_a_namespace_says_whether(
     home["metadata"]["annotations"] = annotations
     webhook.cluster.put(home)
     assert await webhook.injected(pod("web")) is expected
+
+
+@pytest.mark.parametrize(
+    ("major", "minor", "native"),
+    [
+        pytest.param("1", "33", True, id="new"),
+        pytest.param("1", "32+", True, id="with kubelets of 1.29"),
+        pytest.param("1", "31", False, id="perhaps with older kubelets"),
+        pytest.param("2", "0", True, id="of times to come"),
+    ],
+)
+async def test_the_clusters_version_says_what_its_kubelets_know(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, major: str, minor: str, *, native: bool
+) -> None:
+    said = {"major": major, "minor": minor}
+    monkeypatch.setattr("meshfed.demo.kube.discovery.VERSION", discovery.VERSION | said)
+    async with asking(cluster) as known:
+        assert await known.native() is native
+
+
+async def test_a_version_stands_while_it_cannot_be_read_again(cluster: Cluster) -> None:
+    now = 0.0
+    async with asking(cluster, lambda: now) as known:
+        cluster.faults.fail(1, 500, plural="/version")
+        with pytest.raises(Unasked, match="the cluster's version: 500"):
+            await known.native()
+        assert await known.native()
+        cluster.faults.fail(1, 500, plural="/version")
+        now = STANDS
+        assert await known.native()
+        assert cluster.faults.failing[-1].left == 0, "it was asked"
+
+
+@asynccontextmanager
+async def asking(
+    cluster: Cluster, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[Known]:
+    api = line(Where(cluster.name, cluster.kubeconfig), SOON)
+    try:
+        yield Known(api, SOON, clock)
+    finally:
+        await api.close()
 
 
 async def test_a_pod_that_cannot_be_right_is_refused_in_kubectls_words(webhook: Running) -> None:

@@ -33,14 +33,20 @@ CONNECTIONS = 16
 WARM = 200  # reviews before any is counted
 
 
+class Known:
+    """What the webhook would have watched."""
+
+    async def told(self, name: str) -> Namespace:
+        return Namespace(name, NAMESPACE)
+
+    async def native(self) -> bool:
+        return True
+
+
 def serve(number: int, certificate: Path, key: Path, roots: Path) -> None:
     """The process that is measured."""
     pem, injection = roots.read_text(), Injection()
-
-    async def told(name: str) -> Namespace:
-        return Namespace(name, NAMESPACE)
-
-    api = app(lambda: injection, lambda: pem, {"aks": told})
+    api = app(lambda: injection, lambda: pem, {"aks": Known()})
     config = uvicorn.Config(
         api, ssl_certfile=certificate, ssl_keyfile=key, log_config=None, access_log=False,
         lifespan="off",

@@ -1,32 +1,43 @@
 """The mutating webhook's route: reviews in, answers out. Whoever serves it brings TLS."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from meshfed.federation.inject.decide import Namespace
-from meshfed.federation.inject.injection import Injection
+from meshfed.federation.inject.injection import Injection, Sidecar
 from meshfed.federation.inject.raw import Unfit
 from meshfed.federation.inject.review import NoReview, answered, asked, home
 
 INJECT = "/inject"
 LARGEST = 8 << 20  # bytes of a review; etcd takes 1.5 MB of an object
 
-Told = Callable[[str], Awaitable[Namespace | None]]
-
 
 class Unasked(Exception):
-    """The cluster cannot be asked about a namespace now; one line."""
+    """The cluster cannot be asked now; one line."""
+
+
+class Known(Protocol):
+    """What is known of one cluster."""
+
+    async def told(self, name: str) -> Namespace | None:
+        """A namespace; None where there is none. Raises Unasked."""
+        ...
+
+    async def native(self) -> bool:
+        """Whether all of its nodes know native sidecars. Raises Unasked."""
+        ...
 
 
 def app(
-    injection: Callable[[], Injection], roots: Callable[[], str], clusters: Mapping[str, Told]
+    injection: Callable[[], Injection], roots: Callable[[], str], clusters: Mapping[str, Known]
 ) -> FastAPI:
     """`injection` and `roots` are asked each time: both may change while it runs.
 
-    `clusters`: what knows the namespaces of each, by its provider; it raises Unasked. Reviews do
-    not say which cluster they are of: the path does, and without a name it is the first.
+    `clusters` by their providers. Reviews do not say which cluster they are of: the path does, and
+    without a name it is the first.
     """
     api = FastAPI(title="meshfed injection", openapi_url=None)
 
@@ -40,7 +51,7 @@ def app(
             return PlainTextResponse(f"no provider is called {cluster}\n", status_code=404)
         return await reviewed(request, clusters[cluster])
 
-    async def reviewed(request: Request, told: Told) -> Response:
+    async def reviewed(request: Request, cluster: Known) -> Response:
         body = b""
         async for part in request.stream():
             body += part
@@ -49,7 +60,9 @@ def app(
         current = injection()
         try:
             review = asked(body)
-            namespace = await told(name) if (name := home(review)) else None
+            namespace = await cluster.told(name) if (name := home(review)) else None
+            if current.sidecar is Sidecar.AUTO and not await cluster.native():
+                current = current.model_copy(update={"sidecar": Sidecar.CLASSIC})
             answer = answered(review, namespace, current, roots(), current.namespace)
         except (NoReview, Unfit) as why:
             return PlainTextResponse(f"{why}\n", status_code=400)

@@ -57,7 +57,7 @@ def proxy(injection: Injection, wishes: Wishes, probes: Sequence[Probe], roots: 
         "livenessProbe": {**asked(LIVE), "periodSeconds": 10, "timeoutSeconds": 5},
         "volumeMounts": [{"name": TOKEN, "mountPath": FOLDER, "readOnly": True}],
     }
-    if injection.sidecar is Sidecar.NATIVE:
+    if injection.sidecar is not Sidecar.CLASSIC:
         return {**made, "restartPolicy": "Always"}
     wait = {"exec": {"command": ["/bin/bash", "-c", HOLD]}}
     stay = {"exec": {"command": ["/bin/sleep", str(LEAVING)]}}

@@ -161,7 +161,7 @@ def answer(text: str, at: tuple[str, ...]) -> bool:
 def unending(spec: Object, injection: Injection, *, explicit: bool) -> Left | None:
     """A pod that is to end, beside a classic sidecar that never does."""
     forever = word(spec, "restartPolicy", ("spec",)) in ("", "Always")
-    if injection.sidecar is Sidecar.NATIVE or forever or explicit:
+    if injection.sidecar is not Sidecar.CLASSIC or forever or explicit:
         return None
     why = f"it would never end with a classic sidecar; {INJECT}: enabled insists"
     return Left(why, telling=True)

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from meshfed.federation.inject.cluster import NAMESPACES
 from meshfed.federation.inject.decide import OSM_IGNORE, PROXY
-from meshfed.federation.inject.namespaces import PATH as NAMESPACES
 from meshfed.federation.inject.raw import Object
 from meshfed.federation.inject.serve import KUBERNETES
 from meshfed.federation.inject.trust import PATH, Configuration, repaired

@@ -21,8 +21,12 @@ SERVICE = re.compile(r"[-a-z0-9]+\.(?P<namespace>[-a-z0-9]+)\.svc(?=\.|$)")
 
 
 class Sidecar(StrEnum):
-    """Native: an init container that stays. Classic: the first container, which others wait for."""
+    """Native: an init container that stays. Classic: the first container, which others wait for.
 
+    Auto is native but where the cluster says otherwise, and only the webhook asks it.
+    """
+
+    AUTO = "auto"
     NATIVE = "native"
     CLASSIC = "classic"
 
@@ -99,7 +103,8 @@ class Injection(Strict):
         default="meshfed-init:1", description="made of deploy/inject/Dockerfile: sh and iptables"
     )
     sidecar: Sidecar = Field(
-        default=Sidecar.NATIVE, description="`native` from Kubernetes 1.29 on, or `classic`"
+        default=Sidecar.AUTO,
+        description="`native` from Kubernetes 1.29 on, `classic`, or `auto`: by the cluster",
     )
     interception: Literal["transparent", "explicit"] = Field(
         default="transparent", description="`explicit`: without iptables"

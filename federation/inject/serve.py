@@ -10,7 +10,7 @@ import ssl
 from meshfed.federation.admin import app as admin
 from meshfed.federation.certificates.control import ControlPlane
 from meshfed.federation.inject.app import app
-from meshfed.federation.inject.namespaces import Namespaces
+from meshfed.federation.inject.cluster import Cluster
 from meshfed.federation.inject.trust import GLANCE, Trust
 from meshfed.federation.join.tls import carry
 from meshfed.federation.lead import Duty
@@ -52,12 +52,8 @@ class Webhook:
         made.minimum_version = ssl.TLSVersion.TLSv1_3
         made.set_alpn_protocols(["http/1.1"])
         carry(made, self._control.current)
-        clusters = {name: Namespaces(api) for name, api in self._lines.items()}
-        api = app(
-            lambda: self._injection,
-            lambda: self._control.roots_pem,
-            {name: each.told for name, each in clusters.items()},
-        )
+        clusters = {name: Cluster(api) for name, api in self._lines.items()}
+        api = app(lambda: self._injection, lambda: self._control.roots_pem, clusters)
         async with asyncio.TaskGroup() as tasks:
             for each in clusters.values():
                 tasks.create_task(each.run())
