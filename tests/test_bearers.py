@@ -9,7 +9,7 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +36,8 @@ from meshfed.federation.certificates.keypair import Keypair
 from meshfed.federation.certificates.keys import Seal
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher, identities
+from meshfed.federation.settings import Refused, Settings
+from meshfed.federation.sources import Sources
 from meshfed.federation.traffic import Traffic
 from meshfed.xds.door import LONGEST
 from meshfed.xds.listening import Tls
@@ -436,3 +438,13 @@ async def test_an_answer_counts_for_a_minute_and_is_asked_for_once(mesh: Mesh) -
     mesh.clock.ahead += FRESH + 1
     assert await mesh.told(token) is None
     assert mesh.reviews() == 2
+
+
+def test_a_door_for_pods_without_a_cluster_is_a_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "meshfed.yaml"
+    file.write_text("mesh: {trust_domain: shop.example}\nxds: {tokens: '127.0.0.1:15130'}\n")
+    metrics = Metrics(CollectorRegistry())
+    with closing(Catalog(f"sqlite:///{tmp_path}/meshfed.db")) as catalog:
+        sources = Sources(Settings.read(file, {}), catalog, Presence(metrics), metrics)
+        with pytest.raises(Refused, match=r":2: xds\.tokens: no provider knows tokens"):
+            sources.attestors()

@@ -34,7 +34,7 @@ from meshfed.federation.inject.decide import PROXY
 from meshfed.federation.inject.examine import examined
 from meshfed.federation.inject.injection import Injection
 from meshfed.federation.inject.serve import Webhook
-from meshfed.federation.settings import Settings
+from meshfed.federation.settings import Refused, Settings
 from meshfed.providers.kubernetes.access import line
 from meshfed.providers.kubernetes.options import Where
 from meshfed.providers.provider import Examined
@@ -338,3 +338,11 @@ def test_the_certificate_has_the_name_that_each_looks_for(
 ) -> None:
     injection = Injection(control_plane=control_plane)
     assert (injection.hosts, injection.namespace) == (hosts, home)
+
+
+async def test_a_webhook_that_no_cluster_would_ask_is_a_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "meshfed.yaml"
+    file.write_text("mesh: {trust_domain: shop.example}\ninjection: {listen: '127.0.0.1:9443'}\n")
+    control = await ControlPlane.open(authority(), DOMAIN, HOUR)
+    with pytest.raises(Refused, match=r":2: injection\.listen: no cluster would ask"):
+        Webhook(Settings.read(file, {}), control)
