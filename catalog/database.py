@@ -24,6 +24,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from meshfed.catalog import entra
 from meshfed.catalog.times import seconds as seconds
 from meshfed.catalog.times import stamp as stamp
 
@@ -77,6 +78,8 @@ def database_url(url: str) -> URL:
         case "sqlite":
             raise ValueError("a catalog on SQLite is a file: sqlite:///FILE")
         case "postgresql" | "postgres" | "postgresql+psycopg":
+            if why := entra.refusal(parsed.query, parsed.password):
+                raise ValueError(why)
             return parsed.set(drivername="postgresql+psycopg")
         case other:
             raise ValueError(f"{other} is neither sqlite nor postgresql+psycopg")
@@ -162,13 +165,31 @@ def _line(cause: object) -> str:
     return str(cause).strip().partition("\n")[0]
 
 
+def connection_string(url: URL) -> str:
+    """A Postgres address as its driver takes it, with the password in it."""
+    plain = entra.plain(url).set(drivername="postgresql")
+    return plain.render_as_string(hide_password=False)
+
+
+def identified(url: URL) -> dict[str, Any]:
+    """What a connection to Postgres is made with beside the address. Raises Away."""
+    try:
+        return POSTGRES | entra.password(url)
+    except entra.Tokenless as error:
+        raise Away(f"the catalog is away: {error}") from error
+
+
 def _postgres(url: URL) -> Engine:
     engine = create_engine(
-        url,
-        connect_args=POSTGRES,
+        entra.plain(url),
         isolation_level="REPEATABLE READ",  # a mesh is read in several statements
         pool_pre_ping=True,  # a restarted server costs nobody an error
     )
+
+    @event.listens_for(engine, "do_connect")
+    def opening(_dialect: object, _record: object, _given: object, said: dict[str, Any]) -> None:
+        said |= identified(url)
+
     _on_begin(engine, reading="", writing=f"select {STALLED}, pg_advisory_xact_lock({LOCK})")
     return engine
 

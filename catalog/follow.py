@@ -14,7 +14,7 @@ import psycopg
 from sqlalchemy.engine import URL
 
 from meshfed.catalog import stirred
-from meshfed.catalog.database import POSTGRES, Away, which
+from meshfed.catalog.database import Away, connection_string, identified, which
 from meshfed.catalog.writing import CHANNEL
 
 TICK = 0.005  # SQLite, where the kernel does not tell of writes to its log
@@ -89,7 +89,7 @@ async def follow(url: URL, bell: Bell) -> AsyncGenerator[int]:
             async with aclosing(watch(url, bell)) as revisions:  # its connection, with the follower
                 async for revision in revisions:
                     yield revision
-        except (sqlite3.Error, psycopg.Error, OSError, TimeoutError):
+        except (sqlite3.Error, psycopg.Error, OSError, TimeoutError, Away):
             await asyncio.sleep(AWAY)
 
 
@@ -158,8 +158,9 @@ async def deaf(url: URL) -> str:
 
 
 async def _connected(url: URL) -> psycopg.AsyncConnection[tuple[object, ...]]:
-    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    return await psycopg.AsyncConnection.connect(address, autocommit=True, **POSTGRES)
+    """Raises Away, and what psycopg raises."""
+    said = await asyncio.to_thread(identified, url)
+    return await psycopg.AsyncConnection.connect(connection_string(url), autocommit=True, **said)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from sqlalchemy.engine import URL
 
-from meshfed.catalog.database import POSTGRES, Away, database_url, readable
+from meshfed.catalog.database import Away, connection_string, database_url, identified, readable
 from meshfed.catalog.viewing import READER
 from meshfed.catalog.views import VIEWS
 
@@ -212,8 +212,8 @@ def _explanation(error: Exception, seconds: float) -> Exception:
 
 
 def _postgres(url: URL, statement: str, seconds: float, most: int) -> Answer:
-    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with _told(seconds), psycopg.connect(address, autocommit=True, **POSTGRES) as connection:
+    address, said = connection_string(url), identified(url)
+    with _told(seconds), psycopg.connect(address, autocommit=True, **said) as connection:
         _refuse_effects(connection, statement)
         done = Event()
         timer = Timer(seconds, _stop, (connection, done))

@@ -5,11 +5,12 @@ from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 from pydantic.json_schema import GenerateJsonSchema
 
+from meshfed.catalog import entra
 from meshfed.catalog.model import LABEL
 
 LONGEST = timedelta(hours=87600)  # ten years
@@ -99,10 +100,13 @@ def catalog_url(text: object) -> CatalogUrl:
         return CatalogUrl(text)
     if not found or scheme not in ("postgresql+psycopg", "postgresql", "postgres"):
         raise ValueError(wanted)
+    parts = urlsplit(f"postgresql://{rest}")
     try:
-        _ = urlsplit(f"postgresql://{rest}").port
+        _ = parts.port
     except ValueError as error:
         raise ValueError(f"{wanted}: the port is none") from error
+    if why := entra.refusal(dict(parse_qsl(parts.query)), parts.password):
+        raise ValueError(why)
     return CatalogUrl(f"postgresql+psycopg://{rest}")
 
 

@@ -88,4 +88,4 @@ resource database 'Microsoft.DBforPostgreSQL/flexibleServers/databases@2024-08-0
 }
 
 @description('For the key `url` of the Secret that catalog.existingSecret names.')
-output url string = 'postgresql+psycopg://${identity}@${postgres.properties.fullyQualifiedDomainName}/meshfed?sslmode=verify-full&sslrootcert=system'
+output url string = 'postgresql+psycopg://${identity}@${postgres.properties.fullyQualifiedDomainName}/meshfed?sslmode=verify-full&sslrootcert=system&auth=entra'

@@ -56,7 +56,7 @@ class Server:
         self._do(self._serve())
 
     def end(self) -> None:
-        self._do(self._runner.cleanup())
+        self._do(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -93,6 +93,14 @@ class Server:
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls)
         await site.start()
         self._port = self._runner.addresses[0][1]
+
+    async def _stop(self) -> None:
+        server = self._runner.server
+        open_ = [each.transport for each in server.connections if each.transport] if server else []
+        await self._runner.cleanup()
+        for each in open_:
+            each.abort()  # a client that keeps its connections never says farewell in TLS
+        await asyncio.sleep(0)
 
     async def _token(self, request: web.Request) -> web.Response:
         said = await request.post()
