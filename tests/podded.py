@@ -21,7 +21,7 @@ ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 # What an image has; the rest of this machine is not there.
 IMAGE = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/proc", "/dev", sys.base_prefix, str(PROJECT))
 FILES = ("/etc/passwd", "/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf")
-DOORS = ("xds", "admin", "health")
+DOORS = ("XDS__LISTEN", "XDS__TOKENS", "ADMIN__LISTEN", "HEALTH__LISTEN", "INJECTION__LISTEN")
 START = 30.0  # seconds
 
 
@@ -86,7 +86,7 @@ class Pod:
     def ready(self) -> bool:
         self.process.running()
         try:
-            url = f"http://127.0.0.1:{self.ports['health']}/readyz"
+            url = f"http://127.0.0.1:{self.ports['HEALTH__LISTEN']}/readyz"
             return httpx.get(url, timeout=2).status_code == 200
         except httpx.TransportError:
             return False
@@ -111,7 +111,7 @@ def running(things: list[Object], cluster: Cluster, folder: Path) -> Iterator[Po
     ports = dict(zip(DOORS, free_ports(len(DOORS)), strict=True))
     host, _, port = cluster.host.removeprefix("https://").rpartition(":")
     given = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port} | {
-        f"MESHFED_{name.upper()}__LISTEN": f"127.0.0.1:{port}" for name, port in ports.items()
+        f"MESHFED_{name}": f"127.0.0.1:{port}" for name, port in ports.items()
     }
     made = mounted(world(things, folder), command(things, given))
     one = Pod(folder, Process(made, folder / "meshfed.log"), ports)

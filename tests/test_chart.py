@@ -87,7 +87,9 @@ def test_ports_are_served_named_and_let_in(values: Values) -> None:
     if said.join.listen:
         listening["join"] = said.join.listen.port
     if "webhook" in served:
-        listening |= {"webhook": 9443, "pods": 15130}
+        assert said.injection.listen
+        assert said.xds.tokens
+        listening |= {"webhook": said.injection.listen.port, "pods": said.xds.tokens.port}
     assert served == listening
     services = [each for each in things if each["kind"] == "Service"]
     led = {port["targetPort"] for each in services for port in each["spec"]["ports"]}
@@ -170,6 +172,11 @@ def test_a_pod_is_reviewed_once_however_its_namespace_is_labelled() -> None:
     for name in ("meshfed", "kube-system"):
         worn = dict.fromkeys(labels, "x") | {"kubernetes.io/metadata.name": name}
         assert not any(_selected(each["namespaceSelector"], worn) for each in hooks)
+
+
+def test_the_manifest_for_who_has_no_chart_says_the_same() -> None:
+    written = yaml.safe_load((ROOT / "deploy" / "inject" / "webhook.yaml").read_text())
+    assert only(made(), "MutatingWebhookConfiguration")["webhooks"] == written["webhooks"]
 
 
 def _selected(selector: Object, labels: dict[str, str]) -> bool:

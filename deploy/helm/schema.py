@@ -21,7 +21,10 @@ AMOUNTS: Schema = {
     "additionalProperties": {"anyOf": [QUANTITY, {"type": "integer", "minimum": 1}]},
 }
 # What the chart says itself: where the state is, and which ports its services lead to.
-CHARTS_OWN = {"catalog": None, "xds": "listen", "admin": "listen", "health": "listen"}
+CHARTS_OWN = (
+    ("xds", "listen"), ("xds", "tokens"), ("admin", "listen"), ("health", "listen"),
+    ("injection", "listen"), ("injection", "webhook"), ("certificates", "key_file"),
+)  # fmt: skip
 
 
 def known(properties: Mapping[str, Schema], **rest: object) -> Schema:
@@ -36,13 +39,10 @@ def settings() -> tuple[Schema, Schema]:
     whole: Schema = json.loads(of_settings())
     definitions: Schema = whole.pop("$defs")
     whole.pop("$schema")
-    for section, key in CHARTS_OWN.items():
-        if key is None:
-            del whole["properties"][section]
-        else:
-            name = whole["properties"][section]["$ref"].rpartition("/")[2]
-            del definitions[name]["properties"][key]
-    del definitions["Certificates"]["properties"]["key_file"]
+    del whole["properties"]["catalog"]
+    for section, key in CHARTS_OWN:
+        name = whole["properties"][section]["$ref"].rpartition("/")[2]
+        del definitions[name]["properties"][key]
     return whole, definitions
 
 

@@ -30,6 +30,11 @@ app.kubernetes.io/instance: {{ .Release.Name }}
       "injection" (dict
         "control_plane" (printf "%s.%s.svc:15130" .Release.Name .Release.Namespace)
         "init_image" (include "meshfed.image" .)) }}
+{{- if .Values.injector.enabled }}
+{{- $_ := set $known "xds" (dict "tokens" "0.0.0.0:15130") }}
+{{- $_ := set $known.injection "listen" "0.0.0.0:9443" }}
+{{- $_ := set $known.injection "webhook" .Release.Name }}
+{{- end }}
 {{- if not .Values.catalog.existingSecret }}
 {{- $_ := set $known "catalog" (printf "sqlite:///%s/meshfed.db" $home) }}
 {{- end }}
