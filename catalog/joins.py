@@ -13,7 +13,7 @@ from meshfed.catalog.byhand import PROVIDER
 from meshfed.catalog.model import Known, Workload
 from meshfed.catalog.plain import Plain
 from meshfed.catalog.register import deregister, register
-from meshfed.catalog.schema import joined
+from meshfed.catalog.schema import NEW, joined
 from meshfed.catalog.store import Catalog
 from meshfed.catalog.tokens import Token
 from meshfed.catalog.versions import WORKLOADS
@@ -115,6 +115,8 @@ def _join(writing: Writing, known: Known, token: str, given: Given) -> None:
         "joined_at": writing.at,
         "serial": given.serial,
         "not_after": given.not_after,
+        "lease_until": writing.at,
+        "silence": NEW,
     }
     writing.connection.execute(insert(joined).values(row))
     writing.tell("join", workload.name, f"admitted by token {token}, as {workload.identity}")

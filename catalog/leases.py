@@ -11,10 +11,9 @@ from meshfed.catalog.byhand import PROVIDER, scope
 from meshfed.catalog.model import Endpoint, Health, Known, Workload
 from meshfed.catalog.plain import Each, Plain
 from meshfed.catalog.register import deregister
+from meshfed.catalog.schema import GONE, MISSED
 from meshfed.catalog.store import Catalog
 from meshfed.catalog.writing import Writing
-
-MISSED, GONE = "missed", "gone"  # what is left of a lease that was not renewed
 
 OF_ONE = Plain(
     "select j.serial, j.former, j.token, j.silence from joined j where j.workload = :workload"

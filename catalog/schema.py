@@ -28,6 +28,10 @@ CURRENT = text("valid_to_revision is null")
 ENDED = text("valid_to_revision is not null")
 CONTESTED = text("valid_to_revision is null and conflict <> ''")
 
+NEW = "new"  # its agent was never heard
+MISSED = "missed"  # it was not heard for a lease
+GONE = "gone"  # and its endpoints were taken away
+
 metadata = MetaData()
 
 
@@ -239,8 +243,8 @@ joined = Table(  # the machines that joined, and the certificates that each of t
     *_key("workload"),
     *_words("token", "joined_at", "serial", "former"),
     *_words("not_after"),  # when the last of its certificates ends
-    *_words("lease_until"),  # '': no agent has told of it yet
-    *_words("silence"),  # '': its lease is good; missed: it is not; gone: and is called no more
+    *_words("lease_until"),  # '': it joined before there were leases
+    *_words("silence"),  # '': its lease is good; else NEW, MISSED or GONE
 )
 
 overrides = Table(  # what people say of a workload, over whoever else speaks of its health

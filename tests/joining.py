@@ -123,11 +123,15 @@ def in_a_loop(act: Coroutine[Any, Any, T]) -> T:
 
 
 @contextmanager
-def grounded(folder: Path, hosts: str, addresses: str, **settings: object) -> Iterator[Ground]:
+def grounded(
+    folder: Path, hosts: str, addresses: str, xds: str = "127.0.0.1", **settings: object
+) -> Iterator[Ground]:
     """Served. Machines have their addresses of this network, as `127.0.47`."""
     (port,) = free_ports(1)
     mesh = live.Mesh(folder, hosts, {})
     mesh.written["mesh"] = {"trust_domain": live.DOMAIN, "permissive": True}
+    port_of_xds = str(mesh.written["xds"]["listen"]).rpartition(":")[2]
+    mesh.written["xds"] = {"listen": f"{xds}:{port_of_xds}"}
     mesh.written["join"] = {"listen": f"0.0.0.0:{port}", **settings}
     rewrite(mesh.config, json.dumps(mesh.written))
     try:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from meshfed.catalog.leases import GONE, MISSED, Lease
+from meshfed.catalog.leases import Lease
+from meshfed.catalog.schema import GONE, MISSED, NEW
 from meshfed.federation.agent.hysteresis import Verdict
 from meshfed.federation.join.silence import Ear, Silent
 
@@ -89,6 +90,15 @@ def test_of_four_two_may_go_at_once_and_the_others_one_by_one() -> None:
     assert set(missed(machines.pass_(100, 200, ["m-0", "m-1"]), 100)) == {"m-0", "m-1"}
     assert set(missed(machines.pass_(200, 300, ["m-0", "m-1", "m-2"]), 200)) == {"m-2"}
     assert set(missed(machines.pass_(300, 400, machines.names), 300)) == {"m-3"}
+
+
+def test_one_whose_agent_was_never_heard_is_missed_too_and_casts_no_doubt_on_others() -> None:
+    machines = Machines(5)
+    never = machines.names[:3]
+    machines.silence |= dict.fromkeys(never, NEW)
+    found = machines.pass_(0, 100, never)
+    assert missed(found, 0) == dict.fromkeys(never, LEASE + 1)
+    assert not any(look.doubt for look in found)
 
 
 def test_a_new_leader_hears_for_itself_first() -> None:

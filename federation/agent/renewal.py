@@ -46,17 +46,17 @@ class Renewal:
         self._failure: Failure | None = None
 
     async def run(self) -> None:
-        """Until this machine has left."""
-        while (rest := await self.look()) is not None:  # noqa: ASYNC110  # it waits for no event
+        while True:
+            rest = await self.look()
             await asyncio.sleep(rest)
 
-    async def look(self) -> float | None:
-        """Renew, if that is due; seconds until the next look, none once this machine has left."""
+    async def look(self) -> float:
+        """Renew, if that is due; seconds until the next look."""
         now = self._clock()
         try:
             papers = Papers.read(self._folder)
             if papers is None:
-                return None
+                raise Unjoinable(f"{self._folder}: nothing of joining is there")
             if papers.due(now) and not (self._failure and self._failure.rests(now)):
                 await asyncio.to_thread(renewed, papers, now)
                 self._failure = None

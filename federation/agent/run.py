@@ -10,8 +10,8 @@ from meshfed.federation.agent.envoy import NoEnvoy, Sidecar, binary
 from meshfed.federation.agent.events import IMDS, Watching, azure
 from meshfed.federation.agent.probing import Probing
 from meshfed.federation.agent.renewal import Renewal
-from meshfed.federation.agent.reporting import LAST, Reporting
-from meshfed.federation.join.machine import Papers, Unjoinable
+from meshfed.federation.agent.reporting import LAST, TICK, Reporting
+from meshfed.federation.join.machine import JOINED, Papers, Unjoinable
 
 SETTLE = 1.0  # seconds for callers to hear that it takes no new calls
 STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -37,6 +37,12 @@ def run(folder: Path, imds: str = "") -> None:
     asyncio.run(_run(envoy, folder, papers, imds or (IMDS if azure() else "")))
 
 
+async def left(papers: Path) -> None:
+    """Once they are gone: `meshfed leave` has taken them."""
+    while await asyncio.to_thread(papers.exists):  # noqa: ASYNC110  # another process takes them
+        await asyncio.sleep(TICK)
+
+
 async def last_word(reporting: Reporting) -> bool:
     """Whether the control plane has heard that this machine ends."""
     try:
@@ -54,13 +60,13 @@ async def _run(envoy: str, folder: Path, papers: Papers, imds: str) -> None:
     await probing.look()
     reporting = Reporting(folder, lambda: probing.failing, sidecar.unready)
 
-    async def renew() -> None:
-        await Renewal(folder).run()
+    async def leave() -> None:
+        await left(folder / JOINED)
         log.info("left", reason=f"{folder}: nothing of joining is there any more")
         stop.set()
 
     async with asyncio.TaskGroup() as tasks:
-        parts = [sidecar.run(), renew(), probing.run(), reporting.run()]
+        parts = [sidecar.run(), Renewal(folder).run(), probing.run(), reporting.run(), leave()]
         if imds:
             parts.append(Watching(imds, reporting, sidecar.busy).run())
         running = [tasks.create_task(part) for part in parts]

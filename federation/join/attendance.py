@@ -11,8 +11,9 @@ import structlog
 
 from meshfed.catalog.database import stamp
 from meshfed.catalog.joins import Joins
-from meshfed.catalog.leases import GONE, Beat, Leases, Word
+from meshfed.catalog.leases import Beat, Leases, Word
 from meshfed.catalog.model import Known, Workload
+from meshfed.catalog.schema import GONE
 from meshfed.catalog.store import Away
 from meshfed.federation.join.methods import Caller, registration
 from meshfed.federation.join.request import Asked, Refused, Report

@@ -37,6 +37,7 @@ from meshfed.xds.bootstrap import (
 PORT = 15129
 PATIENCE = 15.0  # seconds for the control plane to answer
 MOST = 1 << 20  # bytes of an answer
+OURS = "meshfed"  # the folder in /etc
 JOINED = "join.json"  # where it joined, for renewing and leaving
 TOKEN = "token"  # one that was kept, for joining again
 WRITTEN = (proxyfiles.ENVOY, KEY, CERTIFICATE, BUNDLE, CERTIFICATE_SDS, BUNDLE_SDS, JOINED, TOKEN)
@@ -200,8 +201,9 @@ def removed(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    for each in (folder, folder.parent):
+        if not any(each.iterdir()) and each.name in (folder.name, OURS):
+            each.rmdir()
 
 
 # What is asked over the network

@@ -9,7 +9,8 @@ from datetime import timedelta
 import structlog
 
 from meshfed.catalog.database import stamp
-from meshfed.catalog.leases import GONE, MISSED, Lease, Leases
+from meshfed.catalog.leases import Lease, Leases
+from meshfed.catalog.schema import GONE, MISSED, NEW
 from meshfed.catalog.store import Away, Catalog
 
 log = structlog.get_logger()
@@ -55,16 +56,20 @@ class Ear:
             return Silent(doubt=f"{len(still)} of {len(standing)} agents are silent at once")
         if doubted:
             self._heard = {each.workload: (each.until, now) for each in leases}
-        lost = [each for each in leases if each.silence]
-        buried = [each for each in lost if each.silence == GONE]
         return Silent(
-            missed=tuple(each for each in standing if self._silence(each, now) > self._lease),
+            missed=tuple(
+                each
+                for each in leases
+                if each.silence in ("", NEW) and self._silence(each, now) > self._lease
+            ),
             gone=tuple(
                 each
-                for each in lost
+                for each in leases
                 if each.silence == MISSED and self._silence(each, now) > self._gone
             ),
-            ended=tuple(each for each in buried if each.not_after and each.not_after < wall),
+            ended=tuple(
+                each for each in leases if each.silence == GONE and "" < each.not_after < wall
+            ),
         )
 
     def _silence(self, lease: Lease, now: float) -> float:

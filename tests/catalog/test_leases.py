@@ -4,7 +4,7 @@ import pytest
 
 from meshfed.catalog.byhand import PROVIDER, scope
 from meshfed.catalog.joins import Given, Joins
-from meshfed.catalog.leases import GONE, MISSED, Beat, Leases, Word
+from meshfed.catalog.leases import Beat, Leases, Word
 from meshfed.catalog.model import (
     Endpoint,
     Health,
@@ -17,6 +17,7 @@ from meshfed.catalog.model import (
 )
 from meshfed.catalog.overrides import Override, State
 from meshfed.catalog.reader import query
+from meshfed.catalog.schema import GONE, MISSED, NEW
 from meshfed.catalog.store import Catalog
 from meshfed.catalog.tokens import Token
 from meshfed.catalog.workloads import override
@@ -100,6 +101,16 @@ async def test_what_its_agent_says_is_the_verdict_of_each_endpoint(
     assert await health(catalog) == verdicts
     await leases.renew([Beat(workload(), LATER, WELL)])
     assert await health(catalog) == {80: FINE, 81: FINE}
+
+
+async def test_it_has_a_lease_from_joining_on(catalog: Catalog) -> None:
+    """Else one that dies before its agent was ever heard would stand for ever."""
+    await Joins(catalog).create(TOKEN, "ann@desk")
+    await Joins(catalog).join(machine("web-1"), TOKEN.id, Given("a1", ENDS), "join server")
+    (lease,) = await Leases(catalog).every()
+    assert lease.silence == NEW
+    await Leases(catalog).miss([lease], "nothing")
+    assert (await health(catalog))[80] == (Health.UNHEALTHY, "nothing")
 
 
 async def test_people_s_word_goes_before_its_agent_s(catalog: Catalog) -> None:

@@ -1,0 +1,207 @@
+"""A machine of its own network and /etc: two commands make it serve, also after a reboot."""
+
+import asyncio
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from configparser import ConfigParser
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from joining import WEB, Ground, grounded
+
+from meshfed.catalog.reader import query
+from meshfed.federation.agent import unit
+from meshfed.federation.demo.control import until
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="a machine of its own is made by root alone"),
+    pytest.mark.skipif(not shutil.which("ip"), reason="no ip on this machine (iproute2)"),
+]
+
+BUYER = "127.0.49.1"
+HOSTS = f"""
+hosts:
+  - {{name: buyer, address: {BUYER}, bind: {BUYER}, identity: buyer.live}}
+"""
+OUTSIDE, INSIDE = "10.213.49.1", "10.213.49.2"
+APPLICATION = 8080
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # what systemd gives its services
+SERVES = ("-m", "http.server", str(APPLICATION), "--bind", "127.0.0.1")
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+class Machine:
+    """A network namespace, and an /etc, which survive a loss of power; processes do not."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = f"meshfed-{os.getpid()}"
+        self.etc = folder / "etc"
+        self.log = folder / "machine.log"
+        self._started: list[subprocess.Popen[bytes]] = []
+        self.etc.mkdir()
+        for each in ("hosts", "passwd", "nsswitch.conf", "ld.so.cache"):
+            with suppress(FileNotFoundError):
+                shutil.copy(f"/etc/{each}", self.etc / each)
+
+    def start(self) -> None:
+        ip("netns", "add", self.name)
+        ip("link", "add", f"mf{os.getpid()}", "type", "veth", "peer", "eth0", "netns", self.name)
+        ip("addr", "add", f"{OUTSIDE}/30", "dev", f"mf{os.getpid()}")
+        ip("link", "set", f"mf{os.getpid()}", "up")
+        ip("-n", self.name, "addr", "add", f"{INSIDE}/30", "dev", "eth0")
+        ip("-n", self.name, "link", "set", "eth0", "up")
+        ip("-n", self.name, "link", "set", "lo", "up")
+
+    def inside(self, *words: str) -> list[str]:
+        mounted = 'mount --bind "$0" /etc && exec "$@"'
+        return ["ip", "netns", "exec", self.name, "sh", "-c", mounted, str(self.etc), *words]
+
+    def typed(self, line: str) -> str:
+        """One command of a person; what it said."""
+        program = [sys.executable, "-m", "meshfed.federation.cli"]
+        words = [*program, *shlex.split(line)[1:]]
+        done = subprocess.run(
+            self.inside(*words), capture_output=True, text=True, check=False, cwd="/", timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    @property
+    def unit(self) -> Path:
+        return self.etc / unit.FOLDER.relative_to("/etc") / unit.NAME
+
+    def boot(self) -> None:
+        """Start what systemd would: its application, and the units that are wanted."""
+        self._run(sys.executable, *SERVES)
+        if self.unit.is_file():
+            read = ConfigParser(strict=False, interpolation=None)
+            read.read(self.unit)
+            assert read["Install"]["WantedBy"] == "multi-user.target"
+            self._run(*shlex.split(read["Service"]["ExecStart"]))
+
+    def _run(self, *words: str) -> None:
+        with self.log.open("ab") as log:
+            started = subprocess.Popen(
+                self.inside(*words),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env={"PATH": PATH},
+                start_new_session=True,
+            )
+        self._started.append(started)
+
+    @property
+    def running(self) -> list[int]:
+        said = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, check=True)
+        return [int(each) for each in said.stdout.split()]
+
+    def loses_power(self) -> None:
+        for pid in self.running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for each in self._started:
+            each.wait(10)
+        self._started.clear()
+
+    def end(self) -> None:
+        with suppress(subprocess.CalledProcessError):
+            self.loses_power()
+        for words in (("link", "del", f"mf{os.getpid()}"), ("netns", "del", self.name)):
+            with suppress(subprocess.CalledProcessError):
+                ip(*words)
+
+    def files(self) -> list[str]:
+        return sorted(str(each.relative_to(self.etc)) for each in self.etc.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    folder = tmp_path_factory.mktemp("reboot")
+    with grounded(folder, HOSTS, "127.0.49", xds="0.0.0.0", lease="2s", gone="2s") as ground:
+        yield ground
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(tmp_path)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.end()
+
+
+async def test_it_serves_after_a_reboot_with_no_human_action_and_leaves_no_trace(
+    ground: Ground, machine: Machine
+) -> None:
+    before = machine.files()
+    # The first command is typed at the control plane, and prints the second.
+    token = await asyncio.to_thread(lambda: ground.token(service=f"{WEB}:{APPLICATION}"))
+    line = f"meshfed join https://{OUTSIDE}:{ground.port} --token {token} --name store"
+    said = await asyncio.to_thread(machine.typed, line)
+    assert "store: joined" in said
+    assert f"{unit.FOLDER / unit.NAME}: written" in said
+    machine.boot()
+    await ground.mesh.start("buyer")
+    await until("an answer", lambda: answers(ground))
+
+    # Power is lost, and comes back.
+    machine.loses_power()
+    assert not await answers(ground)
+    machine.boot()
+    await until("an answer after a reboot", lambda: answers(ground))
+
+    # Off for so long that its endpoint is taken away, it is back as soon as it is up.
+    machine.loses_power()
+    await until("the end of its endpoint", serves(ground, ()))
+    machine.boot()
+    await until("an answer after a long time off", lambda: answers(ground))
+
+    # What joining did is undone, by one command.
+    said = await asyncio.to_thread(machine.typed, "meshfed leave")
+    assert re.search(rf"^{unit.FOLDER / unit.NAME}: removed$", said, re.MULTILINE)
+    assert machine.files() == sorted({*before, *folders(unit.FOLDER)})
+    assert query(ground.url, "select name from mesh_workloads where name = 'store'").rows == ()
+    await until("the end of its agent and its Envoy", alone(machine))
+    assert not await answers(ground)
+
+
+def folders(of: Path) -> list[str]:
+    """Where the unit stood, as any machine with systemd has it."""
+    inner = of.relative_to("/etc")
+    return [str(each) for each in (inner, *inner.parents) if str(each) != "."]
+
+
+def serves(ground: Ground, wanted: tuple[object, ...]) -> Callable[[], object]:
+    async def look() -> bool:
+        asked = "select health from mesh_endpoints where workload = 'store'"
+        return (await asyncio.to_thread(query, ground.url, asked)).rows == wanted
+
+    return look
+
+
+def alone(machine: Machine) -> Callable[[], object]:
+    """Its application is all that runs there."""
+
+    async def look() -> bool:
+        return len(await asyncio.to_thread(lambda: machine.running)) == 1
+
+    return look
+
+
+async def answers(ground: Ground) -> bool:
+    async with ground.mesh.sidecars["buyer"].http() as client:
+        got = await client.get("/", headers={"host": f"{WEB}:{APPLICATION}"})
+    return got.status_code == 200
