@@ -23,6 +23,7 @@ EVERY = Plain(
     " join workloads w on w.workload = j.workload and w.valid_to_revision is null"
     " where j.lease_until <> ''"
 )
+SILENT = Plain("select workload, silence from joined where workload $among(ids) and silence <> ''")
 RENEWED = Each("update joined set lease_until = ?, silence = '' where workload = ?")
 # Unless its agent was heard since that was looked at.
 FELL_SILENT = Plain(
@@ -68,7 +69,8 @@ class Beat:
 
     workload: Workload
     until: str  # as `stamp` writes it
-    word: Word | None = None  # None: as before
+    word: Word = Word()
+    news: bool = True  # its word is other than before, as far as is known
     known: Known | None = None  # what it serves, where that was taken away meanwhile
 
 
@@ -98,8 +100,16 @@ class Leases:
         found = await self._catalog.ask(EVERY.rows)
         return tuple(Lease(*row) for row in found)
 
-    async def renew(self, beats: Sequence[Beat]) -> None:
-        await self._catalog.change(lambda w: _renew(w, beats), "what its agent says")
+    async def renew(self, beats: Sequence[Beat]) -> frozenset[str]:
+        """Those that it was too late for: what they serve was taken away, and is not said here."""
+        late: frozenset[str] = frozenset()
+
+        def act(writing: Writing) -> None:
+            nonlocal late
+            late = _renew(writing, beats)
+
+        await self._catalog.change(act, "what its agent says")
+        return late
 
     async def miss(self, leases: Sequence[Lease], why: str) -> None:
         """Their endpoints are not called, until their agents are heard again."""
@@ -115,16 +125,29 @@ class Leases:
         await self._catalog.change(lambda w: _forget(w, leases), "a missed lease")
 
 
-def _renew(writing: Writing, beats: Sequence[Beat]) -> None:
-    RENEWED.on(writing.connection, [(beat.until, beat.workload.id) for beat in beats])
-    news = {beat.workload.scope: beat for beat in beats if beat.word}
+def _renew(writing: Writing, beats: Sequence[Beat]) -> frozenset[str]:
+    ids = [beat.workload.id for beat in beats]
+    silent: dict[str, str] = dict(SILENT.rows(writing.connection, ids=ids))
+    late = {
+        beat.workload.id
+        for beat in beats
+        if silent.get(beat.workload.id) == GONE and beat.known is None
+    }
+    heard = [beat for beat in beats if beat.workload.id not in late]
+    RENEWED.on(writing.connection, [(beat.until, beat.workload.id) for beat in heard])
+    _judge(writing, [beat for beat in heard if beat.news or beat.workload.id in silent])
+    return frozenset(late)
+
+
+def _judge(writing: Writing, beats: Sequence[Beat]) -> None:
+    news = {beat.workload.scope: beat for beat in beats}
     known = _known(writing.connection, news)
     moved = []
     for where, beat in news.items():
         if (before := known.get(where)) is None:
             continue  # it has left meanwhile
         now = beat.known or before
-        now = replace(now, endpoints=frozenset(map((beat.word or Word()).judged, now.endpoints)))
+        now = replace(now, endpoints=frozenset(map(beat.word.judged, now.endpoints)))
         if now != before:
             moved.append(now)
         if beat.known:

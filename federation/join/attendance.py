@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
@@ -15,15 +15,31 @@ from meshfed.catalog.leases import Beat, Leases, Word
 from meshfed.catalog.model import Known, Workload
 from meshfed.catalog.schema import GONE
 from meshfed.catalog.store import Away
-from meshfed.federation.join.methods import Caller, registration
+from meshfed.federation.join.methods import ByCertificate, Caller, registration
 from meshfed.federation.join.request import Asked, Refused, Report
 from meshfed.federation.register import Register
 from meshfed.providers.listing import Wrong
 from meshfed.providers.registered import known
 
 TOGETHER = 1.0  # seconds for which mere signs of life wait for others
+MOST = 20_000  # machines that are known without asking the catalog
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Who comes with a certificate."""
+
+    workload: Workload
+    token: str
+    gone: bool  # what it serves was taken away
+    since: float  # when that was looked up
+
+
+def spoken(said: Report) -> Word:
+    failing = tuple(sorted(said.untrusted_failing.items()))
+    return Word(said.untrusted_draining, said.untrusted_lost, failing)
 
 
 class Attendance:
@@ -34,39 +50,56 @@ class Attendance:
         joins: Joins,
         leases: Leases,
         services: Register,
+        holder: ByCertificate,
         lease: timedelta,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._joins = joins
         self._leases = leases
         self._services = services
+        self._holder = holder
         self._clock = clock
         self.lease = lease
         self._beats: dict[str, Beat] = {}  # not written yet, by workload
         self._words: dict[str, Word] = {}  # as they were written last
+        self._machines: dict[str, Machine] = {}  # by the serials of their certificates
         self._news = asyncio.Event()
         self._round: asyncio.Future[None] | None = None  # done when those beats are written
 
-    async def renew(self, workload: Workload, said: Report, caller: Caller) -> None:
+    async def renew(self, said: Report, caller: Caller) -> None:
         """Written by then, where it is news. Raises Refused, Away."""
+        machine = await self._machine(caller)
+        workload, word = machine.workload, spoken(said)
+        until = stamp(self._clock() + self.lease.total_seconds())
+        if not machine.gone and self._words.get(workload.id) == word:
+            self._beats.setdefault(workload.id, Beat(workload, until, word, news=False))
+            return
+        back = await self._again(workload, machine.token) if machine.gone else None
+        self._machines.pop(caller.serial, None)
+        self._beats[workload.id] = Beat(workload, until, word, known=back)
+        await self._written()
+
+    async def _machine(self, caller: Caller) -> Machine:
+        """Who it is. What is known of it holds for a lease: it comes three times in that.
+
+        Raises Refused, Away.
+        """
+        now = self._clock()
+        there = self._machines.get(caller.serial)
+        if there and there.since <= now < there.since + self.lease.total_seconds():
+            return there
+        workload = await self._holder.holder(caller)
         joined = await self._leases.joined(workload.id)
         if joined is None:
             raise Refused(403, "lease: it did not join, so it has none", workload.name)
         if caller.serial not in joined.serials:
             why = f"not the last certificate that {workload.name} was given by joining"
             raise Refused(409, why, workload.name)
-        word = Word(
-            said.untrusted_draining,
-            said.untrusted_lost,
-            tuple(sorted(said.untrusted_failing.items())),
-        )
-        until = stamp(self._clock() + self.lease.total_seconds())
-        if not joined.silence and self._words.get(workload.id) == word:
-            self._beats.setdefault(workload.id, Beat(workload, until))
-            return
-        back = await self._again(workload, joined.token) if joined.silence == GONE else None
-        self._beats[workload.id] = Beat(workload, until, word, back)
-        await self._written()
+        if len(self._machines) >= MOST:
+            self._machines.clear()
+        made = Machine(workload, joined.token, joined.silence == GONE, now)
+        self._machines[caller.serial] = made
+        return made
 
     async def _again(self, workload: Workload, token: str) -> Known:
         """What it serves, as its token says. Raises Refused."""
@@ -99,13 +132,15 @@ class Attendance:
             if not beats:
                 continue
             try:
-                await self._leases.renew(tuple(beats.values()))
+                late = await self._leases.renew(tuple(beats.values()))
             except Away as away:
                 log.warning("leases not renewed", leases=len(beats), reason=str(away))
                 if waiting is not None:
                     waiting.set_exception(away)
                     waiting.exception()  # whoever waited may be gone
                 continue
-            self._words |= {key: beat.word for key, beat in beats.items() if beat.word}
+            self._words |= {key: beat.word for key, beat in beats.items() if key not in late}
+            if late:  # as they come the next time, they are looked up
+                self._machines.clear()
             if waiting is not None:
                 waiting.set_result(None)

@@ -17,15 +17,16 @@ EVERYWHERE = ("0.0.0.0", "::")
 def desk(settings: Settings, catalog: Catalog, issuer: Issuer, xds_port: int) -> Desk:
     domain = settings.mesh.trust_domain
     joins = Joins(catalog)
+    holder = ByCertificate(joins, domain)
     return Desk(
         joins,
-        (ByCertificate(joins, domain), ByToken(joins, catalog)),
+        (holder, ByToken(joins, catalog)),
         issuer,
         trust_domain=domain,
         lifetime=settings.join.lifetime,
         xds=control_plane(settings.xds.listen, xds_port),
         pace=Pace(settings.join.refusals),
-        attendance=Attendance(joins, Leases(catalog), catalog, settings.join.lease),
+        attendance=Attendance(joins, Leases(catalog), catalog, holder, settings.join.lease),
     )
 
 

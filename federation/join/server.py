@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from http import HTTPStatus
 
 import structlog
@@ -123,8 +124,7 @@ class Desk:
 
     async def lease(self, said: Report, caller: Caller) -> Leased:
         """Raises Refused, Away."""
-        workload = await self._holder.holder(caller)
-        await self.attendance.renew(workload, said, caller)
+        await self.attendance.renew(said, caller)
         return Leased(self.attendance.lease.total_seconds())
 
     async def leave(self, caller: Caller) -> Workload:
@@ -175,7 +175,11 @@ def problem(status: int, why: str) -> Response:
 def caller(scope: tls.Scope) -> Caller:
     """Who is at the other end of a connection."""
     address = (scope.get("client") or ("nowhere",))[0]
-    shown = scope.get(tls.SHOWN)
+    return _caller(address, scope.get(tls.SHOWN) or b"")
+
+
+@lru_cache(4096)  # a request asks some times, and an agent comes again and again
+def _caller(address: str, shown: bytes) -> Caller:
     if not shown:
         return Caller(address)
     serial = f"{x509.load_der_x509_certificate(shown).serial_number:x}"

@@ -45,6 +45,7 @@ def context(control: ControlPlane) -> ssl.SSLContext:
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_3
     made.verify_mode = ssl.CERT_OPTIONAL
+    made.num_tickets = 0  # machines come with long rests, and resume nothing
     made.load_verify_locations(cadata=control.roots_pem)
     made.set_alpn_protocols(["http/1.1"])
     carry(made, control.current)

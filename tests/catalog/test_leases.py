@@ -66,7 +66,7 @@ FINE = (Health.HEALTHY, "")
 async def test_a_sign_of_life_moves_nothing_but_its_lease(catalog: Catalog, url: str) -> None:
     leases = await joined(catalog)
     before = (await catalog.read()).revision
-    await leases.renew([Beat(workload(), MUCH_LATER)])
+    await leases.renew([Beat(workload(), MUCH_LATER, news=False)])
     await leases.renew([Beat(workload(), MUCH_LATER, WELL)])  # what is known already is no news
     assert (await catalog.read()).revision == before
     assert query(url, "select lease_until from mesh_workloads").rows == ((MUCH_LATER,),)
@@ -137,7 +137,7 @@ async def test_one_that_is_silent_is_not_called_then_taken_away_and_back_when_he
     kept = await leases.joined(workload().id)
     assert kept is not None
     assert kept.silence == GONE
-    await leases.renew([Beat(workload(), MUCH_LATER, WELL, machine("web-1"))])
+    await leases.renew([Beat(workload(), MUCH_LATER, known=machine("web-1"))])
     assert await health(catalog) == {80: FINE, 81: FINE}
     (lease,) = await leases.every()
     assert lease.silence == ""
@@ -150,10 +150,29 @@ async def test_one_that_is_silent_is_not_called_then_taken_away_and_back_when_he
     ]
 
 
+async def test_a_sign_of_life_that_comes_after_all_makes_it_well_though_it_is_no_news(
+    catalog: Catalog,
+) -> None:
+    """It was on its way when the lease was found to be over."""
+    leases = await joined(catalog)
+    (lease,) = await leases.every()
+    await leases.miss([lease], "nothing")
+    late = Beat(workload(), MUCH_LATER, WELL, news=False)
+    assert await leases.renew([late]) == frozenset()
+    assert await health(catalog) == {80: FINE, 81: FINE}
+    (lease,) = await leases.every()
+    await leases.miss([lease], "nothing")
+    (lease,) = await leases.every()
+    await leases.bury([lease])
+    assert await leases.renew([late]) == {workload().id}  # it has to say what it serves
+    (lease,) = await leases.every()
+    assert lease.silence == GONE
+
+
 async def test_who_was_heard_in_between_is_not_silent(catalog: Catalog) -> None:
     leases = await joined(catalog)
     (lease,) = await leases.every()
-    await leases.renew([Beat(workload(), MUCH_LATER)])
+    await leases.renew([Beat(workload(), MUCH_LATER, news=False)])
     await leases.miss([lease], "nothing")
     await leases.bury([lease])
     await leases.forget([lease])
