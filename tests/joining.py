@@ -6,13 +6,14 @@ import json
 import os
 import shlex
 import ssl
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import live
@@ -124,14 +125,18 @@ def in_a_loop(act: Coroutine[Any, Any, T]) -> T:
 
 @contextmanager
 def grounded(
-    folder: Path, hosts: str, addresses: str, xds: str = "127.0.0.1", **settings: object
+    folder: Path,
+    hosts: str,
+    addresses: str,
+    xds: Mapping[str, object] = MappingProxyType({"listen": "127.0.0.1"}),
+    **settings: object,
 ) -> Iterator[Ground]:
     """Served. Machines have their addresses of this network, as `127.0.47`."""
     (port,) = free_ports(1)
     mesh = live.Mesh(folder, hosts, {})
     mesh.written["mesh"] = {"trust_domain": live.DOMAIN, "permissive": True}
     port_of_xds = str(mesh.written["xds"]["listen"]).rpartition(":")[2]
-    mesh.written["xds"] = {"listen": f"{xds}:{port_of_xds}"}
+    mesh.written["xds"] = {**xds, "listen": f"{xds['listen']}:{port_of_xds}"}
     mesh.written["join"] = {"listen": f"0.0.0.0:{port}", **settings}
     rewrite(mesh.config, json.dumps(mesh.written))
     try:

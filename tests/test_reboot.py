@@ -6,19 +6,21 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from configparser import ConfigParser
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from joining import WEB, Ground, grounded
+from joining import Ground, grounded
 
 from meshfed.catalog.reader import query
 from meshfed.federation.agent import unit
 from meshfed.federation.demo.control import until
+from meshfed.federation.demo.processes import environment
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a machine of its own is made by root alone"),
@@ -31,7 +33,8 @@ hosts:
   - {{name: buyer, address: {BUYER}, bind: {BUYER}, identity: buyer.live}}
 """
 OUTSIDE, INSIDE = "10.213.49.1", "10.213.49.2"
-APPLICATION = 8080
+XDS = {"listen": "0.0.0.0", "names": [OUTSIDE]}
+SERVICE, APPLICATION = "bookstore.shop", 8080
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # what systemd gives its services
 SERVES = ("-m", "http.server", str(APPLICATION), "--bind", "127.0.0.1")
 
@@ -45,6 +48,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.name = f"meshfed-{os.getpid()}"
+        self.host = socket.gethostname()  # network namespaces share it
         self.etc = folder / "etc"
         self.log = folder / "machine.log"
         self._started: list[subprocess.Popen[bytes]] = []
@@ -129,7 +133,7 @@ class Machine:
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     folder = tmp_path_factory.mktemp("reboot")
-    with grounded(folder, HOSTS, "127.0.49", xds="0.0.0.0", lease="2s", gone="2s") as ground:
+    with grounded(folder, HOSTS, "127.0.49", XDS, lease="2s", gone="2s") as ground:
         yield ground
 
 
@@ -143,19 +147,20 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         made.end()
 
 
-async def test_it_serves_after_a_reboot_with_no_human_action_and_leaves_no_trace(
+async def test_who_follows_the_page_serves_also_after_a_reboot_and_leaves_no_trace(
     ground: Ground, machine: Machine
 ) -> None:
+    create, _, select, drain, enable, leave = page()
     before = machine.files()
-    # The first command is typed at the control plane, and prints the second.
-    token = await asyncio.to_thread(lambda: ground.token(service=f"{WEB}:{APPLICATION}"))
-    line = f"meshfed join https://{OUTSIDE}:{ground.port} --token {token} --name store"
-    said = await asyncio.to_thread(machine.typed, line)
-    assert "store: joined" in said
+    printed = await asyncio.to_thread(typed, ground, create)
+    join = next(line for line in printed.splitlines() if line.startswith("meshfed join "))
+    said = await asyncio.to_thread(machine.typed, join)
+    assert f"{machine.host}: joined" in said
     assert f"{unit.FOLDER / unit.NAME}: written" in said
     machine.boot()
     await ground.mesh.start("buyer")
     await until("an answer", lambda: answers(ground))
+    assert machine.host in await asyncio.to_thread(typed, ground, select)
 
     # Power is lost, and comes back.
     machine.loses_power()
@@ -164,18 +169,45 @@ async def test_it_serves_after_a_reboot_with_no_human_action_and_leaves_no_trace
     await until("an answer after a reboot", lambda: answers(ground))
 
     # Off for so long that its endpoint is taken away, it is back as soon as it is up.
+    await until("its agent is heard", serves(ground, (("healthy",),)))
     machine.loses_power()
     await until("the end of its endpoint", serves(ground, ()))
     machine.boot()
     await until("an answer after a long time off", lambda: answers(ground))
 
+    for line, verdict in ((drain, "draining"), (enable, "healthy")):
+        await asyncio.to_thread(typed, ground, line.replace("$NAME", machine.host))
+        assert await serves(ground, ((verdict,),))()
+
     # What joining did is undone, by one command.
-    said = await asyncio.to_thread(machine.typed, "meshfed leave")
+    said = await asyncio.to_thread(machine.typed, leave)
     assert re.search(rf"^{unit.FOLDER / unit.NAME}: removed$", said, re.MULTILINE)
     assert machine.files() == sorted({*before, *folders(unit.FOLDER)})
-    assert query(ground.url, "select name from mesh_workloads where name = 'store'").rows == ()
+    assert await serves(ground, ())()
     await until("the end of its agent and its Envoy", alone(machine))
     assert not await answers(ground)
+
+
+def page() -> list[str]:
+    """The commands of docs/vm.md, in order."""
+    lines = (Path(__file__).parent.parent / "docs" / "vm.md").read_text().splitlines()
+    return [line[2:] for line in lines if line.startswith(("$ meshfed ", "# meshfed "))]
+
+
+def typed(ground: Ground, line: str) -> str:
+    """One command of a person on the control plane; what it said."""
+    program = [sys.executable, "-m", "meshfed.federation.cli", *shlex.split(line)[1:]]
+    done = subprocess.run(
+        program,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ground.mesh.folder,
+        env=environment(os.environ),
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 def folders(of: Path) -> list[str]:
@@ -184,15 +216,15 @@ def folders(of: Path) -> list[str]:
     return [str(each) for each in (inner, *inner.parents) if str(each) != "."]
 
 
-def serves(ground: Ground, wanted: tuple[object, ...]) -> Callable[[], object]:
+def serves(ground: Ground, wanted: tuple[object, ...]) -> Callable[[], Awaitable[bool]]:
     async def look() -> bool:
-        asked = "select health from mesh_endpoints where workload = 'store'"
+        asked = f"select health from mesh_endpoints where service = '{SERVICE}'"
         return (await asyncio.to_thread(query, ground.url, asked)).rows == wanted
 
     return look
 
 
-def alone(machine: Machine) -> Callable[[], object]:
+def alone(machine: Machine) -> Callable[[], Awaitable[bool]]:
     """Its application is all that runs there."""
 
     async def look() -> bool:
@@ -203,5 +235,5 @@ def alone(machine: Machine) -> Callable[[], object]:
 
 async def answers(ground: Ground) -> bool:
     async with ground.mesh.sidecars["buyer"].http() as client:
-        got = await client.get("/", headers={"host": f"{WEB}:{APPLICATION}"})
+        got = await client.get("/", headers={"host": f"{SERVICE}:{APPLICATION}"})
     return got.status_code == 200

@@ -1,5 +1,6 @@
 """The systemd unit that starts the agent whenever the machine does."""
 
+import os
 import re
 import subprocess
 import sys
@@ -51,6 +52,11 @@ def quoted(word: str) -> str:
         return word
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def ours(folder: Path, usual: Path) -> bool:
+    """Whether a unit is for that: a machine has one, and root alone may write it."""
+    return folder == usual and os.geteuid() == 0
 
 
 # What is done with it

@@ -1,6 +1,5 @@
 """`meshfed join` and `leave`: on a machine, which needs no catalog and no configuration."""
 
-import os
 import shlex
 import socket
 import time
@@ -95,6 +94,7 @@ def join(
         if papers and papers.valid(time.time()):
             who = joined(_again(url, papers), out, {}, papers)
             say(f"{who}: renewed")
+            _equipped(out, wanted=not no_unit)
             return
         if token is None:
             raise Finding(_tokenless(papers))
@@ -189,12 +189,20 @@ def _lapsed(papers: "Papers", out: Path) -> str:
     return f"{ended}: `meshfed deregister {papers.name}` there, and remove {out} here"
 
 
+def _equipped(out: Path, *, wanted: bool) -> None:
+    """A machine that joined before there were agents gets its own."""
+    from meshfed.federation.agent import unit
+
+    if wanted and unit.ours(out, FOLDER) and not (unit.FOLDER / unit.NAME).is_file():
+        _started(out, wanted=wanted)
+
+
 def _started(out: Path, *, wanted: bool) -> None:
     """Have the machine start its agent, or say how a person does."""
     from meshfed.federation.agent import unit
 
     command = unit.command(out)
-    if wanted and out == FOLDER and os.geteuid() == 0:
+    if wanted and unit.ours(out, FOLDER):
         say(f"{unit.write(command)}: written")
         if not (why := unit.start()):
             return
