@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 import socket
-from contextlib import AsyncExitStack, ExitStack, aclosing, closing, suppress
+from contextlib import ExitStack, aclosing, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -221,10 +221,7 @@ async def _serve(
     home = Home()
     api = admin.app(standing, registry, home)
     workloads.offer(api, catalog, home)
-    async with AsyncExitStack() as lines, asyncio.TaskGroup() as tasks:
-        for each in (bearers, webhook):
-            if each is not None:
-                await lines.enter_async_context(aclosing(each))
+    async with aclosing(bearers), asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(part)
             for part in (
@@ -243,7 +240,7 @@ async def _serve(
             open_desk = desk(settings, catalog, issuer, server.port)
             running.append(tasks.create_task(joining.serve(open_desk, doors.join, control)))
         if webhook and doors.webhook is not None:
-            running.append(tasks.create_task(webhook.run(doors.webhook)))
+            running.append(tasks.create_task(aside(partial(webhook.run, doors.webhook))))
         if doors.health is not None:
             shown = admin.health(standing, registry, home)
             running.append(tasks.create_task(aside(partial(admin.serve, shown, doors.health))))

@@ -7,7 +7,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -118,7 +118,7 @@ async def webhook(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Running]:
     )
     cluster.create(CONFIGURATION)
     made = Webhook(settings, control)
-    async with aclosing(made), asyncio.TaskGroup() as tasks:
+    async with asyncio.TaskGroup() as tasks:
         parts = [tasks.create_task(each) for each in (made.run(listener), *made.duties())]
         one = Running(cluster, control, settings)
         await one.trusted()
@@ -159,6 +159,26 @@ async def test_a_bundle_that_was_overwritten_is_put_back(webhook: Running) -> No
 
 def authority_pem() -> str:
     return pem((root(DOMAIN, datetime.now(UTC))[0],))
+
+
+async def test_what_is_wrong_with_the_configuration_is_said_once(
+    webhook: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ""
+
+    def told(what: str) -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return what in said
+
+    webhook.cluster.delete(CONFIGURATION)
+    await until(lambda: told("there is no MutatingWebhookConfiguration meshfed"))
+    webhook.cluster.faults.fail(1, 403, verb="patch", plural=CONFIGURATION_PLURAL)
+    webhook.cluster.create(CONFIGURATION)
+    await until(lambda: told("403: the tests say 403"))
+    webhook.cluster.patch(CONFIGURATION, {"metadata": {"labels": {"looked": "at"}}})
+    await webhook.trusted()
+    assert said.count("webhook not trusted") == 2
 
 
 async def test_another_authority_needs_no_restart(webhook: Running) -> None:

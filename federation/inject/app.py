@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
@@ -13,6 +14,8 @@ from meshfed.federation.inject.review import NoReview, answered, asked, home
 
 INJECT = "/inject"
 LARGEST = 8 << 20  # bytes of a review; etcd takes 1.5 MB of an object
+
+log = structlog.get_logger()
 
 
 class Unasked(Exception):
@@ -67,6 +70,7 @@ def app(
         except (NoReview, Unfit) as why:
             return PlainTextResponse(f"{why}\n", status_code=400)
         except Unasked as why:
+            log.warning("review not answered", reason=str(why))
             return PlainTextResponse(f"{why}\n", status_code=503)
         return Response(answer, media_type="application/json")
 

@@ -15,8 +15,8 @@ from meshfed.federation.inject.trust import GLANCE, Trust
 from meshfed.federation.join.tls import carry
 from meshfed.federation.lead import Duty
 from meshfed.federation.settings import Refused, Settings
-from meshfed.providers.kubernetes.access import Line, line
-from meshfed.providers.kubernetes.options import options
+from meshfed.providers.kubernetes.access import line
+from meshfed.providers.kubernetes.options import Where, options
 from meshfed.providers.kubernetes.reflect import PACE
 
 KUBERNETES = "kubernetes"
@@ -29,36 +29,49 @@ class Webhook:
         """Raises Refused: without a cluster nobody would ask."""
         self._injection = settings.injection
         self._control = control
-        self._lines: dict[str, Line] = {
-            each.name: line(options(each.name, each.options, settings.base).where, PACE)
+        self._clusters: dict[str, Where] = {
+            each.name: options(each.name, each.options, settings.base).where
             for each in settings.providers
             if each.type == KUBERNETES
         }
-        if not self._lines:
+        if not self._clusters:
             why = "no cluster would ask: name a provider of type kubernetes"
             raise Refused(settings.reject(("injection", "listen"), why))
 
     def duties(self) -> list[Duty]:
         """A leader's: one for each cluster."""
-        name = self._injection.webhook
-        return [
-            Trust(cluster, name, api, lambda: self._control.roots_pem).run()
-            for cluster, api in self._lines.items()
-        ]
+        return [self._trust(name, where) for name, where in self._clusters.items()]
+
+    async def _trust(self, cluster: str, where: Where) -> None:
+        api = line(where, PACE)
+        try:
+            name = self._injection.webhook
+            await Trust(cluster, name, api, lambda: self._control.roots_pem).run()
+        finally:
+            await api.close()
 
     async def run(self, listener: socket.socket) -> None:
-        """Answer on a bound socket until cancelled, on every replica."""
+        """Answer on a bound socket until cancelled, on every replica.
+
+        Of the rest it reads what the control plane's certificate is, and nothing more: it may run
+        in a thread of its own.
+        """
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         made.minimum_version = ssl.TLSVersion.TLSv1_3
         made.set_alpn_protocols(["http/1.1"])
         carry(made, self._control.current)
-        clusters = {name: Cluster(api) for name, api in self._lines.items()}
+        lines = {name: line(where, PACE) for name, where in self._clusters.items()}
+        clusters = {name: Cluster(api) for name, api in lines.items()}
         api = app(lambda: self._injection, lambda: self._control.roots_pem, clusters)
-        async with asyncio.TaskGroup() as tasks:
-            for each in clusters.values():
-                tasks.create_task(each.run())
-            tasks.create_task(self._keep(made))
-            tasks.create_task(admin.serve(api, listener, made))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for each in clusters.values():
+                    tasks.create_task(each.run())
+                tasks.create_task(self._keep(made))
+                tasks.create_task(admin.serve(api, listener, made))
+        finally:
+            for one in lines.values():
+                await one.close()
 
     async def _keep(self, made: ssl.SSLContext) -> None:
         """Serve with the certificate that the control plane has by now, for ever."""
@@ -68,7 +81,3 @@ class Webhook:
             if self._control.current is not pair:
                 pair = self._control.current
                 carry(made, pair)
-
-    async def aclose(self) -> None:
-        for each in self._lines.values():
-            await each.close()

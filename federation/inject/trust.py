@@ -79,25 +79,32 @@ class Trust:
             tasks.create_task(self._watch.run())
             while True:
                 self._moved.clear()
-                await self._keep()
+                self._say(await self._keep())
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PAUSE if self._trouble else GLANCE):
                         await self._moved.wait()
 
-    async def _keep(self) -> None:
+    async def _keep(self) -> str:
+        """Why it is not what it should be."""
+        if self._watch.trouble or not self._watch.lists:
+            return self._watch.trouble
+        if not self._watch.held:
+            return f"there is no MutatingWebhookConfiguration {self._name}: no pod gets a sidecar"
         for found in self._watch.held.values():
             changes = list(repaired(found, self._roots()))
-            if not changes:
-                continue
             try:
-                await self._change(changes)
+                if changes:
+                    await self._change(changes)
+                    log.info("webhook trusted", cluster=self._cluster, webhook=self._name)
             except (Unreachable, Refused) as why:
-                if str(why) != self._trouble:
-                    log.warning("webhook not trusted", cluster=self._cluster, reason=str(why))
-                self._trouble = str(why)
-            else:
-                self._trouble = ""
-                log.info("webhook trusted", cluster=self._cluster, webhook=self._name)
+                return str(why)
+        return ""
+
+    def _say(self, trouble: str) -> None:
+        """Once each way."""
+        if trouble and trouble != self._trouble:
+            log.warning("webhook not trusted", cluster=self._cluster, reason=trouble)
+        self._trouble = trouble
 
     async def _change(self, changes: list[Operation]) -> None:
         """Raises Unreachable and Refused."""
