@@ -13,6 +13,7 @@ from kube.cluster import Cluster
 from kube.given import configmap, namespace, thing
 
 from meshfed.demo.kube.kinds import BUILT_IN
+from meshfed.demo.kube.kubeconfig import data
 from meshfed.federation.cli.main import main
 from meshfed.federation.install import release
 from meshfed.federation.install.chart import FOLDER, RELEASE, Object
@@ -137,15 +138,16 @@ def test_an_upgrade_changes_what_is_said_and_rolls_back(cluster: Cluster, run: R
 def test_the_certificate_that_serve_wrote_outlives_upgrades(cluster: Cluster, run: Run) -> None:
     run("install")
     hooks = cluster.get(HOOK)["webhooks"]
+    bundle = data(cluster.authority)
     patch = [
-        {"op": "add", "path": f"/webhooks/{n}/clientConfig/caBundle", "value": "YQ=="}
+        {"op": "add", "path": f"/webhooks/{n}/clientConfig/caBundle", "value": bundle}
         for n in range(len(hooks))
     ]
     path = cluster.path(HOOK)
     cluster.request("PATCH", f"{path}?fieldManager=meshfed", patch, "application/json-patch+json")
     assert run("upgrade", "--set", "injector.failurePolicy=Ignore")[0] == 0
     after = cluster.get(HOOK)["webhooks"]
-    assert [each["clientConfig"]["caBundle"] for each in after] == ["YQ=="] * len(hooks)
+    assert [each["clientConfig"]["caBundle"] for each in after] == [bundle] * len(hooks)
     assert {each["failurePolicy"] for each in after} == {"Ignore"}
 
 

@@ -266,7 +266,7 @@ async def a_pod_that_is_deleted_is_told_no_more(made: Shop) -> None:
 
 
 def the_rights_of_the_docs_were_enough(made: Shop) -> None:
-    assert "403" not in made.log
+    assert "403: " not in made.log
     asked = {
         (verb, resource)
         for role in documented("inject.md")
