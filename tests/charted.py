@@ -24,7 +24,10 @@ EVERYTHING: Values = {
     "settings": {
         "mesh": {"trust_domain": "shop.example", "permissive": True},
         "federation": {"prefer": ["same-zone"]},
-        "providers": [{"name": "rack", "type": "hosts", "path": "hosts.yaml"}],
+        "providers": [
+            {"name": "aks", "type": "kubernetes", "in_cluster": True},
+            {"name": "rack", "type": "hosts", "path": "hosts.yaml"},
+        ],
     },
     "files": {"hosts.yaml": "hosts:\n  - {name: a, address: 10.0.0.1, identity: a.shop}\n"},
     **POSTGRES,

@@ -256,6 +256,12 @@ def test_machines_come_in_through_a_load_balancer_of_the_virtual_network() -> No
             " name a Secret in catalog.existingSecret",
             id="two writers of one file",
         ),
+        pytest.param(
+            {"settings": {"providers": []}},
+            "injector: no cluster would ask: name a provider of type kubernetes in"
+            " settings.providers, or say enabled: false",
+            id="a webhook that nobody asks",
+        ),
         pytest.param({"replicas": "2"}, "replicas: got string, want integer", id="a word"),
         pytest.param(
             {"files": {"meshfed.yaml": ""}},

@@ -19,6 +19,7 @@ from meshfed.federation.install import release
 from meshfed.federation.install.chart import FOLDER, RELEASE, Object
 
 Run = Callable[..., tuple[int, list[str]]]
+HOSTS = "settings.providers[0].name=a,settings.providers[0].type=hosts"
 DERIVED = {"endpoints", "leases", "events"}  # which the server writes itself
 HOOK = thing("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", RELEASE)
 CONFIGURATION = configmap(RELEASE, RELEASE)
@@ -248,7 +249,7 @@ def test_values_come_from_a_file_and_from_words_over_it(
             id="a misspelt setting",
         ),
         pytest.param(
-            ["--set", "settings.providers[0].name=a,settings.providers[0].type=hosts"],
+            ["--set", "injector.enabled=false", "--set", HOSTS],
             "meshfed.yaml:10: providers[0].path: missing: say which file lists the hosts",
             id="a file that is not among the values",
         ),
@@ -273,6 +274,17 @@ def test_what_is_there_is_not_installed_again_and_what_is_not_is_not_upgraded(
     run("install")
     again = "meshfed: meshfed is installed there already: meshfed upgrade"
     assert run("install") == (1, [again])
+
+
+def test_without_helm_it_is_said_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    for command in ("install", "upgrade"):
+        with pytest.raises(SystemExit) as ended:
+            main([command])
+        assert ended.value.code == 1
+        assert capsys.readouterr().err.startswith("there is no `helm` here")
 
 
 def test_a_cluster_that_refuses_or_is_away_is_one_line(cluster: Cluster, run: Run) -> None:

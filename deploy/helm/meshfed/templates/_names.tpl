@@ -61,6 +61,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if and (gt (int .Values.replicas) 1) (not .Values.catalog.existingSecret) }}
 {{- fail "replicas: more than one needs a catalog in Postgres: name a Secret in catalog.existingSecret" }}
 {{- end }}
+{{- if .Values.injector.enabled }}
+{{- $asking := list }}
+{{- range .Values.settings.providers }}
+{{- if eq .type "kubernetes" }}{{ $asking = append $asking .name }}{{ end }}
+{{- end }}
+{{- if not $asking }}
+{{- fail "injector: no cluster would ask: name a provider of type kubernetes in settings.providers, or say enabled: false" }}
+{{- end }}
+{{- end }}
 {{- range $name, $_ := .Values.files }}
 {{- if eq $name "meshfed.yaml" }}
 {{- fail "files: meshfed.yaml is made of settings: write it there" }}
