@@ -5,7 +5,7 @@ What was refused moves nothing: it is told under the revision that stands.
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from meshfed.catalog import rows, tokens
 from meshfed.catalog.believe import held
@@ -21,6 +21,10 @@ from meshfed.catalog.writing import Writing
 
 PROBES = Plain(
     "select t.probes from joined j join tokens t on t.token = j.token where j.workload = :workload"
+)
+OF_MACHINE = Plain(
+    "select j.workload, w.name, j.silence from joined j join workloads w on w.workload = j.workload"
+    " and w.valid_to_revision is null where j.machine = :machine"
 )
 HERE = WORKLOADS.current(f"workload = :workload and provider = '{PROVIDER}'")
 
@@ -73,6 +77,18 @@ class Joins:
         """
         await self._catalog.change(lambda w: _join(w, known, token, given), "joined", who)
 
+    async def attest(
+        self, known: Known, policy: Token, machine: str, given: Given, who: str
+    ) -> None:
+        """Register a machine that its platform attests to be this one, as a policy says. Raises
+        Unadmitted, Taken.
+
+        A machine that stands is let in again, under its name alone.
+        """
+        await self._catalog.change(
+            lambda w: _attest(w, known, policy, machine, given), "joined", who
+        )
+
     async def renew(self, workload: Workload, shown: str, given: Given, who: str) -> None:
         """It is given another certificate for the one that it showed. Raises Unadmitted."""
 
@@ -120,6 +136,37 @@ def _join(writing: Writing, known: Known, token: str, given: Given) -> None:
     }
     writing.connection.execute(insert(joined).values(row))
     writing.tell("join", workload.name, f"admitted by token {token}, as {workload.identity}")
+
+
+def _attest(writing: Writing, known: Known, policy: Token, machine: str, given: Given) -> None:
+    (workload,) = known.workloads
+    stands = OF_MACHINE.row(writing.connection, machine=machine)
+    if stands and stands[0] != workload.id:
+        raise Unadmitted(
+            f"this machine joined already, as {stands[1]}: `meshfed leave` there first"
+        )
+    if stands and not stands[2]:
+        # Whatever runs on a machine can have it attested; who runs its agent has its key as well.
+        heard = f"{workload.name} is in the mesh, and its agent is heard"
+        raise Unadmitted(f"{heard}: `meshfed leave` first, or wait until it is not")
+    if not stands and held(writing.connection, PROVIDER, [known.scope], {}):
+        first = f"`meshfed deregister {workload.name}` comes first"
+        raise Unadmitted(f"{workload.name} is registered already: {first}")
+    tokens.stand(writing, policy)
+    register(writing, workload.name, known)
+    row = {
+        "workload": workload.id,
+        "token": policy.id,
+        "machine": machine,
+        "joined_at": writing.present()[1],
+        "serial": given.serial,
+        "not_after": given.not_after,
+        "lease_until": writing.present()[1],
+        "silence": NEW,
+    }
+    writing.connection.execute(delete(joined).where(joined.c.workload == workload.id))
+    writing.connection.execute(insert(joined).values(row))
+    writing.tell("join", workload.name, f"admitted by {policy.id}, as {workload.identity}")
 
 
 def _same(writing: Writing, workload: Workload, shown: str) -> None:

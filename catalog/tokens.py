@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from meshfed.catalog.model import Identity
 from meshfed.catalog.plain import Plain
@@ -66,6 +66,21 @@ def create(writing: Writing, token: Token, who: str) -> None:
     writing.tell("token", token.id, f"made: {said}")
 
 
+def stand(writing: Writing, policy: Token) -> None:
+    """Note what a policy says: no secret is its, so that nobody joins with it as with a token."""
+    assert not policy.hash
+    writing.connection.execute(delete(tokens).where(tokens.c.token == policy.id))
+    row = {
+        "token": policy.id,
+        "identity": str(policy.identity),
+        "services": " ".join(policy.services),
+        "probes": " ".join(policy.probes),
+        "uses": 0,
+        "used": 0,
+    }
+    writing.connection.execute(insert(tokens).values(row))
+
+
 def revoke(writing: Writing, id_: str) -> None:
     """Raises UnknownToken."""
     mine = tokens.c.token == id_
@@ -92,7 +107,9 @@ def find(connection: Connection, id_: str) -> Token | None:
 
 def every(connection: Connection) -> tuple[Token, ...]:
     """All of them, the newest first."""
-    asked = select(tokens).order_by(tokens.c.made_at.desc(), tokens.c.token)
+    asked = (
+        select(tokens).where(tokens.c.hash != "").order_by(tokens.c.made_at.desc(), tokens.c.token)
+    )
     return tuple(map(_token, connection.execute(asked).mappings()))
 
 

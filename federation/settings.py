@@ -34,6 +34,7 @@ from meshfed.federation.fields import (
 )
 from meshfed.federation.findings import Finding, Strict, findings, nearest, unknown
 from meshfed.federation.inject.injection import Injection
+from meshfed.federation.join.joining import Join
 from meshfed.federation.rules import Federation
 
 if TYPE_CHECKING:
@@ -168,30 +169,6 @@ class Xds(Strict):
     names: tuple[HostName, ...] = Field(
         default=(),
         description="by which gRPC clients find it, beside the machine's own: DNS or addresses",
-    )
-
-
-class Join(Strict):
-    """The join server, for machines that come with a token."""
-
-    listen: Listen | None = Field(
-        default=None,
-        description="for machines that join, such as 0.0.0.0:15129; absent: none may",
-    )
-    refusals: int = Field(
-        default=20, ge=1, le=10_000, description="that one address may have in a minute"
-    )
-    lifetime: Duration = Field(
-        default=duration("7d"),
-        description="of certificates of machines that join; agents renew them at two thirds of it",
-    )
-    lease: Duration = Field(
-        default=duration("30s"),
-        description="how long an agent's word holds: without another one its machine is unhealthy",
-    )
-    gone: Duration = Field(
-        default=duration("10m"),
-        description="how long an agent is silent until what its machine serves is taken away",
     )
 
 

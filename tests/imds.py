@@ -6,11 +6,18 @@ As https://learn.microsoft.com/azure/virtual-machines/linux/scheduled-events has
 
 import json
 import threading
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+KNOWN = (
+    "/metadata/scheduledevents",
+    "/metadata/instance/compute",
+    "/metadata/attested/document",
+)
 
 
 class Service:
@@ -23,6 +30,7 @@ class Service:
         self.approved: list[str] = []
         self.refused: list[str] = []  # requests that the real one would refuse
         self.url = ""
+        self.attests: Callable[[str], bytes] = lambda nonce: nonce.encode()  # DER
         self._lock = threading.Lock()
 
     def announce(
@@ -72,7 +80,7 @@ def serving(machine: str) -> Iterator[Service]:
             parts = urlsplit(self.path)
             length = int(self.headers.get("content-length") or 0)
             said = self.rfile.read(length).decode()
-            known = parts.path in ("/metadata/scheduledevents", "/metadata/instance/compute")
+            known = parts.path in KNOWN
             sound = self.headers.get("Metadata") == "true" and parse_qs(parts.query).get(
                 "api-version"
             )
@@ -84,6 +92,10 @@ def serving(machine: str) -> Iterator[Service]:
             if self.command == "POST":
                 service.approve([each["EventId"] for each in json.loads(said)["StartRequests"]])
                 content = b""
+            elif parts.path.endswith("document"):
+                (nonce,) = parse_qs(parts.query)["nonce"]
+                signed = b64encode(service.attests(nonce)).decode()
+                content = json.dumps({"encoding": "pkcs7", "signature": signed}).encode()
             elif parts.path.endswith("compute"):
                 content = json.dumps({"name": service.machine, "location": "westeurope"}).encode()
             else:

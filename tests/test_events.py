@@ -10,13 +10,13 @@ from meshfed.federation.agent.events import (
     AZURE,
     SETTLE,
     WHO,
-    Silent,
     Watching,
     azure,
     ending,
     events,
     moment,
 )
+from meshfed.federation.join.imds import Silent
 
 NAME = "store_7"
 

@@ -418,7 +418,13 @@ async def test_a_workload_cannot_pass_for_the_control_plane(ground: Ground, tmp_
 async def test_the_api_describes_itself(ground: Ground) -> None:
     async with httpx.AsyncClient(verify=live.no_papers(), trust_env=False) as client:
         described = (await client.get(f"https://127.0.0.1:{ground.port}/openapi.json")).json()
-    assert set(described["paths"]) == {"/v1/roots", "/v1/join", "/v1/lease", "/v1/leave"}
+    assert set(described["paths"]) == {
+        "/v1/roots",
+        "/v1/nonce",
+        "/v1/join",
+        "/v1/lease",
+        "/v1/leave",
+    }
 
 
 # Without a network

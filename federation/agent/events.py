@@ -4,38 +4,31 @@ https://learn.microsoft.com/azure/virtual-machines/linux/scheduled-events
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import structlog
 
-IMDS = "http://169.254.169.254"
+from meshfed.federation.join.imds import PATIENCE, Silent, ask
+
 TAG = Path("/sys/class/dmi/id/chassis_asset_tag")
 AZURE = "7783-7084-3265-9085-8269-3286-77"  # what it says on every machine of Azure
 EVENTS = "/metadata/scheduledevents?api-version=2020-07-01"
 COMPUTE = "/metadata/instance/compute?api-version=2021-02-01"
 ENDING = ("Preempt", "Terminate", "Reboot", "Redeploy")  # Freeze: seconds, and it goes on
 POLL = 1.0  # seconds, as the page recommends
-PATIENCE = 5.0  # seconds for an answer
-WAKING = 150.0  # and for the first: the service starts when it is asked, in up to two minutes
+WAKING = (
+    150.0  # seconds for the first answer: the service starts when it is asked, in up to two minutes
+)
 LONGEST = 60.0  # seconds between two attempts at a service that does not answer
 SETTLE = 2.0  # seconds for callers to hear that it takes no new calls
 WHO = "events"
 
 log = structlog.get_logger()
-
-
-class Silent(Exception):
-    """The service gave no answer that can be read; one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,28 +184,3 @@ class Watching:
         """Raises Silent."""
         patience = PATIENCE if self._awake else WAKING
         return await asyncio.to_thread(ask, self._imds, path, said, patience)
-
-
-def ask(
-    imds: str, path: str, said: Mapping[str, object] | None, patience: float
-) -> Mapping[str, object]:
-    """One question, past any proxy, which the service refuses. Raises Silent."""
-    where = urlsplit(imds)
-    line = HTTPConnection(where.hostname or "", where.port or 80, timeout=patience)
-    try:
-        with closing(line):
-            body = None if said is None else json.dumps(said)
-            line.request("GET" if said is None else "POST", path, body, {"Metadata": "true"})
-            answer = line.getresponse()
-            content = answer.read()
-    except (OSError, HTTPException) as error:
-        raise Silent(f"{imds}: {error}") from error
-    if answer.status != HTTPStatus.OK:
-        raise Silent(f"{imds}{path}: answered {answer.status}")
-    if said is not None:
-        return {}
-    try:
-        document = json.loads(content)
-    except ValueError as error:
-        raise Silent(f"{imds}{path}: not JSON") from error
-    return document if isinstance(document, dict) else {}

@@ -38,7 +38,7 @@ class Failure:
 
 
 class Renewal:
-    """Renews by the certificate that stands; by a token that was kept, if that one has ended."""
+    """Renews by the certificate that stands; if it ended, by Azure's word, or a token's."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self._folder = folder
@@ -81,6 +81,10 @@ def renewed(papers: Papers, now: float) -> None:
     server = replace(Server.parse(papers.url), roots=papers.bundle)
     if papers.valid(now):
         join(server, papers.folder, {}, papers)
+        return
+    if papers.imds:
+        asked = {"untrusted_name": papers.name}
+        join(server, papers.folder, asked, None, papers.addresses, papers.imds)
         return
     try:
         token = (papers.folder / TOKEN).read_text().strip()

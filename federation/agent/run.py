@@ -7,10 +7,11 @@ from pathlib import Path
 import structlog
 
 from meshfed.federation.agent.envoy import NoEnvoy, Sidecar, binary
-from meshfed.federation.agent.events import IMDS, Watching, azure
+from meshfed.federation.agent.events import Watching, azure
 from meshfed.federation.agent.probing import Probing
 from meshfed.federation.agent.renewal import Renewal
 from meshfed.federation.agent.reporting import LAST, TICK, Reporting
+from meshfed.federation.join.imds import IMDS
 from meshfed.federation.join.machine import JOINED, Papers, Unjoinable
 
 SETTLE = 1.0  # seconds for callers to hear that it takes no new calls

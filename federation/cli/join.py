@@ -39,6 +39,14 @@ def join(
             show_default=False,
         ),
     ] = None,
+    azure: Annotated[
+        bool,
+        typer.Option("--azure", help="On Azure: it attests which machine this is; no token then."),
+    ] = False,
+    imds: Annotated[
+        str,
+        typer.Option("--imds", metavar="URL", help="Where Azure does so.", show_default=False),
+    ] = "",
     ca: Annotated[
         Path | None,
         typer.Option(
@@ -84,6 +92,7 @@ def join(
 
     Example: meshfed join https://mesh.example:15129 --token mesh1.3f9a01c4.…
     """
+    from meshfed.federation.join.imds import IMDS
     from meshfed.federation.join.machine import Papers, Unjoinable, kept
     from meshfed.federation.join.machine import join as joined
 
@@ -96,14 +105,14 @@ def join(
             say(f"{who}: renewed")
             _equipped(out, wanted=not no_unit)
             return
-        if token is None:
+        if token is None and not azure:
             raise Finding(_tokenless(papers))
         server = _trusted(url, token, ca, pin)
-        asked = {"untrusted_name": name or socket.gethostname(), "token": token}
-        who = joined(server, out, asked, None, address or ())
+        asked = {"untrusted_name": name or socket.gethostname(), "token": token or ""}
+        who = joined(server, out, asked, None, address or (), (imds or IMDS) if azure else "")
     except Unjoinable as why:
         raise Finding(why) from why
-    if keep_token:
+    if keep_token and token:
         kept(out, token)
     say(f"{who}: joined")
     _started(out, wanted=not no_unit)
@@ -150,7 +159,7 @@ def _server(url: str) -> "Server":
         raise Finding(f"URL: {why}") from why
 
 
-def _trusted(url: str | None, token: str, ca: Path | None, pin: str | None) -> "Server":
+def _trusted(url: str | None, token: str | None, ca: Path | None, pin: str | None) -> "Server":
     """The server, and the roots by which it is believed. Raises Finding, Unjoinable."""
     from dataclasses import replace
 
@@ -162,9 +171,11 @@ def _trusted(url: str | None, token: str, ca: Path | None, pin: str | None) -> "
     if ca and pin:
         raise Finding("--pin: --ca says already whom to trust: leave one out")
     try:
-        wanted = Secret.parse(token).pin
+        wanted = Secret.parse(token).pin if token else b""
     except ValueError as why:
         raise Finding(f"--token: {why}") from why
+    if not (wanted or ca or pin):
+        raise Finding("--pin: needed without a token, or --ca: they say whom to trust")
     server = _server(url)
     if ca:
         return replace(server, roots=ca.read_text())

@@ -16,7 +16,7 @@ from meshfed.catalog.model import Known, Workload
 from meshfed.catalog.schema import GONE
 from meshfed.catalog.store import Away
 from meshfed.federation.join.methods import ByCertificate, Caller, registration
-from meshfed.federation.join.request import Asked, Refused, Report
+from meshfed.federation.join.request import Refused, Report
 from meshfed.federation.register import Register
 from meshfed.providers.listing import Wrong
 from meshfed.providers.registered import known
@@ -106,9 +106,7 @@ class Attendance:
         made = await self._joins.token(token)
         if made is None:
             raise Refused(403, "lease: its token is unknown: join again", workload.name)
-        addresses = list(workload.addresses)
-        asked = Asked(csr="", token="", untrusted_name=workload.name, untrusted_addresses=addresses)
-        said = registration(made, asked, Caller(""))
+        said = registration(made, workload.name, workload.addresses)
         try:
             services = await self._services.declared({each.service for each in said.service})
             return replace(known(said, services), workloads=frozenset({workload}))

@@ -24,6 +24,7 @@ from meshfed.federation.certificates import proxyfiles
 from meshfed.federation.certificates.authority import uris
 from meshfed.federation.certificates.keypair import key_pem, request
 from meshfed.federation.join.answer import Answer, Leased
+from meshfed.federation.join.imds import Silent, evidence
 from meshfed.federation.join.secret import pin
 from meshfed.xds.bootstrap import (
     BUNDLE,
@@ -87,6 +88,7 @@ class Papers:
     not_after: float
     addresses: tuple[str, ...] = ()  # which it gave for its own
     probes: tuple[str, ...] = ()
+    imds: str = ""  # where Azure attested what this machine is, if that let it in
 
     @classmethod
     def read(cls, folder: Path) -> "Papers | None":
@@ -101,7 +103,9 @@ class Papers:
             issued_at = float(said.get("issued_at", begins))
             addresses = tuple(said.get("addresses", ()))
             probes = tuple(said.get("probes", ()))
-            return cls(*who, folder, bundle, issued_at, begins, ends, addresses, probes)
+            imds = str(said.get("imds", ""))
+            life = issued_at, begins, ends
+            return cls(*who, folder, bundle, *life, addresses, probes, imds)
         except FileNotFoundError:
             return None
         except (KeyError, TypeError, ValueError) as error:
@@ -152,6 +156,7 @@ def files(
     server: Server,
     folder: Path,
     addresses: Sequence[str] = (),
+    imds: str = "",
 ) -> Mapping[str, bytes]:
     """All that an Envoy here needs. Raises Unjoinable when the answer does not fit the key."""
     certificate = x509.load_pem_x509_certificate(answer.certificate.encode())
@@ -176,6 +181,7 @@ def files(
         "name": answer.name,
         "addresses": [*addresses],
         "probes": [*answer.probes],
+        "imds": imds,
         "issued_at": time.time(),
     }
     return {
@@ -229,23 +235,39 @@ def join(
     asked: Mapping[str, object],
     papers: Papers | None,
     addresses: Sequence[str] = (),
+    imds: str = "",
 ) -> str:
     """Join, or renew by the papers, and write what came back; the workload's name.
 
-    Raises Unjoinable, OSError.
+    `imds`: have Azure attest there which machine this is. Raises Unjoinable, OSError.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     csr = request(key).public_bytes(Encoding.PEM).decode()
     if papers is None:
         asked = {**asked, "untrusted_addresses": [*addresses]}
+    else:
+        addresses, imds = papers.addresses, papers.imds
+    if papers is None and imds:
+        asked = {**asked, **attestation(server, imds)}
     answer = _told(server, "/v1/join", {**asked, "csr": csr}, papers)
     try:
         said = msgspec.json.decode(answer, type=Answer)
-        written = files(said, key, server, folder, papers.addresses if papers else addresses)
+        written = files(said, key, server, folder, addresses, imds)
     except ValueError as error:
         raise Unjoinable(f"{server.url}: its answer is not of this version of meshfed") from error
     proxyfiles.write(folder, written)
     return said.name
+
+
+def attestation(server: Server, imds: str) -> Mapping[str, object]:
+    """What Azure attests of this machine, for this server and now. Raises Unjoinable."""
+    status, nonce = _asked(server, _context(server), "GET", "/v1/nonce")
+    if status != HTTPStatus.OK:
+        raise Unjoinable(f"{server.url}: it takes no attested documents: it answered {status}")
+    try:
+        return evidence(imds, nonce)
+    except Silent as silent:
+        raise Unjoinable(f"Azure attests nothing here: {silent}") from silent
 
 
 def lease(server: Server, papers: Papers, said: Mapping[str, object]) -> float:
@@ -267,13 +289,7 @@ def leave(server: Server, papers: Papers) -> None:
 
 def _told(server: Server, path: str, body: Mapping[str, object], papers: Papers | None) -> str:
     """Raises Unjoinable, in the server's own words where it refuses."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False  # `_asked` looks for the control plane's URI instead
-    try:
-        context.load_verify_locations(cadata=server.roots)
-    except (ssl.SSLError, ValueError) as error:
-        raise Unjoinable("the roots to trust are no certificates in PEM") from error
+    context = _context(server)
     if papers:
         context.load_cert_chain(papers.folder / CERTIFICATE, papers.folder / KEY)
     domain = papers.trust_domain if papers else ""
@@ -285,6 +301,18 @@ def _told(server: Server, path: str, body: Mapping[str, object], papers: Papers 
     except (KeyError, TypeError, ValueError):
         why = f"it answered {status}"
     raise Unjoinable(f"{server.url}: {why}", status)
+
+
+def _context(server: Server) -> ssl.SSLContext:
+    """It has to lead to the roots. Raises Unjoinable."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # `_asked` looks for the control plane's URI instead
+    try:
+        context.load_verify_locations(cadata=server.roots)
+    except (ssl.SSLError, ValueError) as error:
+        raise Unjoinable("the roots to trust are no certificates in PEM") from error
+    return context
 
 
 def _asked(

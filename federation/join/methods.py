@@ -2,12 +2,16 @@
 
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from ipaddress import ip_address
 from typing import Protocol
 
+from cryptography import x509
+from cryptography.x509.verification import Store
 from msgspec import structs
 from pydantic import ValidationError
 
@@ -15,7 +19,10 @@ from meshfed.catalog.database import stamp
 from meshfed.catalog.joins import Given, Joins
 from meshfed.catalog.model import Interception, Known, Mesh, Workload
 from meshfed.catalog.tokens import Token
-from meshfed.federation.join.request import Asked, Refused
+from meshfed.federation.join.attested import Attested, Unattested, attested
+from meshfed.federation.join.nonce import Nonces
+from meshfed.federation.join.policy import Policy
+from meshfed.federation.join.request import MALFORMED, Asked, Refused
 from meshfed.federation.join.secret import Secret
 from meshfed.federation.register import Register
 from meshfed.federation.subscriber import Inadmissible, admitted
@@ -35,6 +42,10 @@ class Caller:
     address: str
     peer: Peer | None = None  # none was shown; what was shown is verified, and valid now
     serial: str = ""  # of what was shown
+
+    def at(self, asked: Asked) -> Sequence[str]:
+        """Where it is called."""
+        return asked.untrusted_addresses or [self.address]
 
     @property
     def who(self) -> str:
@@ -111,7 +122,7 @@ class ByToken:
 
     async def examine(self, asked: Asked, caller: Caller) -> Grant:
         token = await self._standing(asked)
-        said = registration(token, asked, caller)
+        said = registration(token, asked.untrusted_name, caller.at(asked))
         try:
             services = await self._services.declared({each.service for each in said.service})
             news = apart(known(said, services))
@@ -137,11 +148,69 @@ class ByToken:
         return token
 
 
-def registration(token: Token, asked: Asked, caller: Caller) -> Registration:
+class ByAttestation:
+    """A document in which Azure attests what machine it is; a policy says as whom and as what."""
+
+    def __init__(
+        self,
+        joins: Joins,
+        services: Register,
+        policies: Sequence[Policy],
+        roots: Store,
+        nonces: Nonces,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._joins = joins
+        self._services = services
+        self._policies = policies
+        self._roots = roots
+        self._nonces = nonces
+        self._clock = clock
+
+    def presented(self, asked: Asked, caller: Caller) -> bool:
+        return bool(asked.document)
+
+    async def examine(self, asked: Asked, caller: Caller) -> Grant:
+        machine = self._attested(asked)
+        policy = next((each for each in self._policies if each.admits(machine)), None)
+        if policy is None:
+            why = f"no policy lets in machine {machine.vm_id} of {machine.subscription}"
+            raise Refused(403, f"document: {why}", asked.untrusted_name)
+        said = registration(policy.terms, asked.untrusted_name, caller.at(asked))
+        try:
+            services = await self._services.declared({each.service for each in said.service})
+            news = apart(known(said, services))
+        except Wrong as wrong:
+            raise Refused(409, f"{wrong.field}: {wrong.why}", said.name) from wrong
+        (workload,) = news.workloads
+        vm = f"azure {machine.vm_id}"
+        admit = partial(self._joins.attest, news, policy.terms, vm, who=caller.who)
+        return Grant(workload, admit, policy.terms.probes)
+
+    def _attested(self, asked: Asked) -> Attested:
+        """Raises Refused."""
+        now = self._clock()
+        try:
+            document = b64decode(asked.document, validate=True)
+            chain = asked.untrusted_chain.encode()
+            between = x509.load_pem_x509_certificates(chain) if chain else []
+            found = attested(document, between, self._roots, datetime.fromtimestamp(now, UTC))
+        except Unattested as why:
+            raise Refused(403, f"document: {why}", asked.untrusted_name) from why
+        except MALFORMED as error:
+            malformed = "document: not base64, or its chain is not PEM"
+            raise Refused(400, malformed, asked.untrusted_name) from error
+        if not self._nonces.good(found.nonce, now):
+            old = "document: its nonce is not of this server, or older than five minutes"
+            raise Refused(403, old, asked.untrusted_name)
+        return found
+
+
+def registration(token: Token, name: str, addresses: Sequence[str]) -> Registration:
     """As what a machine is registered. Raises Refused."""
     said = {
-        "name": asked.untrusted_name,
-        "address": asked.untrusted_addresses or [caller.address],
+        "name": name,
+        "address": list(addresses),
         "service": list(token.services),
         "identity": str(token.identity),
     }

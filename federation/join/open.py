@@ -1,13 +1,21 @@
 """The join server of one control plane, as its configuration says."""
 
+import ssl
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.x509.verification import Store
+
 from meshfed.catalog.joins import Joins
 from meshfed.catalog.leases import Leases
 from meshfed.catalog.store import Catalog
 from meshfed.federation.certificates.issuer import Issuer
 from meshfed.federation.fields import Address
 from meshfed.federation.join.attendance import Attendance
-from meshfed.federation.join.methods import ByCertificate, ByToken
+from meshfed.federation.join.methods import ByAttestation, ByCertificate, ByToken, Method
+from meshfed.federation.join.nonce import Nonces
 from meshfed.federation.join.pace import Pace
+from meshfed.federation.join.policy import policies
 from meshfed.federation.join.server import Desk
 from meshfed.federation.settings import Settings
 
@@ -15,19 +23,38 @@ EVERYWHERE = ("0.0.0.0", "::")
 
 
 def desk(settings: Settings, catalog: Catalog, issuer: Issuer, xds_port: int) -> Desk:
+    """Raises Refused, and ValueError or OSError where Azure's roots are none."""
     domain = settings.mesh.trust_domain
     joins = Joins(catalog)
     holder = ByCertificate(joins, domain)
+    nonces = Nonces(shared(settings))
+    methods: list[Method] = [holder, ByToken(joins, catalog)]
+    if allowed := policies(settings):
+        methods.append(ByAttestation(joins, catalog, allowed, roots(settings), nonces))
     return Desk(
         joins,
-        (holder, ByToken(joins, catalog)),
+        methods,
         issuer,
         trust_domain=domain,
         lifetime=settings.join.lifetime,
         xds=control_plane(settings.xds.listen, xds_port),
         pace=Pace(settings.join.refusals),
         attendance=Attendance(joins, Leases(catalog), catalog, holder, settings.join.lease),
+        nonces=nonces,
     )
+
+
+def shared(settings: Settings) -> bytes:
+    """What all replicas know and nobody else: they open the same root key with it."""
+    key = settings.certificates.seal.key()
+    return key.secret if key else b""
+
+
+def roots(settings: Settings) -> Store:
+    """What signs for Azure's metadata service in the end. Raises ValueError, OSError."""
+    named = settings.join.azure_roots
+    path = settings.base / named if named else Path(ssl.get_default_verify_paths().cafile or "")
+    return Store(x509.load_pem_x509_certificates(path.read_bytes()))
 
 
 def control_plane(listen: Address, port: int) -> str:

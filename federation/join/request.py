@@ -48,6 +48,12 @@ class Asked(BaseModel):
     token: Annotated[StrictStr, Field(max_length=256)] = Field(
         "", description="not needed with a client certificate of this mesh"
     )
+    document: Annotated[StrictStr, Field(max_length=9000)] = Field(
+        "", description="what Azure attests of the machine, with a nonce of this server: base64"
+    )
+    untrusted_chain: Annotated[StrictStr, Field(max_length=9000)] = Field(
+        "", description="PEM: certificates between the document's signer and a root"
+    )
     untrusted_name: Annotated[StrictStr, Field(max_length=253)] = ""
     untrusted_addresses: Annotated[list[StrictStr], Field(max_length=16)] = Field(
         [], description="where it is called; empty: where the request came from"

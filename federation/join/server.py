@@ -32,6 +32,7 @@ from meshfed.federation.join import tls
 from meshfed.federation.join.answer import Answer, Leased
 from meshfed.federation.join.attendance import Attendance
 from meshfed.federation.join.methods import ByCertificate, Caller, Method
+from meshfed.federation.join.nonce import Nonces
 from meshfed.federation.join.pace import Pace
 from meshfed.federation.join.request import Asked, Refused, Report, signing_request
 from meshfed.providers.hostlist import NAME
@@ -73,6 +74,7 @@ class Desk:
         xds: str,
         pace: Pace,
         attendance: Attendance,
+        nonces: Nonces,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._joins = joins
@@ -84,6 +86,7 @@ class Desk:
         self._xds = xds
         self._pace = pace
         self.attendance = attendance
+        self.nonces = nonces
         self._clock = clock
 
     async def join(self, asked: Asked, caller: Caller) -> Answer:
@@ -196,9 +199,14 @@ def app(desk: Desk) -> FastAPI:
         """The roots of the mesh, PEM. Believe only one whose SHA-256 you know already."""
         return await desk.bundle()
 
+    @api.get("/v1/nonce", response_class=PlainTextResponse)
+    async def nonce() -> str:
+        """A number for what a platform attests, good for five minutes."""
+        return desk.nonces.made(time.time())
+
     @api.post("/v1/join", responses=_answers(*REASONS))
     async def join(asked: Asked, request: Request) -> Answer:
-        """Be let in, by a token; or renew, by a client certificate of this mesh."""
+        """Be let in, by a token or a document; or renew, by a client certificate of this mesh."""
         return await desk.join(asked, caller(request.scope))
 
     @api.post("/v1/lease", responses=_answers(400, 401, 403, 409, 413, 429, 503))

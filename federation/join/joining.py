@@ -1,0 +1,56 @@
+"""What the configuration says of machines that join."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from meshfed.federation.fields import Duration, Label, Listen, duration
+from meshfed.federation.findings import Strict
+
+UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+
+
+class JoinPolicy(Strict):
+    """Machines that may join without a token, by what their platform attests."""
+
+    name: Label = Field(description="its name in history")
+    method: Literal["azure-attested"] = Field(description="`azure-attested`")
+    subscription: str = Field(pattern=UUID, description="of Azure, whose machines may join")
+    vm_ids: tuple[Annotated[str, Field(pattern=UUID)], ...] = Field(
+        default=(), description="of those that may; empty: all of the subscription"
+    )
+    identity: str = Field(description="<account>.<namespace>: as whom")
+    service: tuple[str, ...] = Field(
+        default=(), description="<name>.<namespace>:<port>: what each of them serves"
+    )
+    probe: tuple[str, ...] = Field(default=(), description="what their agents look at")
+
+
+class Join(Strict):
+    """The join server, for machines that come with a token."""
+
+    listen: Listen | None = Field(
+        default=None,
+        description="for machines that join, such as 0.0.0.0:15129; absent: none may",
+    )
+    refusals: int = Field(
+        default=20, ge=1, le=10_000, description="that one address may have in a minute"
+    )
+    policies: tuple[JoinPolicy, ...] = Field(default=(), description="who may join without a token")
+    azure_roots: Path | None = Field(
+        default=None,
+        description="PEM: what Azure's attested documents must lead to; else this machine's roots",
+    )
+    lifetime: Duration = Field(
+        default=duration("7d"),
+        description="of certificates of machines that join; agents renew them at two thirds of it",
+    )
+    lease: Duration = Field(
+        default=duration("30s"),
+        description="how long an agent's word holds: without another one its machine is unhealthy",
+    )
+    gone: Duration = Field(
+        default=duration("10m"),
+        description="how long an agent is silent until what its machine serves is taken away",
+    )
