@@ -201,6 +201,14 @@ def _definitions(cluster: Cluster) -> set[str]:
     }
 
 
+def test_a_definition_that_is_not_served_yet_is_waited_for(cluster: Cluster, run: Run) -> None:
+    run("install")
+    cluster.established(SPLITS)
+    cluster.create(SPLIT)
+    cluster.faults.fail(2, 429, verb="list", plural="trafficsplits")
+    assert "kept: trafficsplits" in run("uninstall")[1][0]
+
+
 def test_definitions_that_somebody_else_brought_are_left_alone(cluster: Cluster, run: Run) -> None:
     theirs = yaml.safe_load((FOLDER / "definitions" / "trafficsplits.yaml").read_text())
     cluster.create(theirs)

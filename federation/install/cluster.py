@@ -1,5 +1,7 @@
 """What Helm leaves to others: the namespace, the webhook's end, definitions with objects."""
 
+import asyncio
+import time
 from dataclasses import dataclass
 
 import msgspec
@@ -11,6 +13,7 @@ from meshfed.providers.kubernetes.messages import Refused, status
 NAMESPACES = "/api/v1/namespaces"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+PATIENCE, PAUSE = 15.0, 0.5  # seconds for who says that it is busy, and between two questions
 # Of a namespace that was made here, and that goes with what is in it.
 OURS = {"app.kubernetes.io/managed-by": "meshfed"}
 # https://kubernetes.io/docs/concepts/security/pod-security-standards/
@@ -112,10 +115,16 @@ async def gone(api: Line, path: str) -> bool:
 
 async def _counted(api: Line, spec: Spec) -> int:
     version = next(each.name for each in spec.versions if each.served)
-    async with api.get(f"/apis/{spec.group}/{version}/{spec.names.plural}", {}) as answer:
-        if answer.status == 404:  # it is being deleted, or not served yet
-            return 0
-        return len(msgspec.json.decode(await whole(answer), type=Objects).items)
+    path = f"/apis/{spec.group}/{version}/{spec.names.plural}"
+    until = time.monotonic() + PATIENCE
+    while True:
+        async with api.get(path, {}) as answer:
+            if answer.status == 404:  # it is being deleted, or not served yet
+                return 0
+            # For a second after a CRD was written: "storage is (re)initializing".
+            if answer.status != 429 or time.monotonic() > until:
+                return len(msgspec.json.decode(await whole(answer), type=Objects).items)
+        await asyncio.sleep(PAUSE)
 
 
 async def _labels(api: Line, namespace: str) -> dict[str, str] | None:
