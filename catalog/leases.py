@@ -23,8 +23,8 @@ EVERY = Plain(
     " join workloads w on w.workload = j.workload and w.valid_to_revision is null"
     " where j.lease_until <> ''"
 )
-SILENT = Plain("select workload, silence from joined where workload $among(ids) and silence <> ''")
-RENEWED = Each("update joined set lease_until = ?, silence = '' where workload = ?")
+HEARD = Plain("select workload, silence, word from joined where workload $among(ids)")
+RENEWED = Each("update joined set lease_until = ?, word = ?, silence = '' where workload = ?")
 # Unless its agent was heard since that was looked at.
 FELL_SILENT = Plain(
     "update joined set silence = :silence where workload = :workload and lease_until = :until"
@@ -39,6 +39,12 @@ class Word:
     draining: str = ""  # why
     lost: str = ""  # why nothing there can be called
     failing: tuple[tuple[int, str], ...] = ()  # ports of its applications, and why
+
+    @property
+    def written(self) -> str:
+        """As the catalog keeps it: nothing, where all is well."""
+        said = (self.draining, self.lost, *(f"{port} {why}" for port, why in self.failing))
+        return "\n".join(said) if any(said) else ""
 
     def judged(self, endpoint: Endpoint) -> Endpoint:
         health, why = self.verdict(endpoint.target)
@@ -70,7 +76,6 @@ class Beat:
     workload: Workload
     until: str  # as `stamp` writes it
     word: Word = Word()
-    news: bool = True  # its word is other than before, as far as is known
     known: Known | None = None  # what it serves, where that was taken away meanwhile
 
 
@@ -126,16 +131,19 @@ class Leases:
 
 
 def _renew(writing: Writing, beats: Sequence[Beat]) -> frozenset[str]:
+    """What is news is known here alone: the one before may have come to another replica."""
     ids = [beat.workload.id for beat in beats]
-    silent: dict[str, str] = dict(SILENT.rows(writing.connection, ids=ids))
+    there = {id_: said for id_, *said in HEARD.rows(writing.connection, ids=ids)}
+    heard = [beat for beat in beats if beat.workload.id in there]
     late = {
         beat.workload.id
-        for beat in beats
-        if silent.get(beat.workload.id) == GONE and beat.known is None
+        for beat in heard
+        if there[beat.workload.id][0] == GONE and beat.known is None
     }
-    heard = [beat for beat in beats if beat.workload.id not in late]
-    RENEWED.on(writing.connection, [(beat.until, beat.workload.id) for beat in heard])
-    _judge(writing, [beat for beat in heard if beat.news or beat.workload.id in silent])
+    heard = [beat for beat in heard if beat.workload.id not in late]
+    said = [(beat.until, beat.word.written, beat.workload.id) for beat in heard]
+    RENEWED.on(writing.connection, said)
+    _judge(writing, [b for b in heard if there[b.workload.id] != ["", b.word.written]])
     return frozenset(late)
 
 

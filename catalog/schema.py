@@ -244,6 +244,7 @@ joined = Table(  # the machines that joined, and the certificates that each of t
     *_words("token", "joined_at", "serial", "former"),
     *_words("machine"),  # which its platform attests that it is
     *_words("not_after"),  # when the last of its certificates ends
+    *_words("word"),  # what its agent says; '': all is well
     *_words("lease_until"),  # '': it joined before there were leases
     *_words("silence"),  # '': its lease is good; else NEW, MISSED or GONE
 )

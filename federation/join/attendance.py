@@ -61,7 +61,7 @@ class Attendance:
         self._clock = clock
         self.lease = lease
         self._beats: dict[str, Beat] = {}  # not written yet, by workload
-        self._words: dict[str, Word] = {}  # as they were written last
+        self._words: dict[str, Word] = {}  # as they were written last from here
         self._machines: dict[str, Machine] = {}  # by the serials of their certificates
         self._news = asyncio.Event()
         self._round: asyncio.Future[None] | None = None  # done when those beats are written
@@ -72,7 +72,7 @@ class Attendance:
         workload, word = machine.workload, spoken(said)
         until = stamp(self._clock() + self.lease.total_seconds())
         if not machine.gone and self._words.get(workload.id) == word:
-            self._beats.setdefault(workload.id, Beat(workload, until, word, news=False))
+            self._beats.setdefault(workload.id, Beat(workload, until, word))
             return
         back = await self._again(workload, machine.token) if machine.gone else None
         self._machines.pop(caller.serial, None)

@@ -9,7 +9,7 @@ down_revision = "0009"
 WORDS = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 ADDED = {
     "tokens": ("probes",),
-    "joined": ("lease_until", "silence", "not_after", "machine"),
+    "joined": ("lease_until", "silence", "not_after", "machine", "word"),
     "endpoints": ("said", "said_reason"),
 }
 

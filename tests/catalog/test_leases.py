@@ -1,5 +1,7 @@
 """Leases of machines that joined, on both databases: heard, silent, gone, back and forgotten."""
 
+from contextlib import closing
+
 import pytest
 
 from meshfed.catalog.byhand import PROVIDER, scope
@@ -66,7 +68,7 @@ FINE = (Health.HEALTHY, "")
 async def test_a_sign_of_life_moves_nothing_but_its_lease(catalog: Catalog, url: str) -> None:
     leases = await joined(catalog)
     before = (await catalog.read()).revision
-    await leases.renew([Beat(workload(), MUCH_LATER, news=False)])
+    await leases.renew([Beat(workload(), MUCH_LATER)])
     await leases.renew([Beat(workload(), MUCH_LATER, WELL)])  # what is known already is no news
     assert (await catalog.read()).revision == before
     assert query(url, "select lease_until from mesh_workloads").rows == ((MUCH_LATER,),)
@@ -113,6 +115,17 @@ async def test_it_has_a_lease_from_joining_on(catalog: Catalog) -> None:
     assert (await health(catalog))[80] == (Health.UNHEALTHY, "nothing")
 
 
+async def test_a_word_is_news_whichever_replica_took_in_the_one_before(
+    catalog: Catalog, url: str
+) -> None:
+    leases = await joined(catalog)
+    with closing(Catalog(url)) as replica:
+        await Leases(replica).renew([Beat(workload(), LATER, Word(draining="Preempt"))])
+    assert (await health(catalog))[80] == (Health.DRAINING, "Preempt")
+    await leases.renew([Beat(workload(), LATER, WELL)])
+    assert (await health(catalog))[80] == FINE
+
+
 async def test_people_s_word_goes_before_its_agent_s(catalog: Catalog) -> None:
     leases = await joined(catalog)
     await override(catalog, "web-1", Override(State.DRAINED, "disk", "ann@desk"), "ann@desk")
@@ -157,7 +170,7 @@ async def test_a_sign_of_life_that_comes_after_all_makes_it_well_though_it_is_no
     leases = await joined(catalog)
     (lease,) = await leases.every()
     await leases.miss([lease], "nothing")
-    late = Beat(workload(), MUCH_LATER, WELL, news=False)
+    late = Beat(workload(), MUCH_LATER, WELL)
     assert await leases.renew([late]) == frozenset()
     assert await health(catalog) == {80: FINE, 81: FINE}
     (lease,) = await leases.every()
@@ -172,7 +185,7 @@ async def test_a_sign_of_life_that_comes_after_all_makes_it_well_though_it_is_no
 async def test_who_was_heard_in_between_is_not_silent(catalog: Catalog) -> None:
     leases = await joined(catalog)
     (lease,) = await leases.every()
-    await leases.renew([Beat(workload(), MUCH_LATER, news=False)])
+    await leases.renew([Beat(workload(), MUCH_LATER)])
     await leases.miss([lease], "nothing")
     await leases.bury([lease])
     await leases.forget([lease])
