@@ -146,7 +146,7 @@ def test_another_root_is_no_root_of_azure() -> None:
 DER = GENUINE.der
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(
     st.lists(st.tuples(st.integers(0, len(DER) - 1), st.integers(0, 255)), min_size=1, max_size=6)
 )
