@@ -26,16 +26,13 @@ from meshfed.federation.certificates import issuer as issuers
 from meshfed.federation.certificates.issuer import UnknownIssuer
 from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.findings import nearest
-from meshfed.federation.settings import (
+from meshfed.federation.sections import (
     Certificates,
     KubernetesEntry,
     ProviderEntry,
-    Refused,
-    Settings,
     SpecificationEntry,
-    known_keys,
-    only,
 )
+from meshfed.federation.settings import Refused, Settings, known_keys, only
 from meshfed.federation.specification.files import Held, Text, held, scan
 from meshfed.providers import hosts
 from meshfed.providers.provider import load

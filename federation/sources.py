@@ -16,13 +16,8 @@ from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.feed import Feed
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher
-from meshfed.federation.settings import (
-    KubernetesEntry,
-    ProviderEntry,
-    Refused,
-    Settings,
-    SpecificationEntry,
-)
+from meshfed.federation.sections import KubernetesEntry, ProviderEntry, SpecificationEntry
+from meshfed.federation.settings import Refused, Settings
 from meshfed.federation.specification.files import FilesSpecification
 from meshfed.federation.specification.specification import Specification
 from meshfed.federation.specify import Specifying

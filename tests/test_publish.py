@@ -40,7 +40,7 @@ from meshfed.federation.certificates.keys import Seal
 from meshfed.federation.demo.control import until
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher, identities, speakers
-from meshfed.federation.settings import Certificates
+from meshfed.federation.sections import Certificates
 from meshfed.federation.subscriber import Subscriber
 from meshfed.federation.worlds import Worlds
 from meshfed.xds.peer import Peer

@@ -50,7 +50,7 @@ from meshfed.federation.cli.main import main
 from meshfed.federation.demo.folder import replace as edit
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher, identities
-from meshfed.federation.settings import Certificates
+from meshfed.federation.sections import Certificates
 from meshfed.federation.subscriber import Subscriber
 from meshfed.xds.peer import Peer
 from meshfed.xds.resource import SHORT, Type

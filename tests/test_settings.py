@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from meshfed.federation.fields import CatalogUrl, address, catalog_url, duration
-from meshfed.federation.settings import FilesEntry, KubernetesEntry, Refused, Settings, schema
+from meshfed.federation.sections import FilesEntry, KubernetesEntry
+from meshfed.federation.settings import Refused, Settings, schema
 
 ROOT = Path(__file__).parent.parent
 

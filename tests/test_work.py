@@ -30,7 +30,7 @@ from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.certificates.keys import Seal
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher, identities
-from meshfed.federation.settings import Certificates
+from meshfed.federation.sections import Certificates
 from meshfed.federation.subscriber import Subscriber
 from meshfed.xds import assembled, endpoints
 from meshfed.xds.peer import Peer

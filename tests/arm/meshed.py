@@ -30,7 +30,7 @@ from meshfed.federation.explain.step import State
 from meshfed.federation.feed import Feed
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher, identities
-from meshfed.federation.settings import Certificates
+from meshfed.federation.sections import Certificates
 from meshfed.federation.subscriber import Subscriber
 from meshfed.providers.azure.lists import Answer
 from meshfed.providers.azure.pace import Pace
