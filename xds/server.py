@@ -201,11 +201,18 @@ class Conversation:
         self._feed.listen(self._moved)
         self._receive(first)
         async with asyncio.TaskGroup() as tasks:
-            parts = (tasks.create_task(self._listen()), tasks.create_task(self._speak()))
+            listening, speaking = (
+                tasks.create_task(part()) for part in (self._listen, self._speak)
+            )
             self._moved()  # since it was asked for first
             ending = await self._over
-            for part in parts:
-                part.cancel()
+            listening.cancel()
+            if self._writing is not None:
+                # grpc notes that headers were sent when the first message has been. Were that given
+                # up half-way, it would send them again with the status: the stream would stay open
+                # for ever, with nobody here.
+                await asyncio.wait([speaking], timeout=LAST_WORDS)
+            speaking.cancel()
         self._report()
         return ending
 
@@ -236,6 +243,8 @@ class Conversation:
                 await self._call.write(response.body)
                 self._writing = None
                 self._sent(response.type, response.resources, len(response.body))
+                if self._over.done():
+                    return
             self._report()
 
     def _receive(self, request: Request) -> None:
