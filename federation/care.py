@@ -12,6 +12,7 @@ import structlog
 
 from meshfed.catalog.database import stamp
 from meshfed.federation.admin.metrics import Metrics
+from meshfed.federation.backoff import doubled
 
 LATE = 30.0  # seconds that a proxy may owe an acknowledgement: warming takes up to 15
 SOON = timedelta(days=14).total_seconds()  # before the end of one that lives for months
@@ -73,7 +74,7 @@ class Visit:
     due: float
 
     def again(self, now: float) -> "Visit":
-        return Visit(self.count + 1, now + min(FIRST * 2 ** (self.count + 1), LONGEST))
+        return Visit(self.count + 1, now + doubled(FIRST, self.count + 2, LONGEST))
 
 
 class Patient(Protocol):

@@ -15,6 +15,7 @@ import structlog
 import yaml
 
 from meshfed.federation.agent.process import Process, running
+from meshfed.federation.backoff import doubled
 from meshfed.federation.certificates import proxyfiles
 from meshfed.xds.bootstrap import ENVOY
 
@@ -59,7 +60,7 @@ def busy(stats: str) -> Busy:
 
 def pause(failures: int) -> float:
     """Seconds before it is started again, after so many failures in a row."""
-    return min(FIRST * 2.0 ** (failures - 1), LONGEST)
+    return doubled(FIRST, failures, LONGEST)
 
 
 def pages(bootstrap: Mapping[str, Mapping[str, Mapping[str, Mapping[str, object]]]]) -> str:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from meshfed.federation.backoff import doubled
 from meshfed.federation.join.imds import PATIENCE, Silent, ask
 
 TAG = Path("/sys/class/dmi/id/chassis_asset_tag")
@@ -132,7 +133,7 @@ class Watching:
                 if not failures:
                     log.warning("scheduled events unknown", reason=str(silent))
                 failures += 1
-                await asyncio.sleep(min(POLL * 2.0 ** (failures - 1), LONGEST))
+                await asyncio.sleep(doubled(POLL, failures, LONGEST))
                 continue
             if failures:
                 log.info("scheduled events known again")

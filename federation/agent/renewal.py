@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 
 from meshfed.catalog.times import stamp
+from meshfed.federation.backoff import doubled
 from meshfed.federation.certificates.keypair import glance
 from meshfed.federation.join.machine import TOKEN, Papers, Server, Unjoinable, join, trusted
 from meshfed.federation.join.secret import Secret
@@ -33,7 +34,7 @@ class Failure:
 
     def rests(self, now: float) -> bool:
         """Whether it is too early to try again; a clock that went back never makes it so."""
-        pause = min(2.0**self.count, REFUSED if self.refused else LONGEST)
+        pause = doubled(1.0, self.count + 1, REFUSED if self.refused else LONGEST)
         return self.at <= now < self.at + pause
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from meshfed.federation.agent.hysteresis import Verdict
+from meshfed.federation.backoff import doubled
 from meshfed.federation.join.machine import Papers, Server, Unjoinable, lease
 
 TICK = 1.0  # seconds between two looks at what there is to say
@@ -109,7 +110,7 @@ class Reporting:
     def _failed(self, error: Unjoinable | OSError, now: float) -> None:
         failures = self._told.failures + 1
         refused = isinstance(error, Unjoinable) and 400 <= error.status < 500
-        pause = min(2.0 ** (failures - 1), LONGEST if refused else self._every)
+        pause = doubled(1.0, failures, LONGEST if refused else self._every)
         if str(error) != self._told.why:
             log.warning("not heard", reason=str(error))
         self._told = replace(

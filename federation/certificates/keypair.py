@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from meshfed.federation.backoff import doubled
 from meshfed.federation.certificates.issuer import Issuer, Names, Unissuable
 
 PATIENCE = 10.0  # seconds for one signature
@@ -45,7 +46,7 @@ class Failure:
 
     @property
     def pause(self) -> float:
-        return min(2.0 ** (self.count - 1), LONGEST_PAUSE)
+        return doubled(1.0, self.count, LONGEST_PAUSE)
 
     def rests(self, now: float) -> bool:
         """Whether it is too early to try again; a clock that went back never makes it so."""

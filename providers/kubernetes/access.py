@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ UNBOUNDED = aiohttp.ClientTimeout(total=None)  # watches go on; whoever reads ha
 HEADERS = {"Accept": "application/json"}
 MERGE = "application/merge-patch+json"
 OPERATIONS = "application/json-patch+json"
+QUERY = re.compile(r"\?[^\s'\")]*")
 UNUSABLE = (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError)
 
 
@@ -117,7 +119,10 @@ class Kubeconfig:
 
     async def client(self, text: str) -> ApiClient:
         made = configuration()
-        await load_kube_config(self._files, self._context, made, persist_config=False)
+        try:
+            await load_kube_config(self._files, self._context, made, persist_config=False)
+        except (AttributeError, KeyError, TypeError) as error:  # of a part that is not what it is
+            raise ConfigException(f"{self._files} is no kubeconfig") from error
         return opened(made)
 
 
@@ -259,8 +264,8 @@ def _drop(answer: aiohttp.ClientResponse) -> None:
 
 
 def brief(error: Exception) -> str:
-    """In one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """In one line, and in the same words each time: a query has other numbers at each attempt."""
+    return QUERY.sub("", " ".join(str(error).split())) or type(error).__name__
 
 
 def line(where: Where, pace: Pace) -> Line:

@@ -246,6 +246,8 @@ class Reflector(Generic[T]):
             try:
                 async with asyncio.timeout(self._pace.idle) as self._reading:
                     await self._hear(answer.content, copy, self._reading)
+                if copy and self.lists == lists:
+                    raise Unreachable("the answer ended before all was listed")
             except TimeoutError:
                 # Nothing for so long, not even a bookmark: the other end may be gone. A server that
                 # knows nothing of INITIAL never says that that was all.
@@ -284,6 +286,8 @@ class Reflector(Generic[T]):
                     await turns.turn()
                 if not self._cut:
                     reading.reschedule(loop.time() + self._pace.idle)
+            if rest.strip():
+                raise Unreachable("the answer ended within an object")
         finally:
             if last and self._version:  # else it is to list again
                 self._version = seen(last.object).resource_version or self._version

@@ -1,0 +1,110 @@
+"""What answers at a cluster's address and is no Kubernetes API is told, in the same words."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from meshfed.providers.kubernetes import objects
+from meshfed.providers.kubernetes.access import Kubeconfig, brief
+from meshfed.providers.kubernetes.reflect import Kind, Pace, Reflector
+
+ASKED = URL("https://mesh.example/api?watch=1&timeoutSeconds=251")
+
+
+@dataclass
+class Page:
+    """200, and the same words to every question."""
+
+    body: bytes
+    status: int = 200
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def content(self) -> "Page":
+        return self
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        if self.body:
+            yield self.body
+
+    async def read(self) -> bytes:
+        return self.body
+
+    @asynccontextmanager
+    async def get(self, path: str, query: Mapping[str, str]) -> AsyncIterator["Page"]:
+        yield self
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b'{"json": true}', id="other JSON"),
+        pytest.param(b'{"json": true}\n', id="a line of it"),
+        pytest.param(b'{"kind": "Status", "code": 200}', id="a Status"),
+        pytest.param(b"<html>\n<body>It works!</body>\n</html>\n", id="a page"),
+        pytest.param(b'{"type": "ADDED", "object": {"metadata": {"na', id="half an object"),
+    ],
+)
+async def test_whatever_else_is_answered_is_trouble(body: bytes) -> None:
+    troubled = asyncio.Event()
+
+    def stood() -> None:
+        if made.trouble:
+            troubled.set()
+
+    async def rest(_: float) -> None:
+        await asyncio.sleep(0)
+
+    pace = Pace(grace=0.0, rest=rest)
+    kind = Kind("/api/v1/services", objects.Service, objects.key)
+    made = Reflector(Page(body), kind, lambda _: None, stood, pace)
+    running = asyncio.create_task(made.run())
+    async with asyncio.timeout(5):
+        await troubled.wait()
+    assert made.lists == 0
+    running.cancel()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (aiohttp.InvalidURL("nonsense/api?timeoutSeconds=251"), "nonsense/api"),
+        (
+            aiohttp.ClientResponseError(
+                aiohttp.RequestInfo(ASKED, "GET", {}, ASKED),
+                (),
+                status=400,
+                message="Expected HTTP/:\n  SSH-2.0",
+            ),
+            "400, message='Expected HTTP/: SSH-2.0', url='https://mesh.example/api'",
+        ),
+        (aiohttp.ServerDisconnectedError(), "Server disconnected"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_a_reason_is_one_line_without_what_changes_at_each_attempt(
+    error: Exception, told: str
+) -> None:
+    assert brief(error).replace("\\n", "") == told
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "clusters: 3", "contexts: [{name: a}]"])
+async def test_a_file_that_is_no_kubeconfig_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(text)
+    with pytest.raises(Exception, match=str(file)) as refused:
+        await Kubeconfig(file, "").client(text)
+    said: Any = refused.value
+    assert "\n" not in str(said)
+    assert "NoneType" not in str(said)
