@@ -287,7 +287,13 @@ def changed(mesh: Mesh) -> str:
         pytest.param(other_pod, DENIED, "no provider knows the pod", "workload", id="elsewhere"),
         pytest.param(expired, STRANGER, "has expired", "token", id="expired"),
         pytest.param(deleted, STRANGER, "has been invalidated", "token", id="of a deleted pod"),
-        pytest.param(again, STRANGER, "does not match claim", "token", id="of a replaced pod"),
+        pytest.param(
+            again,
+            STRANGER,
+            "does not match service account pod ref claim",
+            "token",
+            id="of a replaced pod",
+        ),
         pytest.param(
             lambda mesh: mesh.token(None),
             STRANGER,

@@ -60,9 +60,11 @@ def test_the_patch_means_the_same_to_an_api_server(case):
 
 
 def test_an_api_server_accepts_every_pod(cluster: Cluster) -> None:
+    """With the account that each has by the time a webhook sees it."""
     cluster.put(namespace(labels=ENABLED))
     for n, case in enumerate(INJECTED):
         pod = injected(given(case))
+        pod["spec"].setdefault("serviceAccountName", "default")
         cluster.put(
             pod | {"metadata": {**pod["metadata"], "name": f"pod-{n}", "namespace": "shop"}}
         )

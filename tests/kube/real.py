@@ -64,6 +64,7 @@ def apiserver_flags(folder: Path, authority: Authority, etcd: int, port: int) ->
         "--authorization-mode=RBAC",
         "--allow-privileged=true",
         "--disable-admission-plugins=ServiceAccount",
+        "--enable-aggregator-routing=true",  # webhooks by endpoints: no kube-proxy is here
     ]
 
 

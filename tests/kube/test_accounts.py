@@ -67,7 +67,15 @@ def test_a_token_ends_with_its_pod(home: Cluster) -> None:
     token = of_pod(home)
     home.delete(WEB)
     assert "has been invalidated" in reviewed(home, token)["error"]
-    home.create(WEB)
+    home.create(WEB)  # its namesake
+    assert "does not match service account pod ref claim" in reviewed(home, token)["error"]
+
+
+def test_a_token_ends_with_its_account(home: Cluster) -> None:
+    token, account = of_pod(home), thing("v1", "ServiceAccount", "web", "default")
+    home.delete(account)
+    assert 'serviceaccounts "web" not found' in reviewed(home, token)["error"]
+    home.create(account)
     assert "does not match claim" in reviewed(home, token)["error"]
 
 

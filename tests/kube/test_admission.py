@@ -40,6 +40,7 @@ class Hook:
         tls.load_cert_chain(paper.certificate, paper.key)
         application = web.Application()
         application.router.add_post("/mutate", self._hear)
+        application.on_response_prepare.append(self._last)
         self.runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.05)
         await self.runner.setup()
         await web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=tls).start()
@@ -54,8 +55,18 @@ class Hook:
             await asyncio.sleep(30)
         return web.json_response({**said, "request": None, "response": {**response, **given}})
 
+    async def _last(self, _: web.Request, response: web.StreamResponse) -> None:
+        """An API server keeps connections for the next pod; here nobody would close them."""
+        response.force_close()
+
+    async def _end(self) -> None:
+        server = self.runner.server
+        while server and server.connections:  # noqa: ASYNC110  # of another process
+            await asyncio.sleep(0.01)
+        await self.runner.cleanup()
+
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.runner.cleanup(), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._end(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()
@@ -124,19 +135,33 @@ def test_only_what_rules_and_selectors_name_is_asked_about(cluster: Cluster, hoo
     assert [each["name"] for each in hook.asked] == ["loud"]
 
 
+def by_service(hook: Hook, port: int = 443) -> Object:
+    asked = {"service": {"name": "hook", "namespace": "ops", "path": "/mutate", "port": port}}
+    trust = hook.configuration()["webhooks"][0]["clientConfig"]["caBundle"]
+    return hook.configuration(clientConfig={**asked, "caBundle": trust})
+
+
+def test_a_service_behind_which_nobody_is_fails(cluster: Cluster, hook: Hook) -> None:
+    cluster.create(namespace("ops"))
+    cluster.create(by_service(hook))
+    failed = 'failed calling webhook "pods.tests.example": failed to call webhook: '
+    post = f'{failed}Post "https://hook.ops.svc:443/mutate?timeout=10s": '
+    with refused(500, f'{post}service "hook" not found'):
+        cluster.create(pod("a"))
+    cluster.create(service("hook", 443, home="ops"))
+    with refused(500, f'{post}no endpoints available for service "hook"'):
+        cluster.create(pod("a"))
+    cluster.put(by_service(hook, 444))
+    with refused(500, 'no service port 444 found for service "hook"'):
+        cluster.create(pod("a"))
+
+
 def test_a_service_is_found_by_its_endpoints_and_known_by_its_name(
     cluster: Cluster, hook: Hook
 ) -> None:
-    asked = {"service": {"name": "hook", "namespace": "ops", "path": "/mutate", "port": 443}}
-    trust = hook.configuration()["webhooks"][0]["clientConfig"]["caBundle"]
     cluster.create(namespace("ops"))
-    cluster.create(hook.configuration(clientConfig={**asked, "caBundle": trust}))
-    failed = 'failed calling webhook "pods.tests.example": failed to call webhook: '
-    with refused(500, f'{failed}service "hook" not found'):
-        cluster.create(pod("a"))
     cluster.create(service("hook", 443, home="ops"))
-    with refused(500, 'no endpoints available for service "hook"'):
-        cluster.create(pod("a"))
+    cluster.create(by_service(hook))
     ports = [{"name": "p443", "port": hook.port}]
     cluster.server.plant(slice_("hook-1", "127.0.0.1", home="ops", of="hook", ports=ports))
     assert cluster.create(pod("a"))["metadata"]["labels"] == {"seen": "yes"}
@@ -145,10 +170,29 @@ def test_a_service_is_found_by_its_endpoints_and_known_by_its_name(
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        pytest.param({"clientConfig": {"url": "https://127.0.0.1:1/"}}, "onnect", id="away"),
-        pytest.param({"clientConfig": {"caBundle": ""}}, "CERTIFICATE_VERIFY_FAILED", id="trust"),
+        pytest.param(
+            {"clientConfig": {"url": "https://127.0.0.1:1/"}},
+            'Post "https://127.0.0.1:1/?timeout=10s": dial tcp 127.0.0.1:1: connect: '
+            "connection refused",
+            id="away",
+        ),
+        pytest.param(
+            {"clientConfig": {"caBundle": ""}},
+            "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+            id="trust",
+        ),
+        pytest.param(
+            {"clientConfig": {"caBundle": "bm9uZQ=="}},
+            "could not get REST client: unable to load root certificates: "
+            "unable to parse bytes as PEM block",
+            id="no PEM",
+        ),
         pytest.param({"timeoutSeconds": 1}, "context deadline exceeded", id="silent"),
-        pytest.param({"clientConfig": {"path": "/other"}}, "status code 404", id="path"),
+        pytest.param(
+            {"clientConfig": {"path": "/other"}},
+            "failed to call webhook: the server could not find the requested resource",
+            id="path",
+        ),
     ],
 )
 def test_without_an_answer_nothing_is_made_unless_that_is_meant(
@@ -184,8 +228,11 @@ def test_a_webhook_may_refuse_and_warn(cluster: Cluster, hook: Hook) -> None:
 @pytest.mark.parametrize(
     ("response", "why"),
     [
-        ({"uid": "another"}, "expected response.uid"),
-        ({"patchType": "Other"}, "patchType"),
+        ({"uid": "another"}, "received invalid webhook response: expected response.uid"),
+        ({"patchType": "Other"}, 'unsupported patch type "Other"'),
+        ({"patchType": None}, "webhook returned response.patch but not response.patchType"),
+        ({"patch": ""}, "webhook returned response.patchType but not response.patch"),
+        ({"patch": "ew=="}, "received undecodable patch in webhook response"),
     ],
 )
 def test_what_is_no_answer_counts_as_none(
@@ -206,7 +253,6 @@ def test_what_is_no_answer_counts_as_none(
         ({"timeoutSeconds": 31}, "between 1 and 30"),
         ({"clientConfig": {}}, "exactly one of url or service"),
         ({"clientConfig": {"url": "http://hook.example"}}, "only allowed URL scheme"),
-        ({"clientConfig": {"url": "https://a", "caBundle": "bm9uZQ=="}}, "parse bytes as PEM"),
     ],
 )
 def test_a_configuration_that_could_not_work_is_refused(

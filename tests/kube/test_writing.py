@@ -59,11 +59,6 @@ def test_a_name_can_be_made_up(cluster: Cluster) -> None:
             id="a name of two containers",
         ),
         pytest.param(
-            pod("a", initContainers=[{"name": "i", "image": "i", "restartPolicy": "Never"}]),
-            "spec.initContainers[0].restartPolicy",
-            id="an init container that stays and does not",
-        ),
-        pytest.param(
             pod("a", initContainers=[{"name": "i", "image": "i", "readinessProbe": EXEC}]),
             "spec.initContainers[0].readinessProbe",
             id="a probe of an init container that ends",
@@ -170,8 +165,13 @@ def test_a_write_that_changes_nothing_makes_no_version(cluster: Cluster) -> None
 
 def test_an_object_of_another_uid_is_another_object(cluster: Cluster) -> None:
     made = cluster.create(configmap("a"))
-    with refused(409):
-        cluster.patch(made, {"metadata": {"uid": "another"}})
+    other = {"metadata": {"uid": "another"}}
+    with refused(422, 'metadata.uid: Invalid value: "another": field is immutable'):
+        cluster.patch(made, other)
+    with refused(409, "Precondition failed: UID in precondition: another"):
+        cluster.request(
+            "PUT", cluster.path(made), {**made, "metadata": made["metadata"] | other["metadata"]}
+        )
 
 
 def test_a_pod_stays_what_it_was_made_as(cluster: Cluster) -> None:

@@ -162,11 +162,13 @@ class Mint:
         """Raises Untaken."""
         stored = self._stored(of, namespace, claimed["name"])
         if stored is None:
-            raise Untaken(GONE)
+            raise Untaken(GONE if of == PODS else f'serviceaccounts "{claimed["name"]}" not found')
         metadata = stored.object["metadata"]
         if metadata["uid"] != claimed["uid"]:
             kind = "pod" if of == PODS else "service account"
-            raise Untaken(f"{kind} UID ({metadata['uid']}) does not match claim ({claimed['uid']})")
+            claim = "service account pod ref claim" if of == PODS else "claim"
+            why = f"does not match {claim} ({claimed['uid']})"
+            raise Untaken(f"{kind} UID ({metadata['uid']}) {why}")
         if deleted := metadata.get("deletionTimestamp"):
             since = datetime.strptime(deleted, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
             if since.timestamp() < self.now - LEEWAY:

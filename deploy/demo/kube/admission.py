@@ -6,6 +6,7 @@ Creates alone are put to them, of any kind; updates and deletes are not.
 
 import base64
 import json
+import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -25,6 +26,14 @@ from meshfed.demo.kube.store import Store
 
 VERSION, KIND = "admission.k8s.io/v1", "AdmissionReview"
 HARMLESS = ("None", "NoneOnDryRun")
+INVALID = "received invalid webhook response: "
+UNKNOWN = range(18, 22)  # OpenSSL's four numbers for an issuer that is not trusted
+STATUSES = {
+    400: "the server rejected our request for an unknown reason",
+    404: "the server could not find the requested resource",
+    429: "the server has received too many requests and has asked us to try again later",
+    503: "the server is currently unable to handle the request",
+}
 OPERATORS: Mapping[str, Callable[[bool, bool], bool]] = {
     "In": lambda there, listed: there and listed,
     "NotIn": lambda there, listed: not (there and listed),
@@ -35,6 +44,10 @@ OPERATORS: Mapping[str, Callable[[bool, bool], bool]] = {
 
 class Failed(Exception):
     """A webhook that gave no answer which counts, in the API server's words."""
+
+
+class Unfound(Exception):
+    """A service behind which nobody is."""
 
 
 def selects(selector: Object | None, labels: Mapping[str, str]) -> bool:
@@ -100,20 +113,75 @@ def taken(thing: Object, answer: Any, uid: str, name: str) -> tuple[Object, Sequ
         VERSION,
         KIND,
     ):
-        raise Failed(f"expected webhook response of {VERSION}, Kind={KIND}")
-    response = answer.get("response") or {}
+        raise Failed(f"{INVALID}expected webhook response of {VERSION}, Kind={KIND}")
+    response = answer.get("response")
+    if response is None:
+        raise Failed(f"{INVALID}webhook response was absent")
     if response.get("uid") != uid:
-        raise Failed(f'expected response.uid="{uid}", got "{response.get("uid", "")}"')
+        why = f'expected response.uid="{uid}", got "{response.get("uid", "")}"'
+        raise Failed(INVALID + why)
     if not response.get("allowed"):
         status = response.get("status") or {}
         message = f'admission webhook "{name}" denied the request: {status.get("message")}'
         raise Refusal(status.get("code", 403), status.get("reason", "Forbidden"), message)
-    warnings = response.get("warnings") or []
-    if not response.get("patch"):
-        return thing, warnings
-    if response.get("patchType") != "JSONPatch":
-        raise Failed('webhook returned response.patchType that is not "JSONPatch"')
-    return operated(thing, json.loads(base64.b64decode(response["patch"]))), warnings
+    return changed(thing, response), response.get("warnings") or []
+
+
+def changed(thing: Object, response: Object) -> Object:
+    """Raises Failed, and Refusal."""
+    patch, type_ = response.get("patch"), response.get("patchType")
+    if not patch and type_ is None:
+        return thing
+    if not patch or type_ is None:
+        one, other = ("patch", "patchType") if patch else ("patchType", "patch")
+        raise Failed(f"{INVALID}webhook returned response.{one} but not response.{other}")
+    if type_ != "JSONPatch":
+        raise Failed(f'unsupported patch type "{type_}"')
+    try:
+        operations = json.loads(base64.b64decode(patch))
+    except ValueError as error:
+        raise Failed(f"received undecodable patch in webhook response: {error}") from error
+    try:
+        made: Object = operated(thing, operations)
+    except Refusal as error:
+        raise Refusal(500, "InternalError", f"Internal error occurred: {error}") from error
+    return made
+
+
+def trusting(bundle: str) -> ssl.SSLContext:
+    """Of these authorities alone, or of the system's. Raises Failed."""
+    try:
+        return ssl.create_default_context(cadata=base64.b64decode(bundle).decode() or None)
+    except (ssl.SSLError, ValueError) as error:
+        why = "unable to load root certificates: unable to parse bytes as PEM block"
+        raise Failed(f"could not get REST client: {why}") from error
+
+
+def unreached(error: Exception) -> str:
+    """Why there was no answer, as Go says it."""
+    if isinstance(error, TimeoutError):
+        return "context deadline exceeded"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        found = error.certificate_error
+        why = str(found)
+        if isinstance(found, ssl.SSLCertVerificationError):
+            unknown = found.verify_code in UNKNOWN
+            why = "certificate signed by unknown authority" if unknown else found.verify_message
+        return f"tls: failed to verify certificate: x509: {why}"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        why = os.strerror(error.os_error.errno).lower()
+        return f"dial tcp {error.host}:{error.port}: connect: {why}"
+    return str(error)
+
+
+def refused(status: int, body: str) -> str:
+    """What an answer that is no 200 is called."""
+    if status in STATUSES:
+        return STATUSES[status]
+    if status >= 500:
+        return f'an error on the server ("{body}") has prevented the request from succeeding'
+    why = f"the server responded with the status code {status}"
+    return f"{why} but did not return more information"
 
 
 class Admission:
@@ -143,7 +211,7 @@ class Admission:
             except Failed as failed:
                 if hook["failurePolicy"] == "Ignore":
                     continue
-                why = f'failed calling webhook "{hook["name"]}": failed to call webhook: {failed}'
+                why = f'failed calling webhook "{hook["name"]}": {failed}'
                 message = f"Internal error occurred: {why}"
                 raise Refusal(500, "InternalError", message) from failed
             warned += warnings
@@ -165,48 +233,48 @@ class Admission:
     async def _answer(self, hook: Object, asking: Object) -> Any:
         """Raises Failed."""
         said = hook["clientConfig"]
-        service = said.get("service")
-        if service:
+        query = f"timeout={hook['timeoutSeconds']}s"
+        tls = trusting(said.get("caBundle") or "")
+        if service := said.get("service"):
             host = f"{service['name']}.{service['namespace']}.svc"
-            url = URL(f"https://{host}:{service['port']}{service.get('path') or ''}")
+            shown = f"https://{host}:{service['port']}{service.get('path') or ''}?{query}"
         else:
-            url = URL(said["url"])
-            host = str(url.host)
-        shown = str(url.update_query(timeout=f"{hook['timeoutSeconds']}s"))
+            shown = str(URL(said["url"]).update_query(query))
+            host = str(URL(shown).host)
         try:
-            where = self._found(service, url) if service else url
-            trust = base64.b64decode(said.get("caBundle") or "").decode()
-            tls = ssl.create_default_context(cadata=trust or None)
+            where = self._found(service, URL(shown)) if service else URL(shown)
             patience = aiohttp.ClientTimeout(total=hook["timeoutSeconds"])
             async with (
                 aiohttp.ClientSession(timeout=patience) as session,
                 session.post(
-                    where.update_query(timeout=f"{hook['timeoutSeconds']}s"),
+                    where,
                     data=encode(asking),
                     headers={"Content-Type": "application/json", "Host": host},
                     ssl=tls,
                     server_hostname=host,
                 ) as answer,
             ):
-                body = await answer.read()
-                if answer.status != 200:
-                    raise Failed(f"the server responded with the status code {answer.status}")
-                return json.loads(body)
-        except TimeoutError as error:
-            raise Failed(f'Post "{shown}": context deadline exceeded') from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Failed(f'Post "{shown}": {error}') from error
+                status, body = answer.status, await answer.text()
+        except (aiohttp.ClientError, OSError, Unfound) as error:
+            raise Failed(f'failed to call webhook: Post "{shown}": {unreached(error)}') from error
+        if status != 200:
+            raise Failed(f"failed to call webhook: {refused(status, body)}")
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            why = f"couldn't get version/kind; json parse error: {error}"
+            raise Failed(f"failed to call webhook: {why}") from error
 
     def _found(self, service: Object, url: URL) -> URL:
-        """Where a service's first ready endpoint is. Raises Failed."""
+        """Where a service's first ready endpoint is. Raises Unfound."""
         home, name = service["namespace"], service["name"]
         stored = self._store.objects["", "services"].get((home, name))
         if stored is None:
-            raise Failed(f'service "{name}" not found')
+            raise Unfound(f'service "{name}" not found')
         ports = stored.object["spec"].get("ports") or ()
         port = next((each for each in ports if each["port"] == service["port"]), None)
         if port is None:
-            raise Failed(f'no service port {service["port"]} found for service "{name}"')
+            raise Unfound(f'no service port {service["port"]} found for service "{name}"')
         slices = self._store.objects["discovery.k8s.io", "endpointslices"]
         for (namespace, _), each in slices.items():
             labels = each.object["metadata"].get("labels") or {}
@@ -217,4 +285,4 @@ class Admission:
             for endpoint in each.object["endpoints"] or ():
                 if numbers and (endpoint.get("conditions") or {}).get("ready", True):
                     return url.with_host(endpoint["addresses"][0]).with_port(numbers[0])
-        raise Failed(f'no endpoints available for service "{name}"')
+        raise Unfound(f'no endpoints available for service "{name}"')

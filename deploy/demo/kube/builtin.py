@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Any
 
-from cryptography import x509
-
 from meshfed.demo.kube.kinds import Kind
 from meshfed.demo.kube.objects import Object
 from meshfed.demo.kube.pods import containers
@@ -178,6 +176,7 @@ def _pod(thing: Object, before: Object | None, _: object) -> Causes:
     for name, value in (
         ("restartPolicy", "Always"), ("dnsPolicy", "ClusterFirst"), ("securityContext", {}),
         ("schedulerName", "default-scheduler"), ("terminationGracePeriodSeconds", 30),
+        ("serviceAccountName", "default"),  # by the admission plugin ServiceAccount
     ):  # fmt: skip
         spec.setdefault(name, value)
     yield from containers(spec)
@@ -230,6 +229,14 @@ def _crd(thing: Object, before: Object | None, _: object) -> Causes:
         yield "spec.versions", "must have exactly one version marked as storage version"
     if before and before["spec"]["scope"] != spec["scope"]:
         yield "spec.scope", f'Invalid value: "{spec["scope"]}": field is immutable'
+    named = [each.get("name") for each in spec["versions"]]
+    for n, stored in enumerate(before["status"]["storedVersions"] if before else ()):
+        if stored not in named:
+            why = f"{stored} was previously a storage version, and must remain in spec.versions"
+            migrated = f"no data remains persisted in {stored} and removes {stored}"
+            why += f" until a storage migration ensures {migrated} from status.storedVersions"
+            where = f'Invalid value: "{stored}": missing from spec.versions; {why}'
+            yield f"status.storedVersions[{n}]", where
     for n, version in enumerate(spec["versions"]):
         at = f"spec.versions[{n}]"
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
@@ -273,12 +280,6 @@ def _client(said: Object, at: str) -> Causes:
                 yield f"{at}.service.{name}", f"Required value: service {name} is required"
     elif not said["url"].startswith("https://"):
         yield f"{at}.url", f'Invalid value: "{said["url"]}": "https" is the only allowed URL scheme'
-    if bundle := said.get("caBundle"):
-        try:
-            x509.load_pem_x509_certificates(base64.b64decode(bundle))
-        except ValueError:
-            why = "unable to load root certificates: unable to parse bytes as PEM block"
-            yield f"{at}.caBundle", f"Invalid value: {why}"
 
 
 NAMES = {

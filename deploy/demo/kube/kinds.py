@@ -114,14 +114,16 @@ def defined(crd: Object) -> Iterator[tuple[Kind, Object]]:
         yield kind, version
 
 
-def known(crd: Object) -> Object:
+def known(crd: Object, before: Object | None) -> Object:
     """The status that a CRD has once its kinds are served."""
     spec = crd["spec"]
+    stored = list(before["status"]["storedVersions"]) if before else []
+    stored += [v["name"] for v in spec["versions"] if v["storage"] and v["name"] not in stored]
     since = crd["metadata"]["creationTimestamp"]
     reasons = {"NamesAccepted": "NoConflicts", "Established": "InitialNamesAccepted"}
     return {
         "acceptedNames": spec["names"],
-        "storedVersions": [each["name"] for each in spec["versions"] if each["storage"]],
+        "storedVersions": stored,
         "conditions": [
             {"type": type_, "status": "True", "reason": reason, "lastTransitionTime": since}
             for type_, reason in reasons.items()

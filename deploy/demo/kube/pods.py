@@ -1,6 +1,6 @@
 """What an API server refuses in a pod: what its containers may have, and refer to.
 
-https://github.com/kubernetes/kubernetes/blob/v1.33.0/pkg/apis/core/validation/validation.go
+https://github.com/kubernetes/kubernetes/blob/v1.34.4/pkg/apis/core/validation/validation.go
 """
 
 from collections.abc import Iterator
@@ -56,10 +56,10 @@ def _ports(container: Object, at: str) -> Causes:
 
 
 def _life(container: Object, at: str, *, before: bool) -> Causes:
-    policy = container.get("restartPolicy")
-    if policy is not None and (not before or policy != "Always"):
-        yield f"{at}.restartPolicy", f'Unsupported value: "{policy}": supported values: "Always"'
-    ends = before and policy != "Always"
+    stays = before and container.get("restartPolicy") == "Always"
+    if not stays:  # other policies are for ContainerRestartRules, a feature gate that is off
+        container.pop("restartPolicy", None)
+    ends = before and not stays
     for field in (*PROBES, "lifecycle"):
         if container.get(field) is not None and ends:
             yield f"{at}.{field}", f"Forbidden: {STAYS}"

@@ -140,7 +140,7 @@ def _admitted(
     if causes:
         raise invalid(kind.group, kind.name, thing["metadata"]["name"], causes)
     if kind is CRD:
-        thing["status"] = known(thing)
+        thing["status"] = known(thing, before)
     return thing
 
 
@@ -176,7 +176,8 @@ def replace(
         why = "the object has been modified; please apply your changes to the latest version"
         raise conflict(kind, of.name, f"{why} and try again")
     if (uid := metadata.get("uid", known_metadata["uid"])) != known_metadata["uid"]:
-        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: "
+        why = "StorageError: invalid object, Code: 4, AdditionalErrorMsg: Precondition failed: "
+        why += f"UID in precondition: {uid}, UID in object meta: "
         raise conflict(kind, of.name, why + known_metadata["uid"])
     thing = _merged_with(kind, of, before, thing)
     thing = _admitted(store, kind, asked, thing, before)
@@ -259,8 +260,17 @@ def patch(
         JSON: operated,
         STRATEGIC: lambda thing, body: strategic(thing, body, keyed(kind)),
     }
-    thing = ways[content](deepcopy(stored.of(kind)), body)
-    return replace(store, kind, of, asked, stored, _typed(kind, thing)), False
+    thing = _typed(kind, ways[content](deepcopy(stored.of(kind)), body))
+    _same(kind, stored.of(kind), thing)
+    return replace(store, kind, of, asked, stored, thing), False
+
+
+def _same(kind: Kind, before: Object, thing: Object) -> None:
+    """A patch makes of an object no other, while an update may have meant another."""
+    uid = thing["metadata"].get("uid", before["metadata"]["uid"])
+    if uid != before["metadata"]["uid"]:
+        causes = [("metadata.uid", f'Invalid value: "{uid}": field is immutable')]
+        raise invalid(kind.group, kind.name, before["metadata"]["name"], causes)
 
 
 def apply(store: Store, kind: Kind, of: Target, asked: Asked, body: Object) -> tuple[Object, bool]:
@@ -276,6 +286,7 @@ def apply(store: Store, kind: Kind, of: Target, asked: Asked, body: Object) -> t
     thing, fields = applied(kind, before, wanted, asked.manager, of.subresource, force=asked.force)
     if stored is None:
         return create(store, kind, of, asked, thing, fields), True
+    _same(kind, before, thing)
     return replace(store, kind, of, asked, stored, thing, fields), False
 
 
