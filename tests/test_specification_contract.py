@@ -179,8 +179,11 @@ class Api:
                 "versions": [{**served, "schema": {"openAPIV3Schema": anything}}],
             },
         }
-        if version not in self._versions(crd):
-            self.cluster.put(crd)
+        if version not in (listed := self._versions(crd)):
+            if listed:  # a version in which anything was stored cannot be taken away
+                self.cluster.delete(crd)
+                self.cluster.gone(crd)
+            self.cluster.create(crd)
             self.cluster.established(crd)
 
     def _versions(self, crd: Object) -> list[str]:

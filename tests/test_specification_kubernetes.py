@@ -185,12 +185,14 @@ async def test_an_older_meshs_crds_are_read_in_the_version_they_have(cluster: Cl
         old = crd["spec"]["versions"][-1]
         crd["spec"]["versions"] = [{**old, "storage": True}]
         cluster.create(crd)
+        cluster.established(crd)
     cluster.put(split("v1alpha2", a=1, b=3))
     async with telling(source(cluster)) as told:
         seen = await told.until(lambda t: t.newest.policies)
         assert not seen.doubt
         for crd in crds("TrafficSplit"):  # an upgrade
             cluster.put(crd)
+            await asyncio.to_thread(cluster.established, crd)
         cluster.put(split("v1alpha4", a=2))
         seen = await told.until(lambda t: [len(p.backends) for p, _ in t.newest.policies] == [1])
 
@@ -353,6 +355,7 @@ async def test_a_kind_that_is_not_there_yet_is_noticed_when_it_is(cluster: Clust
     cluster.put(namespace())
     for crd in crds("TCPRoute", "HTTPRouteGroup", "TrafficTarget"):
         cluster.create(crd)
+        cluster.established(crd)
     cluster.put(route("a", 1))
     async with telling(source(cluster)) as told:
         seen = await told.until(lambda t: t.ports == {"a": [1]})
@@ -360,6 +363,7 @@ async def test_a_kind_that_is_not_there_yet_is_noticed_when_it_is(cluster: Clust
         assert seen.unread == {("TrafficSplit", "shop")}
         for crd in crds("TrafficSplit"):
             cluster.create(crd)
+            await asyncio.to_thread(cluster.established, crd)
         cluster.put(split("v1alpha4", a=1))
         seen = await told.until(lambda t: len(t.newest.policies) == 2)
         assert (seen.doubt, seen.unread) == ("", frozenset())
@@ -374,7 +378,9 @@ async def test_a_crd_that_is_deleted_takes_its_objects_and_may_come_back(shop: C
         shop.delete(crd)
         seen = await told.until(lambda t: t.newest.doubt)
         assert told.ports == {"a": [1]}
+        await asyncio.to_thread(shop.gone, crd)
         shop.create(crd)
+        await asyncio.to_thread(shop.established, crd)
         shop.put(split("v1alpha4", a=1))
         seen = await told.until(lambda t: len(t.newest.policies) == 2 and not t.newest.doubt)
         assert not seen.unread
@@ -480,6 +486,7 @@ async def test_a_part_that_was_not_read_keeps_what_the_catalog_has(
     cluster.put(namespace())
     for crd in crds():
         cluster.create(crd)
+        cluster.established(crd)
     cluster.put(route("a", 1))
     cluster.put(group("books", "/books"))
     cluster.put(group("wrong", BROKEN))

@@ -172,11 +172,25 @@ class Cluster:
         return gone
 
     def established(self, crd: Object) -> None:
-        """Waits until a CRD's kinds are served."""
+        """Waits until a CRD's kinds are served: told of, and their storage is there.
+
+        A real API server begins with that when the CRD says that it is Established.
+        """
+        spec = crd["spec"]
+        family, plural = f"/apis/{spec['group']}", spec["names"]["plural"]
 
         def served() -> bool:
-            conditions = self.get(crd).get("status", {}).get("conditions") or []
-            return any((c["type"], c["status"]) == ("Established", "True") for c in conditions)
+            try:
+                for version in spec["versions"]:
+                    told = self.request("GET", f"{family}/{version['name']}")["resources"]
+                    if plural not in [each["name"] for each in told]:
+                        return False
+                    self.request("GET", f"{family}/{version['name']}/{plural}?limit=1")
+            except Answered as answer:
+                if answer.code not in (404, 429):
+                    raise
+                return False
+            return True
 
         until(served)
 
