@@ -3,6 +3,7 @@
 import io
 import tarfile
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,12 @@ from meshfed.demo.kube.kubeconfig import data
 from meshfed.federation.cli.main import main
 from meshfed.federation.install import release
 from meshfed.federation.install.chart import FOLDER, RELEASE, Object
+from meshfed.providers.kubernetes.access import Line
+from meshfed.providers.kubernetes.messages import Answer
 
 Run = Callable[..., tuple[int, list[str]]]
 HOSTS = "settings.providers[0].name=a,settings.providers[0].type=hosts"
+HELM = release.helm  # which runs what is on the PATH
 DERIVED = {"endpoints", "leases", "events"}  # which the server writes itself
 HOOK = thing("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", RELEASE)
 CONFIGURATION = configmap(RELEASE, RELEASE)
@@ -115,6 +119,39 @@ def test_the_webhook_goes_before_who_answers_it(cluster: Cluster, run: Run) -> N
     assert "deployments" in deleted
 
 
+def test_without_helm_or_of_another_namespace_nothing_goes(
+    cluster: Cluster, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("install")
+    before = everything(cluster)
+    for asked in ((), ("--crds",)):
+        assert run("uninstall", "-n", "meshfde", *asked) == (
+            1, ["meshfde: nothing of meshfed is installed there"],
+        )  # fmt: skip
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(release, "helm", HELM)
+    code, said = run("uninstall", "--crds")
+    assert (code, len(said)) == (1, 1)
+    assert said[0].startswith("there is no `helm` here")
+    assert everything(cluster) == before
+
+
+def test_a_webhook_of_the_same_name_is_left_to_whom_it_belongs(cluster: Cluster, run: Run) -> None:
+    run("install", "--set", "injector.enabled=false", "-n", "own")
+    cluster.create(HOOK)
+    assert run("uninstall", "-n", "own")[0] == 0
+    assert cluster.has(HOOK)
+
+
+def test_what_an_uninstall_left_goes_with_the_next_one(cluster: Cluster, run: Run) -> None:
+    run("install")
+    cluster.established(SPLITS)
+    cluster.create(SPLIT)
+    run("uninstall")
+    assert run("uninstall", "--crds")[:1] == (0,)
+    assert _definitions(cluster) == set()
+
+
 def test_an_upgrade_to_the_same_changes_nothing_however_often(cluster: Cluster, run: Run) -> None:
     run("install", "--set", "settings.mesh.trust_domain=shop.example")
     before = everything(cluster)
@@ -177,10 +214,11 @@ def test_definitions_with_objects_stay_until_they_are_asked_away(
 ) -> None:
     run("install")
     cluster.established(SPLITS)
-    cluster.create(SPLIT)
+    for name in ("a", "b", "c"):
+        cluster.create({**SPLIT, "metadata": {**SPLIT["metadata"], "name": name}})
     _, said = run("uninstall")
     assert (
-        "kept: trafficsplits.split.smi-spec.io, of which there are 1; --crds deletes them" in said
+        "kept: trafficsplits.split.smi-spec.io, of which there are 3; --crds deletes them" in said
     )
     finished(cluster)
     assert cluster.has(SPLIT)
@@ -207,6 +245,36 @@ def test_a_definition_that_is_not_served_yet_is_waited_for(cluster: Cluster, run
     cluster.create(SPLIT)
     cluster.faults.fail(2, 429, verb="list", plural="trafficsplits")
     assert "kept: trafficsplits" in run("uninstall")[1][0]
+
+
+def test_of_many_objects_one_is_read(
+    cluster: Cluster, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("install")
+    cluster.established(SPLITS)
+    asked, get = {}, Line.get
+
+    def noted(api: Line, path: str, query: dict[str, str]) -> AbstractAsyncContextManager[Answer]:
+        asked[path.rpartition("/")[2]] = query
+        return get(api, path, query)
+
+    monkeypatch.setattr(Line, "get", noted)
+    run("uninstall")
+    assert asked["trafficsplits"] == {"limit": "1"}
+
+
+def test_a_definition_of_which_no_version_is_served_is_kept(cluster: Cluster, run: Run) -> None:
+    run("install")
+    cluster.established(SPLITS)
+    versions = [{**each, "served": False} for each in cluster.get(SPLITS)["spec"]["versions"]]
+    cluster.patch(SPLITS, {"spec": {"versions": versions}})
+    code, said = run("uninstall")
+    assert code == 0
+    assert (
+        "kept: trafficsplits.split.smi-spec.io, of which no version is served; --crds deletes them"
+        in said
+    )
+    assert _definitions(cluster) == {"trafficsplits.split.smi-spec.io"}
 
 
 def test_definitions_that_somebody_else_brought_are_left_alone(cluster: Cluster, run: Run) -> None:
@@ -293,6 +361,35 @@ def test_without_helm_it_is_said_where_there_is_one(
             main([command])
         assert ended.value.code == 1
         assert capsys.readouterr().err.startswith("there is no `helm` here")
+
+
+@pytest.mark.parametrize(
+    ("script", "line"),
+    [
+        pytest.param("echo installed", "helm printed no release", id="no JSON"),
+        pytest.param("echo '[]'", "helm printed no release", id="other JSON"),
+        pytest.param("exec /bin/sleep 60", "helm did not end within 0.2 s", id="silence"),
+    ],
+)
+def test_a_helm_that_is_none_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    script: str,
+    line: str,
+) -> None:
+    helm = tmp_path / "helm"
+    nothing = '[ "$1" = get ] && echo "Error: release: not found" >&2 && exit 1'
+    helm.write_text(f"#!/bin/sh\n{nothing}\n{script}\n")
+    helm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(release, "PATIENCE", 0.2)
+    with pytest.raises(SystemExit) as ended:
+        main(["install"])
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith(line)
+    assert said.count("\n") == 1
 
 
 def test_a_cluster_that_refuses_or_is_away_is_one_line(cluster: Cluster, run: Run) -> None:

@@ -1,11 +1,15 @@
 """`meshfed namespace`: labels of namespaces, by kubectl's rules of finding a cluster."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
 
 import pytest
 from clusters import namespace
-from kube.cluster import Cluster
+from kube.cluster import Cluster, kubeconfig
 
 from meshfed.federation.cli.main import main
 
@@ -71,6 +75,51 @@ def test_a_cluster_that_is_away_is_one_line(cluster: Cluster, run: Run) -> None:
     cluster.server.stop()
     code, _, err = run("list")
     assert (code, err.count("\n")) == (1, 1)
+
+
+@contextmanager
+def answering(text: str) -> Iterator[str]:
+    """A server that says this, whatever it is asked; its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: what the command says is looked at."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, args=(0.01,)).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        pytest.param('{"kind": "Page"}', "Object missing required field `items`", id="a page"),
+        pytest.param('{"items": [{}]}', "`metadata` - at `$.items[0]`", id="other items"),
+        pytest.param("<html>", "JSON is malformed", id="no JSON"),
+    ],
+)
+def test_a_server_that_is_no_kubernetes_is_one_line(
+    cluster: Cluster, run: Run, tmp_path: Path, text: str, why: str
+) -> None:
+    with answering(text) as url:
+        other = {
+            **kubeconfig(cluster),
+            "clusters": [{"name": cluster.name, "cluster": {"server": url}}],
+        }
+        (tmp_path / "other.yaml").write_text(json.dumps(other))
+        code, _, err = run("list", "--kubeconfig", str(tmp_path / "other.yaml"))
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("the cluster does not answer as Kubernetes does: ")
+    assert why in err
 
 
 def test_a_refusal_is_one_line(cluster: Cluster, run: Run) -> None:

@@ -92,42 +92,46 @@ def uninstall(
     """Take the control plane out of a cluster: the webhook first, then all that was installed.
 
     The catalog on its volume goes too, and the mesh's root key in it: `meshfed backup` keeps them.
-    CRDs with objects stay. Pods keep their sidecars until they are restarted.
+    CRDs with objects stay, and whatever is of another release or namespace. Pods keep their
+    sidecars until they are restarted.
 
     Example: meshfed uninstall --context aks-weu
     """
     from meshfed.federation.install.chart import RELEASE
+    from meshfed.federation.install.cluster import Owner
 
-    where = _where(namespace, context, kubeconfig)
+    where, owner = _where(namespace, context, kubeconfig), Owner(RELEASE, namespace)
 
-    async def outside(api: "Line") -> bool:
-        from meshfed.federation.install.cluster import unhooked
+    async def found(api: "Line") -> bool:
+        """Whether the webhook was there, which is gone now, or a CRD is."""
+        from meshfed.federation.install.cluster import definitions, unhooked
 
-        return await unhooked(api, RELEASE)
+        return await unhooked(api, owner) or bool(await definitions(api, owner))
 
-    async def left(api: "Line") -> bool:
-        from meshfed.federation.install.cluster import definitions, undefined, unhoused
+    async def left(api: "Line") -> None:
+        from meshfed.federation.install.cluster import counted, definitions, undefined, unhoused
         from meshfed.providers.kubernetes.membership import namespaces
 
-        found = await definitions(api, RELEASE)
-        for each in found:
-            if each.objects and not crds:
-                say(f"kept: {each.name}, of which there are {each.objects}; --crds deletes them")
-            else:
+        for each in await definitions(api, owner):
+            count = 0 if crds else await counted(api, each.spec)
+            if count == 0:
                 await undefined(api, each)
+            else:
+                many = f"there are {count}" if count else "no version is served"
+                say(f"kept: {each.metadata.name}, of which {many}; --crds deletes them")
         members = sorted({m.namespace for ns in await namespaces(api) for m in ns.members})
         if members:
             say(f"still labelled for a mesh: {', '.join(members)}: restart their pods")
         if await unhoused(api, namespace):
             say(f"namespace {namespace} deleted, which install had made")
-        return bool(found)
 
-    hooked = _asked(where, outside)
     with _released(where) as release:
-        there = release.manifest() is not None
+        installed = release.manifest() is not None
+        # Without the release, what an uninstall that was interrupted left of it.
+        if not (_asked(where, found) or installed):
+            raise Finding(f"{namespace}: nothing of meshfed is installed there")
         release.uninstall()
-    if not (_asked(where, left) or there or hooked):
-        raise Finding(f"{namespace}: nothing of meshfed is installed there")
+    _asked(where, left)
     say("uninstalled")
 
 

@@ -120,6 +120,9 @@ async def _found(api: "Line", names: list[str]) -> "list[Namespace]":
 
 
 def asked(act: "Callable[[Line], Awaitable[T]]", context: str | None, kubeconfig: Path | None) -> T:
+    """What `act` finds out of a cluster, or does there. Raises Finding."""
+    import msgspec
+
     from meshfed.providers.kubernetes.access import line
     from meshfed.providers.kubernetes.messages import Refused, Unreachable
     from meshfed.providers.kubernetes.options import Where
@@ -136,3 +139,5 @@ def asked(act: "Callable[[Line], Awaitable[T]]", context: str | None, kubeconfig
         return asyncio.run(whole())
     except (Unreachable, Refused) as error:
         raise Finding(error) from error
+    except msgspec.DecodeError as error:
+        raise Finding(f"the cluster does not answer as Kubernetes does: {error}") from error

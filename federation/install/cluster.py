@@ -38,6 +38,7 @@ class Spec(msgspec.Struct):
 class Meta(msgspec.Struct):
     name: str
     labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
 
 
 class Thing(msgspec.Struct):
@@ -53,21 +54,33 @@ class Definitions(msgspec.Struct):
     items: list[Described]
 
 
+class Rest(msgspec.Struct, rename="camel"):
+    remaining_item_count: int = 0
+
+
 class Objects(msgspec.Struct):
+    metadata: Rest
     items: list[msgspec.Raw]
 
 
 @dataclass(frozen=True, slots=True)
-class Definition:
-    """A CRD of the release, and how many objects would go with it."""
+class Owner:
+    """A release of Helm, which writes it on all that it makes."""
 
-    name: str
-    objects: int
+    release: str
+    namespace: str
+
+    def has(self, thing: Meta) -> bool:
+        said = {
+            "meta.helm.sh/release-name": self.release,
+            "meta.helm.sh/release-namespace": self.namespace,
+        }
+        return said.items() <= thing.annotations.items()
 
 
 async def housed(api: Line, namespace: str) -> bool:
     """Whether the namespace had to be made. Raises Unreachable or Refused."""
-    if await _labels(api, namespace) is not None:
+    if await _described(api, f"{NAMESPACES}/{namespace}"):
         return False
     made = {
         "apiVersion": "v1",
@@ -81,26 +94,28 @@ async def housed(api: Line, namespace: str) -> bool:
 
 async def unhoused(api: Line, namespace: str) -> bool:
     """Whether the namespace goes, which it does if it was made here."""
-    labels = await _labels(api, namespace)
-    ours = labels is not None and OURS.items() <= labels.items()
-    return ours and await gone(api, f"{NAMESPACES}/{namespace}")
+    path = f"{NAMESPACES}/{namespace}"
+    found = await _described(api, path)
+    return found is not None and OURS.items() <= found.labels.items() and await gone(api, path)
 
 
-async def unhooked(api: Line, release: str) -> bool:
-    """No pod waits for the webhook any more; whether there was one."""
-    return await gone(api, f"{WEBHOOKS}/{release}")
+async def unhooked(api: Line, owner: Owner) -> bool:
+    """No pod waits for the owner's webhook any more; whether there was one."""
+    path = f"{WEBHOOKS}/{owner.release}"
+    found = await _described(api, path)
+    return found is not None and owner.has(found) and await gone(api, path)
 
 
-async def definitions(api: Line, release: str) -> list[Definition]:
-    """Raises Unreachable or Refused."""
-    selector = f"app.kubernetes.io/part-of=meshfed,app.kubernetes.io/instance={release}"
+async def definitions(api: Line, owner: Owner) -> list[Described]:
+    """The owner's CRDs. Raises Unreachable or Refused."""
+    selector = f"app.kubernetes.io/part-of=meshfed,app.kubernetes.io/instance={owner.release}"
     async with api.get(DEFINITIONS, {"labelSelector": selector}) as answer:
         found = msgspec.json.decode(await whole(answer), type=Definitions).items
-    return [Definition(each.metadata.name, await _counted(api, each.spec)) for each in found]
+    return [each for each in found if owner.has(each.metadata)]
 
 
-async def undefined(api: Line, definition: Definition) -> None:
-    await gone(api, f"{DEFINITIONS}/{definition.name}")
+async def undefined(api: Line, definition: Described) -> None:
+    await gone(api, f"{DEFINITIONS}/{definition.metadata.name}")
 
 
 async def gone(api: Line, path: str) -> bool:
@@ -113,25 +128,30 @@ async def gone(api: Line, path: str) -> bool:
         return True
 
 
-async def _counted(api: Line, spec: Spec) -> int:
-    version = next(each.name for each in spec.versions if each.served)
+async def counted(api: Line, spec: Spec) -> int | None:
+    """How many objects there are; None: no version is served, and nobody can say."""
+    version = next((each.name for each in spec.versions if each.served), None)
+    if version is None:
+        return None
     path = f"/apis/{spec.group}/{version}/{spec.names.plural}"
     until = time.monotonic() + PATIENCE
     while True:
-        async with api.get(path, {}) as answer:
+        async with api.get(path, {"limit": "1"}) as answer:
             if answer.status == 404:  # it is being deleted, or not served yet
                 return 0
             # For a second after a CRD was written: "storage is (re)initializing".
             if answer.status != 429 or time.monotonic() > until:
-                return len(msgspec.json.decode(await whole(answer), type=Objects).items)
+                found = msgspec.json.decode(await whole(answer), type=Objects)
+                return len(found.items) + found.metadata.remaining_item_count
         await asyncio.sleep(PAUSE)
 
 
-async def _labels(api: Line, namespace: str) -> dict[str, str] | None:
-    async with api.get(f"{NAMESPACES}/{namespace}", {}) as answer:
+async def _described(api: Line, path: str) -> Meta | None:
+    """None: it is not there."""
+    async with api.get(path, {}) as answer:
         if answer.status == 404:
             return None
-        return msgspec.json.decode(await whole(answer), type=Thing).metadata.labels
+        return msgspec.json.decode(await whole(answer), type=Thing).metadata
 
 
 async def _accepted(code: int, body: bytes) -> None:

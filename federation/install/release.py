@@ -1,10 +1,11 @@
 """The chart's release in a cluster, by Helm: what is there, what values would make, in and out."""
 
-import json
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from meshfed.federation.install.chart import FOLDER, RELEASE, Refused, mistakes, objects, refusals
 
@@ -13,7 +14,7 @@ PATIENCE = 600.0  # seconds, for a cluster that answers slowly
 
 
 class Failed(Exception):
-    """What Helm or the cluster said; one line."""
+    """What Helm or the cluster said, or why Helm said nothing; one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,12 @@ class Ended:
     def why(self) -> str:
         """Without what Helm logs beside it."""
         return self.err.rpartition("Error: ")[2].strip()
+
+
+class Rendered(msgspec.Struct):
+    """Of what Helm prints in JSON."""
+
+    manifest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class Values:
 
 
 def helm(arguments: Sequence[str]) -> Ended:
-    """Raises Failed where there is no Helm."""
+    """Raises Failed where there is no Helm, and where it does not end."""
     try:
         ended = subprocess.run(
             ["helm", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE
@@ -67,6 +74,8 @@ def helm(arguments: Sequence[str]) -> Ended:
     except FileNotFoundError as error:
         why = "there is no `helm` here, which does this: https://helm.sh/docs/intro/install"
         raise Failed(why) from error
+    except subprocess.TimeoutExpired as error:
+        raise Failed(f"helm did not end within {PATIENCE:g} s") from error
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
@@ -103,8 +112,11 @@ class Release:
         ended = self._ended(*act, *values.flags, "--output", "json")
         if lines := refusals(ended.err):
             raise Refused(*lines)
-        made = objects(json.loads(self._told(ended))["manifest"])
-        if lines := tuple(mistakes(made)):
+        try:
+            made = msgspec.json.decode(self._told(ended), type=Rendered)
+        except msgspec.DecodeError as error:
+            raise Failed(f"helm printed no release: {error}") from error
+        if lines := tuple(mistakes(objects(made.manifest))):
             raise Refused(*lines)
 
     def uninstall(self) -> None:
