@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from meshfed.demo.kube.patches import operated
+from meshfed.federation.inject import review
 from meshfed.federation.inject.app import INJECT, LARGEST, app
 from meshfed.federation.inject.decide import PROXY, Namespace
 from meshfed.federation.inject.injection import Injection
-from meshfed.federation.inject.review import NoReview, review
+from meshfed.federation.inject.review import NoReview
 
 SHOP = Namespace("shop", {"meshfed.io/inject": "enabled"})
 POD = {"metadata": {"generateName": "web-"}, "spec": {"containers": [{"name": "web"}]}}
@@ -164,8 +165,9 @@ ANYTHING = some.recursive(
 @settings(max_examples=50)
 @given(some.fixed_dictionaries({"spec": ANYTHING, "metadata": ANYTHING}))
 def test_whatever_a_pod_is_there_is_an_answer(pod):
-    body = json.dumps(asked(pod)).encode()
-    response = json.loads(review(body, SHOP, Injection(), "", "meshfed"))["response"]
+    request = review.asked(json.dumps(asked(pod)).encode())
+    told = review.answered(request, SHOP, Injection(), "", "meshfed")
+    response = json.loads(told)["response"]
     assert response["allowed"] or response["status"]["code"] == 422
 
 
@@ -173,4 +175,4 @@ def test_whatever_a_pod_is_there_is_an_answer(pod):
 @given(some.binary(max_size=20))
 def test_whatever_is_sent_is_answered_or_refused(body):
     with pytest.raises(NoReview):
-        review(body, None, Injection(), "", "meshfed")
+        review.asked(body)

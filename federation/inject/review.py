@@ -21,17 +21,13 @@ class NoReview(ValueError):
     """What was sent is no review; one line."""
 
 
-def review(
-    body: bytes, namespace: Namespace | None, injection: Injection, roots: str, own: str
-) -> bytes:
-    """Raises NoReview. `namespace`: what is known of the pod's; None: nothing."""
-    return answered(asked(body), namespace, injection, roots, own)
-
-
 def answered(
     request: Object, namespace: Namespace | None, injection: Injection, roots: str, own: str
 ) -> bytes:
-    """Of a namespace that is not known the API server has seen the label, or it would not ask."""
+    """`namespace`: what is known of the pod's; None: nothing.
+
+    Of one that is not known the API server has seen the label, or it would not ask.
+    """
     try:
         made = looked_at(request, namespace, injection, roots, own)
     except Unfit as unfit:
