@@ -127,6 +127,13 @@ def label(text: str) -> str:
     return text
 
 
+def dotted_name(text: str) -> str:
+    """An RFC 1123 subdomain: a DNS name, or most names in Kubernetes."""
+    if len(text) > 253 or not all(LABEL.fullmatch(part) for part in text.split(".")):
+        raise ValueError(f"{text!r} is not a lower-case name (letters, digits, dashes, dots)")
+    return text
+
+
 def host_name(text: str) -> str:
     """A DNS name or an address, without a port."""
     try:
@@ -159,6 +166,7 @@ TrustDomain = Annotated[
     Field(json_schema_extra={"pattern": f"^{TRUST_DOMAIN.pattern}$"}),
 ]
 HostName = Annotated[str, AfterValidator(host_name)]
+DottedName = Annotated[str, AfterValidator(dotted_name)]
 Label = Annotated[
     str, AfterValidator(label), Field(json_schema_extra={"pattern": f"^{LABEL.pattern}$"})
 ]

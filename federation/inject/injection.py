@@ -1,18 +1,28 @@
 """What the configuration says of sidecars in pods: where they connect, and what they may use."""
 
 import re
+from collections.abc import Mapping
+from decimal import Decimal
 from enum import StrEnum
 from ipaddress import ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from meshfed.federation.fields import Listen
+from meshfed.federation.fields import DottedName, Listen, host_name
 from meshfed.federation.findings import Strict
 from meshfed.xds.bootstrap import Address
 
+Name = TypeVar("Name", bound=str)
 # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
-QUANTITY = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?")
+QUANTITY = re.compile(
+    r"(?P<number>[0-9]+(\.[0-9]*)?|\.[0-9]+)"
+    r"(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]{1,2})?"
+)
+FACTORS = {
+    **{suffix: Decimal(1000) ** n for n, suffix in enumerate(("n", "u", "m", "", *"kMGTPE"), -3)},
+    **{f"{suffix}i": Decimal(1024) ** n for n, suffix in enumerate("KMGTPE", 1)},
+}
 # Azure's, which a machine asks from its own address: the metadata service, and the host's agent.
 AZURE = ("169.254.169.254/32", "168.63.129.16/32")
 
@@ -32,9 +42,26 @@ class Sidecar(StrEnum):
 
 
 def quantity(text: str) -> str:
-    if not QUANTITY.fullmatch(text):
-        raise ValueError(f"{text!r} is not a quantity such as 100m or 64Mi")
+    amount(text)
     return text
+
+
+def amount(text: str) -> Decimal:
+    """What a quantity comes to. Raises ValueError."""
+    found = QUANTITY.fullmatch(text)
+    if not found:
+        raise ValueError(f"{text!r} is not a quantity such as 100m or 64Mi")
+    factor = FACTORS.get(found["suffix"] or "")
+    return Decimal(text) if factor is None else Decimal(found["number"]) * factor
+
+
+def exceeded(requests: Mapping[Name, str], limits: Mapping[Name, str]) -> dict[Name, str]:
+    """Why an API server would refuse them, by resource: more is asked for than may be used."""
+    return {
+        name: f"requests.{name} {asked} is more than limits.{name} {limits[name]}"
+        for name, asked in requests.items()
+        if name in limits and amount(asked) > amount(limits[name])
+    }
 
 
 def network(text: str) -> str:
@@ -47,7 +74,14 @@ def network(text: str) -> str:
 
 
 def dialled(text: str) -> str:
-    Address.parse(text)
+    try:
+        where = Address.parse(text)
+        host_name(where.host)
+    except ValueError as error:
+        why = "is not host:port, such as meshfed.meshfed.svc:15130"
+        raise ValueError(f"{text!r} {why}") from error
+    if not where.port:
+        raise ValueError(f"{text!r}: nobody listens on port 0")
     return text
 
 
@@ -81,6 +115,12 @@ class Resources(Strict):
     )
     limits: dict[Resource, Quantity] = Field(default={}, description="the same; empty: none")
 
+    @model_validator(mode="after")
+    def _asks_for_what_it_may_use(self) -> Self:
+        if why := "; ".join(exceeded(self.requests, self.limits).values()):
+            raise ValueError(why)
+        return self
+
 
 class Injection(Strict):
     """Sidecars in pods."""
@@ -89,7 +129,7 @@ class Injection(Strict):
         default=None,
         description="for API servers that ask the webhook, such as 0.0.0.0:9443; absent: none may",
     )
-    webhook: str = Field(
+    webhook: DottedName = Field(
         default="meshfed", min_length=1, description="the MutatingWebhookConfiguration's name"
     )
     control_plane: Annotated[str, AfterValidator(dialled)] = Field(

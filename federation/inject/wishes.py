@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import TypeVar
 
 from meshfed.federation.inject.decide import INTERCEPTION
-from meshfed.federation.inject.injection import Injection, network, quantity
+from meshfed.federation.inject.injection import Injection, exceeded, network, quantity
 from meshfed.federation.inject.raw import Object, Unfit, mapping, words
 
 T = TypeVar("T")
@@ -69,13 +69,18 @@ def wishes(pod: Object, injection: Injection) -> Wishes:
 
 
 def resources(said: Mapping[str, str], injection: Injection) -> dict[str, dict[str, str]]:
+    """Raises Unfit."""
     found: dict[str, dict[str, str]] = {
         "requests": {str(name): text for name, text in injection.resources.requests.items()},
         "limits": {str(name): text for name, text in injection.resources.limits.items()},
     }
     for key, (kind, name) in RESOURCES.items():
-        if key in said:
-            found[kind][name] = _read(said, key, quantity, "")
+        if amount := _read(said, key, quantity, ""):
+            found[kind][name] = amount
+    wrong = exceeded(found["requests"], found["limits"])
+    for key, (_, name) in RESOURCES.items():
+        if key in said and name in wrong:
+            raise _unfit(key, wrong[name])
     return {kind: amounts for kind, amounts in found.items() if amounts}
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import re2
 from pydantic import AfterValidator, BeforeValidator, Field, StrictInt
 
-from meshfed.catalog.model import LABEL
 from meshfed.federation.fields import label
 
 # Envoy refuses a listener or route table whose regex compiles to more than this
@@ -18,12 +17,6 @@ METHODS = Literal[
 ]
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a header's name, RFC 9110, section 5.6.2
 QUANTITY = re.compile(r"(\d{1,9})(m?)")
-
-
-def dotted_name(text: str) -> str:
-    if len(text) > 253 or not all(LABEL.fullmatch(part) for part in text.split(".")):
-        raise ValueError(f"{text!r} is not a lower-case name (letters, digits, dashes, dots)")
-    return text
 
 
 def regex(text: str) -> str:
@@ -82,7 +75,6 @@ def no_matches_yet(_: object) -> None:
 
 
 Label = Annotated[str, AfterValidator(label)]
-DottedName = Annotated[str, AfterValidator(dotted_name)]
 Regex = Annotated[str, AfterValidator(path_regex)]
 Headers = Annotated[tuple[tuple[str, str], ...], BeforeValidator(headers)]
 PortNumber = Annotated[StrictInt, Field(ge=1, le=65535)]

@@ -21,10 +21,10 @@ from meshfed.catalog.model import (
     TrafficSplit,
     TrafficTarget,
 )
+from meshfed.federation.fields import DottedName
 from meshfed.federation.findings import Strict
 from meshfed.federation.specification.fields import (
     METHODS,
-    DottedName,
     Headers,
     Label,
     NoMatches,
