@@ -208,6 +208,8 @@ async def _serve(
         recording=settings.history.record_pushes,
         bearers=bearers,
     )
+    # What is wrong with it is said before anybody is served.
+    joinable = desk(settings, catalog, issuer, lambda: server.port) if doors.join else None
     await server.start(settings.xds.listen, settings.xds.tokens or "")
     log.info(
         "serving",
@@ -235,9 +237,8 @@ async def _serve(
                 aside(partial(admin.serve, api, doors.admin)),
             )
         ]
-        if doors.join is not None:
-            open_desk = desk(settings, catalog, issuer, server.port)
-            running.append(tasks.create_task(joining.serve(open_desk, doors.join, control)))
+        if joinable and doors.join is not None:
+            running.append(tasks.create_task(joining.serve(joinable, doors.join, control)))
         if webhook and doors.webhook is not None:
             running.append(tasks.create_task(aside(partial(webhook.run, doors.webhook))))
         if doors.health is not None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from joining import Ground, grounded
 from meshfed.catalog.reader import query
 from meshfed.federation.agent.renewal import Renewal
 from meshfed.federation.certificates.keypair import request
+from meshfed.federation.demo.folder import free_ports
 from meshfed.federation.join.machine import Papers, Server, Unjoinable, join, trusted
 from meshfed.federation.join.nonce import Nonces
 from meshfed.federation.join.policy import policies
@@ -159,19 +162,50 @@ def test_a_policy_is_no_token(ground: Ground) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [
-        ("identity", "Shop", r"join.policies\[0\].identity"),
-        ("service", ["shop"], r"join.policies\[0\].service"),
-        ("probe", ["udp:80"], "is no probe"),
+        ("identity", "Shop", "identity: 'Shop' is not <account>.<namespace>"),
+        (
+            "service",
+            ["shop.live:8080", "shop"],
+            "service[1]: 'shop' is not <name>.<namespace>:<port>",
+        ),
+        (
+            "probe",
+            ["tcp:x"],
+            "probe[0]: 'tcp:x' is no probe, such as http:8080/healthz, tcp:3306 or grpc:9090",
+        ),
     ],
 )
 def test_a_policy_that_cannot_be_is_refused_with_its_line(
     tmp_path: Path, key: str, value: object, why: str
 ) -> None:
     file = tmp_path / "meshfed.yaml"
-    file.write_text(yaml.safe_dump({"join": {"policies": [{**POLICY, key: value}]}}))
-    with pytest.raises(Refused, match=why) as refused:
-        policies(Settings.read(file, {}))
-    assert str(refused.value).startswith(f"{file}:")
+    file.write_text("join:\n  policies:\n    - " + json.dumps({**POLICY, key: value}) + "\n")
+    with pytest.raises(Refused) as refused:
+        Settings.read(file, {})
+    assert str(refused.value) == f"{file}:3: join.policies[0].{why}"
+
+
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [
+        ("nowhere.pem", "cannot be read: No such file or directory"),
+        ("meshfed.yaml", "no certificates in PEM"),
+    ],
+)
+def test_without_azures_roots_nothing_is_served(tmp_path: Path, named: str, why: str) -> None:
+    ports = iter(free_ports(3))
+    doors = {each: {"listen": f"127.0.0.1:{next(ports)}"} for each in ("xds", "admin", "join")}
+    said = {**doors, "join": {**doors["join"], "policies": [POLICY], "azure_roots": named}}
+    file = tmp_path / "meshfed.yaml"
+    file.write_text(yaml.safe_dump(said))
+    command = [sys.executable, "-m", "meshfed.federation.cli", "serve", "--config", str(file)]
+    ended = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    lines = [*ended.stdout.splitlines(), *ended.stderr.splitlines()]
+    assert ended.returncode == 1
+    assert lines[-1] == f"{file}:4: join.azure_roots: {tmp_path / named}: {why}"
+    assert not [line for line in lines if "serving" in line or "Traceback" in line]
 
 
 def test_of_some_machines_the_others_are_not_let_in() -> None:

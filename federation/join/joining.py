@@ -3,12 +3,28 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from meshfed.catalog.model import Identity
 from meshfed.federation.fields import Duration, Label, Listen, duration
 from meshfed.federation.findings import Strict
+from meshfed.federation.join.probe import Probe
+from meshfed.providers.registered import served
 
 UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+
+
+def _identity(text: str) -> str:
+    return str(Identity.parse(text))
+
+
+def _served(text: str) -> str:
+    served(text)
+    return text
+
+
+def _probe(text: str) -> str:
+    return str(Probe.parse(text))
 
 
 class JoinPolicy(Strict):
@@ -20,11 +36,15 @@ class JoinPolicy(Strict):
     vm_ids: tuple[Annotated[str, Field(pattern=UUID)], ...] = Field(
         default=(), description="of those that may; empty: all of the subscription"
     )
-    identity: str = Field(description="<account>.<namespace>: as whom")
-    service: tuple[str, ...] = Field(
+    identity: Annotated[str, AfterValidator(_identity)] = Field(
+        description="<account>.<namespace>: as whom"
+    )
+    service: tuple[Annotated[str, AfterValidator(_served)], ...] = Field(
         default=(), description="<name>.<namespace>:<port>: what each of them serves"
     )
-    probe: tuple[str, ...] = Field(default=(), description="what their agents look at")
+    probe: tuple[Annotated[str, AfterValidator(_probe)], ...] = Field(
+        default=(), description="what their agents look at"
+    )
 
 
 class Join(Strict):

@@ -1,6 +1,7 @@
 """The join server of one control plane, as its configuration says."""
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
@@ -17,13 +18,13 @@ from meshfed.federation.join.nonce import Nonces
 from meshfed.federation.join.pace import Pace
 from meshfed.federation.join.policy import policies
 from meshfed.federation.join.server import Desk
-from meshfed.federation.settings import Settings
+from meshfed.federation.settings import Refused, Settings
 
 EVERYWHERE = ("0.0.0.0", "::")
 
 
-def desk(settings: Settings, catalog: Catalog, issuer: Issuer, xds_port: int) -> Desk:
-    """Raises Refused, and ValueError or OSError where Azure's roots are none."""
+def desk(settings: Settings, catalog: Catalog, issuer: Issuer, xds_port: Callable[[], int]) -> Desk:
+    """`xds_port` is asked once xDS is served. Raises Refused where Azure's roots are none."""
     domain = settings.mesh.trust_domain
     joins = Joins(catalog)
     holder = ByCertificate(joins, domain)
@@ -37,7 +38,7 @@ def desk(settings: Settings, catalog: Catalog, issuer: Issuer, xds_port: int) ->
         issuer,
         trust_domain=domain,
         lifetime=settings.join.lifetime,
-        xds=control_plane(settings.xds.listen, xds_port),
+        xds=lambda: control_plane(settings.xds.listen, xds_port()),
         pace=Pace(settings.join.refusals),
         attendance=Attendance(joins, Leases(catalog), catalog, holder, settings.join.lease),
         nonces=nonces,
@@ -51,10 +52,16 @@ def shared(settings: Settings) -> bytes:
 
 
 def roots(settings: Settings) -> Store:
-    """What signs for Azure's metadata service in the end. Raises ValueError, OSError."""
+    """What signs for Azure's metadata service in the end. Raises Refused."""
     named = settings.join.azure_roots
     path = settings.base / named if named else Path(ssl.get_default_verify_paths().cafile or "")
-    return Store(x509.load_pem_x509_certificates(path.read_bytes()))
+    try:
+        return Store(x509.load_pem_x509_certificates(path.read_bytes()))
+    except OSError as error:
+        why = f"{path}: cannot be read: {error.strerror}"
+    except ValueError:
+        why = f"{path}: no certificates in PEM"
+    raise Refused(settings.reject(("join", "azure_roots"), why))
 
 
 def control_plane(listen: Address, port: int) -> str:

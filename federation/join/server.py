@@ -71,7 +71,7 @@ class Desk:
         *,
         trust_domain: str,
         lifetime: timedelta,
-        xds: str,
+        xds: Callable[[], str],
         pace: Pace,
         attendance: Attendance,
         nonces: Nonces,
@@ -120,7 +120,7 @@ class Desk:
             trust_domain=self._trust_domain,
             certificate=pem(chain),
             bundle=bundle,
-            xds=self._xds,
+            xds=self._xds(),
             bind=workload.bind,
             probes=grant.probes,
         )
