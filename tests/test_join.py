@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 import live
 import pytest
+from attesting import ROOT
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -33,7 +34,7 @@ from meshfed.catalog.store import Catalog
 from meshfed.catalog.tokens import Token
 from meshfed.federation.bootstrap import bootstrap
 from meshfed.federation.certificates.keypair import request
-from meshfed.federation.cli.main import app
+from meshfed.federation.cli.main import app, main
 from meshfed.federation.demo.control import until
 from meshfed.federation.demo.folder import free_ports
 from meshfed.federation.demo.processes import environment
@@ -115,6 +116,91 @@ async def test_a_machine_serves_in_the_mesh_after_two_commands_renews_and_leaves
             await until("the end of the stream", lambda: gone(ground))
     finally:
         agent.end()
+
+
+def says(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """How a command ends, and what it says of that."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    return int(ended.value.code or 0), capsys.readouterr().err.strip()
+
+
+def joining(ground: Ground, token: str, out: Path, *words: str) -> tuple[str, ...]:
+    url = f"https://127.0.0.1:{ground.port}"
+    return ("join", url, "--token", token, "--out", str(out), "--no-unit", *words)
+
+
+def used(ground: Ground, token: str) -> int:
+    made = ground.catalog(lambda joins: joins.token(Secret.parse(token).id))
+    return int(made.used)
+
+
+def test_where_nothing_can_be_written_nothing_is_asked(
+    ground: Ground, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    token = ground.token()
+    named = ("--name", "nowhere", "--address", next(ground.addresses))
+    proc = Path("/proc/nowhere")  # where not even root can make a folder
+    line = joining(ground, token, proc, *named)
+    assert says(capsys, *line) == (1, f"{proc}: No such file or directory")
+    # A disk that takes a name and no content.
+    full = tmp_path / "a" / "full"
+    command = (
+        sys.executable,
+        "-m",
+        "meshfed.federation.cli",
+        *joining(ground, token, full, *named),
+    )
+    ended = subprocess.run(
+        ["prlimit", "--fsize=60000", *command],
+        env=environment(os.environ),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (1, f"{full}: File too large\n")
+    assert list(tmp_path.iterdir()) == []
+    assert used(ground, token) == 0
+    assert not [name for name, _ in ground.told() if name == "nowhere"]
+
+
+def test_who_cannot_write_after_all_leaves_again(
+    ground: Ground, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "proxy"
+    (out / "..data").mkdir(parents=True)  # where a link has to stand
+    named = ("--name", "clumsy", "--address", next(ground.addresses))
+    code, why = says(capsys, *joining(ground, ground.token(), out, *named))
+    left = "clumsy has left again, and a use of the token is gone"
+    assert (code, why) == (1, f"{out}: Is a directory: {left}")
+    told = [change.partition(" ")[0] for name, change in ground.told() if name == "clumsy"]
+    assert told == ["admitted", "left"]
+
+
+def test_joining_again_as_another_is_refused_and_a_token_is_kept(
+    ground: Ground, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out, token, address = tmp_path / "proxy", ground.token(), next(ground.addresses)
+    named = ("--name", "again", "--address", address)
+    assert says(capsys, *joining(ground, token, out, *named))[1].startswith("again: joined")
+    other = tmp_path / "other.pem"
+    other.write_bytes(ROOT.public_bytes(Encoding.PEM))
+    for option, value, why in (
+        ("--name", "else", "this machine joined as again"),
+        ("--address", "192.0.2.7", f"this machine joined as called at {address}"),
+        ("--pin", "00" * 32, "this machine joined a mesh with another root"),
+        ("--ca", str(other), "this machine joined a mesh with another root"),
+    ):
+        refused = (1, f"{option}: {why}: `meshfed leave` comes first")
+        assert says(capsys, *joining(ground, token, out, option, value)) == refused
+    same = joining(ground, token, out, *named, "--pin", Secret.parse(token).pin.hex())
+    assert says(capsys, *same, "--keep-token") == (0, "again: renewed")
+    assert (out / "token").read_text() == token
+    assert says(capsys, "join", "--out", str(out), "--keep-token") == (
+        1,
+        "--keep-token: there is no --token to keep",
+    )
+    assert says(capsys, "leave", "--out", str(out)) == (0, f"{out}: removed")
 
 
 async def answered(buyer: live.Sidecar, port: int) -> None:

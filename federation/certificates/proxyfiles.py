@@ -23,6 +23,7 @@ GRPC = "grpc.json"
 VARIABLE = "GRPC_XDS_BOOTSTRAP"  # gRPC reads the file that it names, once in a process (gRFC A27)
 ADMIN = 15000  # ARCHITECTURE.md, section 6
 DATA = "..data"  # the link that is swapped, as kubelet does for mounted secrets
+ROOM = 64 * 1024  # bytes, more than all files of a proxy have: 7,300 with one root
 
 Files = Mapping[str, bytes]
 
@@ -122,6 +123,27 @@ def write(folder: Path, files: Files) -> None:
     for other in folder.glob("..*/"):
         if other.name not in (DATA, version.name):
             shutil.rmtree(other)
+
+
+def room(folder: Path, size: int = ROOM) -> None:
+    """Try whether so many bytes can be written there, and leave all as it was.
+
+    Raises OSError, which names a path: of a full disk, a write alone says none.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    trial = folder / f"..trial-{os.getpid()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        put(trial, bytes(size))
+    except OSError as error:
+        at = error.filename or str(folder)
+        raise OSError(error.errno, error.strerror, str(at)) from error
+    finally:
+        if folder.is_dir():
+            trial.unlink(missing_ok=True)
+        for each in missing:
+            if each.is_dir():
+                each.rmdir()
 
 
 def put(path: Path, content: bytes) -> None:

@@ -3,6 +3,7 @@
 import shlex
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from meshfed.federation.cli.output import Finding, say
 
 if TYPE_CHECKING:
     from meshfed.federation.join.machine import Papers, Server
+    from meshfed.federation.join.secret import Secret
 
 FOLDER = Path("/etc/meshfed/proxy")
 
@@ -98,16 +100,23 @@ def join(
 
     if out.name in ("", ".."):
         raise Finding("--out: name a folder of its own")
+    if keep_token and not token:
+        raise Finding("--keep-token: there is no --token to keep")
+    secret = _secret(token)
     try:
         papers = Papers.read(out)
         if papers and papers.valid(time.time()):
+            if others := [*_others(papers, name, address, ca, pin)]:
+                raise Finding(*others)
             who = joined(_again(url, papers), out, {}, papers)
+            if keep_token and token:
+                kept(out, token)
             say(f"{who}: renewed")
             _equipped(out, wanted=not no_unit)
             return
         if token is None and not azure:
             raise Finding(_tokenless(papers))
-        server = _trusted(url, token, ca, pin)
+        server = _trusted(url, secret, ca, pin)
         asked = {"untrusted_name": name or socket.gethostname(), "token": token or ""}
         who = joined(server, out, asked, None, address or (), (imds or IMDS) if azure else "")
     except Unjoinable as why:
@@ -159,31 +168,78 @@ def _server(url: str) -> "Server":
         raise Finding(f"URL: {why}") from why
 
 
-def _trusted(url: str | None, token: str | None, ca: Path | None, pin: str | None) -> "Server":
+def _secret(token: str | None) -> "Secret | None":
+    from meshfed.federation.join.secret import Secret
+
+    try:
+        return Secret.parse(token) if token else None
+    except ValueError as why:
+        raise Finding(f"--token: {why}") from why
+
+
+def _pin(text: str) -> bytes:
+    """Openssl writes it with colons."""
+    try:
+        wanted = bytes.fromhex(text.replace(":", ""))
+    except ValueError:
+        wanted = b""
+    if len(wanted) != 32:
+        raise Finding("--pin: not 64 hex digits: it is the SHA-256 of the mesh's root")
+    return wanted
+
+
+def _others(
+    papers: "Papers",
+    name: str | None,
+    addresses: list[str] | None,
+    ca: Path | None,
+    pin: str | None,
+) -> Iterator[str]:
+    """What is asked for now, and renewing would not do."""
+    from meshfed.federation.join.machine import pins
+
+    first = "`meshfed leave` comes first"
+    if name and name.lower() != papers.name.lower():
+        yield f"--name: this machine joined as {papers.name}: {first}"
+    if addresses and set(addresses) != set(papers.addresses):
+        here = ", ".join(papers.addresses) or "where the control plane saw it"
+        yield f"--address: this machine joined as called at {here}: {first}"
+    roots = pins(papers.bundle)
+    for option, asked in (("--pin", {_pin(pin)} if pin else None), ("--ca", _roots(ca))):
+        if asked is not None and not asked & roots:
+            yield f"{option}: this machine joined a mesh with another root: {first}"
+
+
+def _roots(ca: Path | None) -> frozenset[bytes] | None:
+    """Their pins."""
+    from meshfed.federation.join.machine import pins
+
+    try:
+        return pins(ca.read_text()) if ca else None
+    except ValueError as why:
+        raise Finding("--ca: no certificates in PEM") from why
+
+
+def _trusted(
+    url: str | None, secret: "Secret | None", ca: Path | None, pin: str | None
+) -> "Server":
     """The server, and the roots by which it is believed. Raises Finding, Unjoinable."""
     from dataclasses import replace
 
     from meshfed.federation.join.machine import trusted
-    from meshfed.federation.join.secret import Secret
 
     if url is None:
         raise Finding("URL: needed: `meshfed token create` prints it with the token")
     if ca and pin:
         raise Finding("--pin: --ca says already whom to trust: leave one out")
-    try:
-        wanted = Secret.parse(token).pin if token else b""
-    except ValueError as why:
-        raise Finding(f"--token: {why}") from why
+    wanted = secret.pin if secret else b""
     if not (wanted or ca or pin):
         raise Finding("--pin: needed without a token, or --ca: they say whom to trust")
     server = _server(url)
     if ca:
         return replace(server, roots=ca.read_text())
     if pin:
-        try:
-            wanted = bytes.fromhex(pin.replace(":", ""))
-        except ValueError as why:
-            raise Finding("--pin: not hex: it is the SHA-256 of the mesh's root") from why
+        wanted = _pin(pin)
     return trusted(server, wanted)
 
 

@@ -6,9 +6,10 @@ import shutil
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -38,6 +39,7 @@ from meshfed.xds.bootstrap import (
 PORT = 15129
 PATIENCE = 15.0  # seconds for the control plane to answer
 MOST = 1 << 20  # bytes of an answer
+MEMORY = "/dev/shm"  # for a key that no disk takes
 OURS = "meshfed"  # the folder in /etc
 JOINED = "join.json"  # where it joined, for renewing and leaving
 TOKEN = "token"  # one that was kept, for joining again
@@ -124,6 +126,11 @@ class Papers:
         """What to do once it has."""
         ended = f"the certificate of {self.name} ended at {stamp(self.not_after)}"
         return f"{ended}: join with a new token, after `meshfed deregister {self.name}` if need be"
+
+
+def pins(roots: str) -> frozenset[bytes]:
+    """Of each of these roots, in PEM. Raises ValueError."""
+    return frozenset(map(pin, x509.load_pem_x509_certificates(roots.encode())))
 
 
 def pinned(roots: str, wanted: bytes) -> str:
@@ -241,6 +248,8 @@ def join(
 
     `imds`: have Azure attest there which machine this is. Raises Unjoinable, OSError.
     """
+    # What cannot be written costs no use of a token, and no certificate.
+    proxyfiles.room(folder)
     key = ec.generate_private_key(ec.SECP256R1())
     csr = request(key).public_bytes(Encoding.PEM).decode()
     if papers is None:
@@ -255,8 +264,27 @@ def join(
         written = files(said, key, server, folder, addresses, imds)
     except ValueError as error:
         raise Unjoinable(f"{server.url}: its answer is not of this version of meshfed") from error
-    proxyfiles.write(folder, written)
+    try:
+        proxyfiles.write(folder, written)
+    except OSError as error:
+        if papers is None:
+            raise Unjoinable(
+                f"{folder}: {error.strerror}: {_undone(server, said, written)}"
+            ) from error
+        raise
     return said.name
+
+
+def _undone(server: Server, said: Answer, written: Mapping[str, bytes]) -> str:
+    """Leave again, by papers that stand nowhere else; what has become of that."""
+    try:
+        with TemporaryDirectory(dir=MEMORY) as folder:
+            proxyfiles.write(Path(folder), written)
+            if papers := Papers.read(Path(folder)):
+                leave(replace(server, roots=said.bundle), papers)
+    except (OSError, Unjoinable) as why:
+        return f"`meshfed deregister {said.name}` on the control plane: it joined, and {why}"
+    return f"{said.name} has left again, and a use of the token is gone"
 
 
 def attestation(server: Server, imds: str) -> Mapping[str, object]:
