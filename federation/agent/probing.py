@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 
+import structlog
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, Event, StreamEnded, StreamReset
@@ -21,13 +22,15 @@ PATIENCE = 2.0  # seconds for an answer
 CHECK = "/grpc.health.v1.Health/Check"
 SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}
 
+log = structlog.get_logger()
+
 
 class Probing:
     """Looks at applications again and again, and holds a verdict on each."""
 
     def __init__(self, probes: Sequence[str]) -> None:
-        """Raises ValueError."""
-        self._verdicts = {Probe.parse(each): Verdict() for each in probes}
+        """Of those that are no probes nothing is held."""
+        self._verdicts = {each: Verdict() for each in map(parsed, probes) if each}
 
     @property
     def failing(self) -> dict[int, str]:
@@ -45,6 +48,14 @@ class Probing:
         answers = await asyncio.gather(*(asyncio.to_thread(ask, probe) for probe in probes))
         for probe, why in zip(probes, answers, strict=True):
             self._verdicts[probe] = self._verdicts[probe].after(why and f"{probe}: {why}")
+
+
+def parsed(text: str) -> Probe | None:
+    try:
+        return Probe.parse(text)
+    except ValueError as error:
+        log.warning("not probed", reason=str(error))
+        return None
 
 
 def ask(probe: Probe) -> str:

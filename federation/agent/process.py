@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -49,11 +49,27 @@ class Process:
         os.close(self._file)
 
 
-def running(config: Path, proc: Path = PROC) -> int | None:
-    """The pid of an Envoy that runs with this configuration."""
+def program(process: Path) -> Path:
+    """Its executable; an upgrade may have replaced that meanwhile. Raises OSError."""
+    return Path(str((process / "exe").readlink()).removesuffix(" (deleted)"))
+
+
+def spaces(process: Path) -> tuple[Path, ...]:
+    """The namespaces in which its pid and its paths mean something. Raises OSError."""
+    return tuple((process / "ns" / kind).readlink() for kind in ("pid", "mnt"))
+
+
+def running(config: Path, programs: Collection[Path], proc: Path = PROC) -> int | None:
+    """The pid of one of these programs that runs with this configuration.
+
+    A command line says what its process likes, and a container's paths are not these.
+    """
+    ours = spaces(proc / "self")
     wanted = ("--config-path", str(config))
     for pid in sorted(int(each.name) for each in proc.iterdir() if each.name.isdecimal()):
         with suppress(OSError):  # it has just ended
+            if program(proc / str(pid)) not in programs or spaces(proc / str(pid)) != ours:
+                continue
             words = (proc / str(pid) / "cmdline").read_bytes().decode("utf-8", "replace")
             if wanted in pairwise(words.split("\0")):
                 return pid

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -13,7 +13,7 @@ import structlog
 from meshfed.catalog.times import stamp
 from meshfed.federation.backoff import doubled
 from meshfed.federation.certificates.keypair import glance
-from meshfed.federation.join.machine import TOKEN, Papers, Server, Unjoinable, join, trusted
+from meshfed.federation.join.machine import TOKEN, Papers, Unjoinable, join, trusted
 from meshfed.federation.join.secret import Secret
 
 DAY = timedelta(days=1)
@@ -79,7 +79,7 @@ class Renewal:
 
 def renewed(papers: Papers, now: float) -> None:
     """Raises Unjoinable, OSError."""
-    server = replace(Server.parse(papers.url), roots=papers.bundle)
+    server = papers.server
     if papers.valid(now):
         join(server, papers.folder, {}, papers)
         return
@@ -89,12 +89,11 @@ def renewed(papers: Papers, now: float) -> None:
         return
     try:
         token = (papers.folder / TOKEN).read_text().strip()
-    except FileNotFoundError as error:
-        raise Unjoinable(papers.ended) from error
-    asked = {"untrusted_name": papers.name, "token": token}
-    try:
+        asked = {"untrusted_name": papers.name, "token": token}
         server = trusted(server, Secret.parse(token).pin)
         join(server, papers.folder, asked, None, papers.addresses)
+    except FileNotFoundError as error:
+        raise Unjoinable(papers.ended) from error
     except ValueError as error:
         raise Unjoinable(f"{papers.folder / TOKEN}: {error}") from error
     except Unjoinable as why:

@@ -10,7 +10,7 @@ import structlog
 
 from meshfed.federation.agent.hysteresis import Verdict
 from meshfed.federation.backoff import doubled
-from meshfed.federation.join.machine import Papers, Server, Unjoinable, lease
+from meshfed.federation.join.machine import Papers, Unjoinable, lease
 
 TICK = 1.0  # seconds between two looks at what there is to say
 FIRST = 10.0  # seconds between two words, until the control plane says how long one holds
@@ -124,5 +124,4 @@ def told(folder: Path, word: Mapping[str, object]) -> float:
         raise Unjoinable(f"{folder}: nothing of joining is there")
     if not papers.valid(time.time()):
         raise Unjoinable(papers.ended)
-    server = replace(Server.parse(papers.url), roots=papers.bundle)
-    return lease(server, papers, word)
+    return lease(papers.server, papers, word)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import structlog
 
+from meshfed.federation.agent.alone import Another, alone
 from meshfed.federation.agent.envoy import NoEnvoy, Sidecar, binary
 from meshfed.federation.agent.events import Watching, azure
 from meshfed.federation.agent.probing import Probing
@@ -31,11 +32,14 @@ def run(folder: Path, imds: str = "") -> None:
     """
     try:
         envoy, papers = binary(), Papers.read(folder)
-    except (NoEnvoy, Unjoinable) as why:
+        if papers is None:
+            raise CannotStart(f"{folder}: nothing of joining is there: `meshfed join` comes first")
+        with alone(folder):
+            asyncio.run(_run(envoy, folder, papers, imds or (IMDS if azure() else "")))
+    except (NoEnvoy, Unjoinable, Another) as why:
         raise CannotStart(str(why)) from why
-    if papers is None:
-        raise CannotStart(f"{folder}: nothing of joining is there: `meshfed join` comes first")
-    asyncio.run(_run(envoy, folder, papers, imds or (IMDS if azure() else "")))
+    except OSError as error:
+        raise CannotStart(f"{error.filename or folder}: {error.strerror}") from error
 
 
 async def left(papers: Path) -> None:

@@ -156,7 +156,7 @@ def _again(url: str | None, papers: "Papers") -> "Server":
     """Where it joined, or another control plane of the same mesh."""
     from dataclasses import replace
 
-    return replace(_server(url or papers.url), roots=papers.bundle)
+    return replace(_server(url), roots=papers.bundle) if url else papers.server
 
 
 def _server(url: str) -> "Server":

@@ -81,14 +81,14 @@ def _got(
     url: str, path: str, body: str | None, headers: Mapping[str, str], patience: float
 ) -> bytes:
     """Raises Silent."""
-    where = urlsplit(url)
-    line = HTTPConnection(where.hostname or "", where.port or 80, timeout=patience)
     try:
+        where = urlsplit(url)
+        line = HTTPConnection(where.hostname or "", where.port or 80, timeout=patience)
         with closing(line):
             line.request("GET" if body is None else "POST", path, body, dict(headers))
             answer = line.getresponse()
             content = answer.read(MOST)
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise Silent(f"{url}: {error}") from error
     if answer.status != HTTPStatus.OK:
         raise Silent(f"{url}{path.partition('?')[0]}: answered {answer.status}")

@@ -39,6 +39,7 @@ from meshfed.xds.bootstrap import (
 PORT = 15129
 PATIENCE = 15.0  # seconds for the control plane to answer
 MOST = 1 << 20  # bytes of an answer
+LATEST = 1e11  # seconds since the epoch, in year 5138: no certificate is issued after it
 MEMORY = "/dev/shm"  # for a key that no disk takes
 OURS = "meshfed"  # the folder in /etc
 JOINED = "join.json"  # where it joined, for renewing and leaving
@@ -101,17 +102,27 @@ class Papers:
             bundle = (folder / BUNDLE).read_text()
             begins = certificate.not_valid_before_utc.timestamp()
             ends = certificate.not_valid_after_utc.timestamp()
-            who = said["url"], said["trust_domain"], said["name"]
+            who = str(said["url"]), str(said["trust_domain"]), str(said["name"])
             issued_at = float(said.get("issued_at", begins))
-            addresses = tuple(said.get("addresses", ()))
-            probes = tuple(said.get("probes", ()))
+            if not abs(issued_at) < LATEST:
+                raise ValueError("issued at no moment")
+            addresses = tuple(map(str, said.get("addresses", ())))
+            probes = tuple(map(str, said.get("probes", ())))
             imds = str(said.get("imds", ""))
             life = issued_at, begins, ends
             return cls(*who, folder, bundle, *life, addresses, probes, imds)
         except FileNotFoundError:
             return None
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise Unjoinable(f"{folder}: damaged: remove it, and join with a token") from error
+
+    @property
+    def server(self) -> Server:
+        """Where it joined, believed by the roots it has. Raises Unjoinable."""
+        try:
+            return replace(Server.parse(self.url), roots=self.bundle)
+        except ValueError as error:
+            raise Unjoinable(f"{self.folder / JOINED}: url: {error}") from error
 
     def valid(self, now: float) -> bool:
         return now < self.not_after
