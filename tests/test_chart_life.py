@@ -29,9 +29,7 @@ HOOK = thing("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", 
 CONFIGURATION = configmap(RELEASE, RELEASE)
 DEPLOYMENT = thing("apps/v1", "Deployment", RELEASE, RELEASE)
 VOLUME = thing("v1", "PersistentVolumeClaim", RELEASE, RELEASE)
-SPLITS = thing(
-    "apiextensions.k8s.io/v1", "CustomResourceDefinition", "trafficsplits.split.smi-spec.io"
-)
+SPLITS = yaml.safe_load((FOLDER / "definitions" / "trafficsplits.yaml").read_text())
 SPLIT = thing(
     "split.smi-spec.io/v1alpha4", "TrafficSplit", "a", "default",
     spec={"service": "a", "backends": [{"service": "b", "weight": 1}]},
@@ -278,8 +276,7 @@ def test_a_definition_of_which_no_version_is_served_is_kept(cluster: Cluster, ru
 
 
 def test_definitions_that_somebody_else_brought_are_left_alone(cluster: Cluster, run: Run) -> None:
-    theirs = yaml.safe_load((FOLDER / "definitions" / "trafficsplits.yaml").read_text())
-    cluster.create(theirs)
+    cluster.create(SPLITS)
     cluster.established(SPLITS)
     before = cluster.get(SPLITS)
     assert run("install")[0] == 0
