@@ -105,7 +105,9 @@ def _ready(cluster: Cluster, *processes: Process) -> bool:
 def swept(cluster: Cluster) -> Iterator[None]:
     """Afterwards there is again what there was: nobody else deletes what a namespace held."""
     before = {key for key, _ in _all(cluster)}
+    config = cluster.kubeconfig.read_text()
     yield
+    cluster.kubeconfig.write_text(config)
     for key, thing in _all(cluster):
         if key in before:
             continue
