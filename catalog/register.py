@@ -23,7 +23,11 @@ ELSEWHERE = Plain(
 
 
 class Taken(ValueError):
-    """Another provider has a workload of that name."""
+    """Another provider has a workload of that name: `whose` it is."""
+
+    def __init__(self, whose: str) -> None:
+        super().__init__(f"{whose}: register it by another name")
+        self.whose = whose
 
 
 class Unregistered(ValueError):
@@ -33,7 +37,7 @@ class Unregistered(ValueError):
 def register(writing: Writing, name: str, known: Known) -> None:
     """Make this what is registered as `name`. Raises Taken."""
     if elsewhere := ELSEWHERE.row(writing.connection, name=name):
-        raise Taken(f"{name} is a workload of {elsewhere[0]} already: register it by another name")
+        raise Taken(f"{name} is a workload of {elsewhere[0]} already")
     believe(writing, [known], PROVIDER, {})
 
 

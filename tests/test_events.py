@@ -156,8 +156,11 @@ def test_names_of_machines_are_compared_whole() -> None:
     assert ending(events(document), NAME) == ()
 
 
-def test_a_time_that_is_none_stands_as_it_was_written() -> None:
+def test_a_time_is_of_utc_and_what_is_none_stands_as_it_was_written() -> None:
     assert moment("Mon, 19 Sep 2016 18:29:47 GMT") == "2016-09-19T18:29:47Z"
+    assert moment("Mon, 19 Sep 2016 20:29:47 +0200") == "2016-09-19T18:29:47Z"
+    assert moment("Mon, 19 Sep 2016 18:29:47 -0000") == "2016-09-19T18:29:47Z"
+    assert moment("Fri, 31 Dec 9999 23:59:59 -1200") == "Fri, 31 Dec 9999 23:59:59 -1200"
     assert moment("soon") == "soon"
     assert moment("") == ""
 

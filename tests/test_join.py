@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import live
 import pytest
-from attesting import ROOT
+from attesting import LEAF_KEY, ROOT, certificate
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -31,7 +32,9 @@ from joining import WEB, Ground, grounded
 from meshfed.catalog.model import Identity
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog
+from meshfed.catalog.times import stamp
 from meshfed.catalog.tokens import Token
+from meshfed.federation.agent import unit
 from meshfed.federation.bootstrap import bootstrap
 from meshfed.federation.certificates.keypair import request
 from meshfed.federation.cli.main import app, main
@@ -193,6 +196,10 @@ def test_joining_again_as_another_is_refused_and_a_token_is_kept(
     ):
         refused = (1, f"{option}: {why}: `meshfed leave` comes first")
         assert says(capsys, *joining(ground, token, out, option, value)) == refused
+    no_pin = "--pin: not 64 hex digits: it is the SHA-256 of the mesh's root"
+    for pin in ("abcd", "00" * 33, "zz" * 32):
+        assert says(capsys, *joining(ground, token, out, "--pin", pin)) == (1, no_pin)
+        assert says(capsys, *joining(ground, token, tmp_path / "new", "--pin", pin)) == (1, no_pin)
     same = joining(ground, token, out, *named, "--pin", Secret.parse(token).pin.hex())
     assert says(capsys, *same, "--keep-token") == (0, "again: renewed")
     assert (out / "token").read_text() == token
@@ -201,6 +208,31 @@ def test_joining_again_as_another_is_refused_and_a_token_is_kept(
         "--keep-token: there is no --token to keep",
     )
     assert says(capsys, "leave", "--out", str(out)) == (0, f"{out}: removed")
+
+
+def test_who_leaves_too_late_takes_its_unit_along(
+    ground: Ground,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = ground.joined("lapsed").folder
+    ends = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    ended = certificate("lapsed", LEAF_KEY, "lapsed", LEAF_KEY, ends=ends)
+    (folder / "certificate.pem").write_bytes(ended.public_bytes(Encoding.PEM))
+    # The unit's folder and the usual one, as if they were this machine's.
+    monkeypatch.setattr("meshfed.federation.cli.join.FOLDER", folder)
+    monkeypatch.setattr(unit.remove, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(unit, "FOLDER", tmp_path)
+    monkeypatch.setattr(unit, "BOOTED", tmp_path / "no-systemd")
+    written = unit.write(unit.command(folder), tmp_path)
+    code, said = says(capsys, "leave", "--out", str(folder))
+    late, *removed = said.splitlines()
+    what = "`meshfed deregister lapsed` on the control plane, if it stands there"
+    assert late == f"the certificate of lapsed ended at {stamp(ends.timestamp())}: {what}"
+    assert (code, removed) == (0, [f"{written}: removed", f"{folder}: removed"])
+    assert not written.exists()
+    assert not folder.exists()
 
 
 async def answered(buyer: live.Sidecar, port: int) -> None:
@@ -402,7 +434,11 @@ ATTACKS: Mapping[str, tuple[Attack, int, str]] = {
     "a deep list": (lambda g: g.asks(b"[" * 16_000), 400, "body: not JSON"),
     "bytes": (lambda g: g.asks(b"\xff\xfe\xff"), 400, "body: not JSON"),
     "a list": (lambda g: g.asks([]), 400, "body: "),
-    "another's name": (said(untrusted_name="buyer"), 409, "buyer is a workload of rack"),
+    "another's name": (
+        said(untrusted_name="buyer"),
+        409,
+        "hosts.yaml already: join with another --name",
+    ),
     "a name of two lines": (said(untrusted_name="a\nb"), 422, "untrusted_name"),
     "every address": (said(untrusted_addresses=["0.0.0.0"]), 422, "untrusted_addresses"),
     "a name for an address": (said(untrusted_addresses=["bank.live"]), 422, "is a DNS name"),

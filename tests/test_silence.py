@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from meshfed.catalog.leases import Lease
+from meshfed.catalog.leases import Lease, Word
 from meshfed.catalog.schema import GONE, MISSED, NEW
 from meshfed.federation.agent.hysteresis import Verdict
+from meshfed.federation.join.attendance import Words
 from meshfed.federation.join.silence import Ear, Silent
 
 LEASE, GONE_AFTER = 30.0, 600.0
@@ -122,5 +123,19 @@ def test_a_verdict_turns_after_three_looks_and_back_after_two() -> None:
     for why in ("", "a", "a", "", "a", "a", "b", "a", "", "a", "", ""):
         held = held.after(why)
         seen.append(held.why)
-    assert seen == ["", "", "", "", "", "", "b", "b", "b", "b", "b", ""]
+    assert seen == ["", "", "", "", "", "", "b", "a", "a", "a", "a", ""]
     assert Verdict().after("down").why == "down"  # the first look decides alone
+
+
+def test_the_words_of_machines_that_come_no_more_are_not_kept() -> None:
+    words, well, ill = Words(30.0), Word("", "", ()), Word("", "no Envoy", ())
+    words.add({"gone": ill, "here": ill}, 0.0)
+    for now in range(10, 100, 10):
+        words.add({"here": well}, float(now))
+        assert words.last("here") == well
+    assert words.last("gone") is None
+    for n in range(1000):
+        words.add({f"passing-{n}": well}, 100.0 + n)
+        assert len(words) <= 62
+    words.add({"here": well}, 0.0)  # the clock was set back
+    assert words.last("here") == well

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Protocol
@@ -50,9 +51,10 @@ class Event:
 
 def events(document: Mapping[str, object]) -> tuple[Event, ...]:
     """Raises Silent."""
+    listed = document.get("Events")
+    if not isinstance(listed, list):
+        raise Silent("no document of scheduled events: it lists none")
     try:
-        listed = document["Events"]
-        assert isinstance(listed, list)
         return tuple(
             Event(
                 str(each["EventId"]),
@@ -63,16 +65,21 @@ def events(document: Mapping[str, object]) -> tuple[Event, ...]:
             )
             for each in listed
         )
-    except (AssertionError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise Silent(f"no document of scheduled events: {error}") from error
 
 
 def moment(written: str) -> str:
-    """`Mon, 19 Sep 2016 18:29:47 GMT` as the mesh writes times; else as it stands."""
+    """`Mon, 19 Sep 2016 18:29:47 GMT` as the mesh writes times; else as it stands.
+
+    Without a zone it is UTC, as Azure has it.
+    """
     try:
-        return parsedate_to_datetime(written).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except ValueError:
+        found = parsedate_to_datetime(written)
+        there = found.astimezone(UTC) if found.tzinfo else found
+    except (ValueError, OverflowError):
         return written
+    return there.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def ending(every: Iterable[Event], machine: str) -> tuple[Event, ...]:

@@ -14,10 +14,12 @@ class Verdict:
     row: int = 0  # looks that said otherwise, in a row
 
     def after(self, why: str) -> "Verdict":
-        """With one more look: why it is not well, or nothing."""
-        if not self.known or bool(why) == bool(self.why):
-            return Verdict(why if not self.known or not why else self.why, known=True)
-        row = self.row + 1
-        if row >= (DOWN if why else UP):
+        """With one more look: why it is not well, or nothing.
+
+        While it is not well, the newest reason holds.
+        """
+        agrees = bool(why) == bool(self.why)
+        turns = self.row + 1 >= (DOWN if why else UP)
+        if not self.known or agrees or turns:
             return Verdict(why, known=True)
-        return replace(self, row=row)
+        return replace(self, row=self.row + 1)

@@ -139,9 +139,10 @@ def leave(out: Out = FOLDER) -> None:
     try:
         if (papers := Papers.read(out)) is None:
             raise Finding(f"{out}: this machine did not join: nothing of it is there")
-        if not papers.valid(time.time()):
-            raise Finding(_lapsed(papers, out))
-        left(_again(None, papers), papers)
+        if papers.valid(time.time()):
+            left(_again(None, papers), papers)
+        else:
+            say(_lapsed(papers))
     except Unjoinable as why:
         if why.status != 403:
             raise Finding(why) from why
@@ -249,11 +250,12 @@ def _tokenless(papers: "Papers | None") -> str:
     return papers.ended
 
 
-def _lapsed(papers: "Papers", out: Path) -> str:
+def _lapsed(papers: "Papers") -> str:
+    """It can say nothing of itself any more; what is here goes all the same."""
     from meshfed.catalog.times import stamp
 
     ended = f"the certificate of {papers.name} ended at {stamp(papers.not_after)}"
-    return f"{ended}: `meshfed deregister {papers.name}` there, and remove {out} here"
+    return f"{ended}: `meshfed deregister {papers.name}` on the control plane, if it stands there"
 
 
 def _equipped(out: Path, *, wanted: bool) -> None:

@@ -1,5 +1,6 @@
 """`meshfed workload`: what people say of a workload's health, over all that platforms say."""
 
+import unicodedata
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Drain a workload, disable it, and enable it again.")
 
+UNSHOWN = ("Cc", "Zl", "Zp")  # of Unicode's categories: control characters, ends of lines
+LONGEST = 500  # characters of a reason
 Reason = Annotated[str, typer.Option("--reason", metavar="R", help="Why, for those who ask later.")]
 
 
@@ -58,8 +61,10 @@ def _override(
     from meshfed.catalog.workloads import Unfound, override
     from meshfed.federation.cli.caller import caller
 
-    if "\n" in reason:
-        raise Finding("--reason: one line")
+    if any(unicodedata.category(each) in UNSHOWN for each in reason):
+        raise Finding("--reason: one line, without control characters")
+    if len(reason) > LONGEST:
+        raise Finding(f"--reason: {len(reason)} characters: {LONGEST} at most")
     who = caller()
     said = Override(state, reason, who) if state else None
     try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -37,6 +37,31 @@ class Machine:
     since: float  # when that was looked up
 
 
+class Words:
+    """The last word of each who comes; it is kept for a lease or two, and each comes thrice in one.
+
+    Clearing all at once would make everyone's next word news.
+    """
+
+    def __init__(self, lease: float) -> None:
+        """In seconds."""
+        self._lease = lease
+        self._newer: dict[str, Word] = {}
+        self._older: dict[str, Word] = {}
+        self._since = float("-inf")  # when the older became so
+
+    def __len__(self) -> int:
+        return len(self._newer) + len(self._older)
+
+    def last(self, workload: str) -> Word | None:
+        return self._newer.get(workload, self._older.get(workload))
+
+    def add(self, words: Mapping[str, Word], now: float) -> None:
+        if not self._since <= now < self._since + self._lease:
+            self._older, self._newer, self._since = self._newer, {}, now
+        self._newer |= words
+
+
 def spoken(said: Report) -> Word:
     failing = tuple(sorted(said.untrusted_failing.items()))
     return Word(said.untrusted_draining, said.untrusted_lost, failing)
@@ -61,7 +86,7 @@ class Attendance:
         self._clock = clock
         self.lease = lease
         self._beats: dict[str, Beat] = {}  # not written yet, by workload
-        self._words: dict[str, Word] = {}  # as they were written last from here
+        self._words = Words(lease.total_seconds())  # as they were written last from here
         self._machines: dict[str, Machine] = {}  # by the serials of their certificates
         self._news = asyncio.Event()
         self._round: asyncio.Future[None] | None = None  # done when those beats are written
@@ -71,7 +96,7 @@ class Attendance:
         machine = await self._machine(caller)
         workload, word = machine.workload, spoken(said)
         until = stamp(self._clock() + self.lease.total_seconds())
-        if not machine.gone and self._words.get(workload.id) == word:
+        if not machine.gone and self._words.last(workload.id) == word:
             self._beats.setdefault(workload.id, Beat(workload, until, word))
             return
         back = await self._again(workload, machine.token) if machine.gone else None
@@ -137,7 +162,8 @@ class Attendance:
                     waiting.set_exception(away)
                     waiting.exception()  # whoever waited may be gone
                 continue
-            self._words |= {key: beat.word for key, beat in beats.items() if key not in late}
+            heard = {key: beat.word for key, beat in beats.items() if key not in late}
+            self._words.add(heard, self._clock())
             if late:  # as they come the next time, they are looked up
                 self._machines.clear()
             if waiting is not None:

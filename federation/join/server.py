@@ -110,8 +110,11 @@ class Desk:
             ends = stamp(chain[0].not_valid_after_utc.timestamp())
             # Nobody has the certificate until this is committed.
             await grant.admit(Given(f"{chain[0].serial_number:x}", ends))
-        except (Unadmitted, Taken) as why:
+        except Unadmitted as why:
             raise Refused(409, str(why), workload.name) from why
+        except Taken as taken:
+            why_not = f"{taken.whose}: join with another --name"
+            raise Refused(409, why_not, workload.name) from taken
         who = str(identity(workload))
         log.info("admitted", workload=workload.name, identity=who, by=caller.who)
         return Answer(

@@ -67,3 +67,21 @@ def test_it_is_drained_with_a_reason_disabled_and_enabled(
 def test_who_is_not_there_is_a_finding(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert typed("drain", "web-2", url=url) == 1
     assert capsys.readouterr().err == "no workload web-2: see `meshfed get workloads`\n"
+
+
+@pytest.mark.parametrize(
+    ("reason", "why"),
+    [
+        ("a\nb", "one line, without control characters"),
+        ("a\x1b[2Jb", "one line, without control characters"),
+        ("a\u2028b", "one line, without control characters"),
+        ("a" * 501, "501 characters: 500 at most"),
+    ],
+)
+def test_a_reason_is_a_line_that_can_be_shown(
+    url: str, capsys: pytest.CaptureFixture[str], reason: str, why: str
+) -> None:
+    assert typed("drain", "web-1", "--reason", reason, url=url) == 1
+    assert capsys.readouterr().err == f"--reason: {why}\n"
+    assert health(url) == ("healthy", "")
+    assert typed("drain", "web-1", "--reason", "größer " * 71, url=url) == 0
