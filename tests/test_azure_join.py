@@ -24,6 +24,7 @@ from meshfed.federation.certificates.keypair import request
 from meshfed.federation.demo.folder import free_ports
 from meshfed.federation.join.machine import Papers, Server, Unjoinable, join, trusted
 from meshfed.federation.join.nonce import Nonces
+from meshfed.federation.join.open import roots
 from meshfed.federation.join.policy import policies
 from meshfed.federation.join.secret import Secret
 from meshfed.federation.settings import Refused, Settings
@@ -185,17 +186,10 @@ def test_a_policy_that_cannot_be_is_refused_with_its_line(
     assert str(refused.value) == f"{file}:3: join.policies[0].{why}"
 
 
-@pytest.mark.parametrize(
-    ("named", "why"),
-    [
-        ("nowhere.pem", "cannot be read: No such file or directory"),
-        ("meshfed.yaml", "no certificates in PEM"),
-    ],
-)
-def test_without_azures_roots_nothing_is_served(tmp_path: Path, named: str, why: str) -> None:
+def test_without_azures_roots_nothing_is_served(tmp_path: Path) -> None:
     ports = iter(free_ports(3))
     doors = {each: {"listen": f"127.0.0.1:{next(ports)}"} for each in ("xds", "admin", "join")}
-    said = {**doors, "join": {**doors["join"], "policies": [POLICY], "azure_roots": named}}
+    said = {**doors, "join": {**doors["join"], "policies": [POLICY], "azure_roots": "nowhere.pem"}}
     file = tmp_path / "meshfed.yaml"
     file.write_text(yaml.safe_dump(said))
     command = [sys.executable, "-m", "meshfed.federation.cli", "serve", "--config", str(file)]
@@ -204,8 +198,17 @@ def test_without_azures_roots_nothing_is_served(tmp_path: Path, named: str, why:
     )
     lines = [*ended.stdout.splitlines(), *ended.stderr.splitlines()]
     assert ended.returncode == 1
-    assert lines[-1] == f"{file}:4: join.azure_roots: {tmp_path / named}: {why}"
+    why = f"{tmp_path / 'nowhere.pem'}: cannot be read: No such file or directory"
+    assert lines[-1] == f"{file}:4: join.azure_roots: {why}"
     assert not [line for line in lines if "serving" in line or "Traceback" in line]
+
+
+def test_azures_roots_are_pem(tmp_path: Path) -> None:
+    file = tmp_path / "meshfed.yaml"
+    file.write_text("join: {azure_roots: meshfed.yaml}")
+    with pytest.raises(Refused) as refused:
+        roots(Settings.read(file, {}))
+    assert str(refused.value) == f"{file}:1: join.azure_roots: {file}: no certificates in PEM"
 
 
 def test_of_some_machines_the_others_are_not_let_in() -> None:
