@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.reports import ProxyState
 from meshfed.catalog.store import Away, Catalog, Newer, migrate
-from meshfed.federation import interpreter
+from meshfed.federation import garbage
 from meshfed.federation.account import Account
 from meshfed.federation.admin import app as admin
 from meshfed.federation.admin import workloads
@@ -173,7 +173,7 @@ async def _serve(
     hosts = await asyncio.to_thread(called, settings.xds.listen, (*settings.xds.names, *pods))
     control = await ControlPlane.open(issuer, domain, certificates.workload_lifetime, hosts=hosts)
     custody = Custody(issuer, domain, certificates.workload_lifetime, kind=certificates.issuer)
-    interpreter.loading()
+    garbage.loading()
     mesh = await catalog.read()
     if not mesh.trust_domain:  # of all replicas the first says whose mesh it is
         await configure(settings, catalog)

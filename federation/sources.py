@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from meshfed.catalog.store import Away, Catalog
-from meshfed.federation import interpreter
+from meshfed.federation import garbage
 from meshfed.federation.admin.metrics import Certificates, Metrics
 from meshfed.federation.certificates.control import ControlPlane
 from meshfed.federation.certificates.custody import Custody
@@ -129,7 +129,7 @@ class Sources:
         except TimeoutError:
             log.warning("serving without a source", reason=", ".join(self._unread))
         await publisher.begin()
-        interpreter.settled()
+        garbage.settled()
         log.info("ready")
 
     async def _lacking(self) -> bool:

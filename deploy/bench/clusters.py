@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.model import Endpoint, Known, Observation
 from meshfed.catalog.store import Catalog, migrate
-from meshfed.federation import interpreter
+from meshfed.federation import garbage
 from meshfed.federation.admin.logs import configure
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.feed import Feed
@@ -135,7 +135,7 @@ async def measured(folder: Path, count: int, *, pods: bool) -> dict[str, object]
         presence = Presence(Metrics(CollectorRegistry()))
         feed = Feed(watched, "kubernetes", catalog, presence, time.monotonic)
         blocked = Blocked()
-        interpreter.loading()  # as `serve` does
+        garbage.loading()  # as `serve` does
         began, used = time.perf_counter(), time.process_time()
         running = [asyncio.create_task(each) for each in (feed.run(), blocked.run())]
         while watched.told < count:  # noqa: ASYNC110  # whoever tells knows of nobody
@@ -155,7 +155,7 @@ async def measured(folder: Path, count: int, *, pods: bool) -> dict[str, object]
             "rss_before_mb": before,
         }
         blocked.worst = 0.0
-        interpreter.settled()  # as it does then
+        garbage.settled()  # as it does then
         moved = await change(host, catalog, watched)
         moved["blocked_ms"] = round(1000 * blocked.worst)
         moved["rss_mb"] = memory()
