@@ -90,7 +90,7 @@ def sidecar(command: list[str]) -> subprocess.Popen[bytes]:
             asked.request("GET", "/ready")
             if asked.getresponse().status == 200:
                 return started
-        time.sleep(0.05)
+        time.sleep(0.05)  # Envoy tells nobody when it is ready: it is asked
     started.kill()
     raise TimeoutError("the sidecar is not ready")
 
