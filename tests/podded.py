@@ -43,11 +43,12 @@ def world(things: list[Object], folder: Path) -> str:
     mounts = {each["name"]: each["mountPath"] for each in container(things)["volumeMounts"]}
     assert mounts.keys() == {each["name"] for each in spec["volumes"]}
     lines = [f"mount -t tmpfs tmpfs {root}"]
+    for name, path in (*mounts.items(), ("account", ACCOUNT)):
+        lines += [f"mkdir -p {root}{path}", f"mount --bind {folder / name} {root}{path}"]
+    # After the pod's own mounts: this project may be below /tmp, which is one of them.
     for path in filter(lambda each: Path(each).exists(), IMAGE):
         lines += [f"mkdir -p {root}{path}", f"mount --rbind {path} {root}{path}"]
     lines += [f"mkdir -p {root}/etc", f"cp {' '.join(FILES)} {root}/etc/"]
-    for name, path in (*mounts.items(), ("account", ACCOUNT)):
-        lines += [f"mkdir -p {root}{path}", f"mount --bind {folder / name} {root}{path}"]
     lines += [f"mount -o remount,ro {root}", f"cd {root}"]
     return "\n".join(lines)
 
