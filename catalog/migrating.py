@@ -7,16 +7,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from meshfed.catalog import viewing
 from meshfed.catalog.database import Database
 
 NUMBER = re.compile(r"\d+")
+OURS = "alembic_version"  # the table that stays when all others are gone again
 
 
-class Newer(ValueError):
-    """The database was migrated by a meshfed two releases later than this one, or more."""
+class Unfit(ValueError):
+    """The database is somebody else's, or of a meshfed two releases later than this one."""
 
 
 class Unmigratable(ValueError):
@@ -42,7 +43,7 @@ def way(known: Mapping[str, str], here: str, to: str | None) -> tuple[Step, ...]
         raise Unmigratable(f"{to} is no schema of this version: it knows {', '.join(known)}")
     names = ["", *known]
     if here not in names and not follows(here, names[-1]):
-        raise Newer(
+        raise Unfit(
             f"the catalog's schema is {here} and this meshfed knows it up to {names[-1]}, "
             "and runs on the next: upgrade meshfed, or restore a backup of that schema"
         )
@@ -70,17 +71,17 @@ def number(schema: str) -> int:
 
 
 def pending(url: str) -> list[str]:
-    """The migrations that a database lacks, oldest first. Raises Newer, Away."""
+    """The migrations that a database lacks, oldest first. Raises Unfit, Away."""
     return [step.after for step in planned(url)]
 
 
 def migrate(url: str) -> list[str]:
-    """Bring a database to the newest tables and views; what was applied. Raises Newer, Away."""
+    """Bring a database to the newest tables and views; what was applied. Raises Unfit, Away."""
     return [step.after for step in carried_out(url)]
 
 
 def planned(url: str, to: str | None = None) -> tuple[Step, ...]:
-    """What `carried_out` would do; nothing is made. Raises Unmigratable, Newer, Away."""
+    """What `carried_out` would do; nothing is made. Raises Unmigratable, Unfit, Away."""
     database = Database(url)
     try:
         if database.is_sqlite and not Path(str(database.url.database)).exists():
@@ -94,7 +95,7 @@ def carried_out(url: str, to: str | None = None) -> tuple[Step, ...]:
     """Bring a database to a schema, or the newest; what was done.
 
     All in one transaction: it is done, or nothing is. Two that start at once take turns.
-    Raises Unmigratable, Newer, Away.
+    Raises Unmigratable, Unfit, Away.
     """
     database = Database(url)
     try:
@@ -144,4 +145,12 @@ def config(connection: Connection | None = None) -> Any:
 
 
 def _steps(connection: Connection, to: str | None) -> tuple[Step, ...]:
-    return way(meanings(), schema(connection), to)
+    here = schema(connection)
+    others = [] if here else sorted({*inspect(connection).get_table_names()} - {OURS})
+    if others:
+        told = ", ".join(others[:3]) + ", …" * bool(others[3:])
+        raise Unfit(
+            f"this database has tables that meshfed did not make ({told}):"
+            " give the catalog a database of its own"
+        )
+    return way(meanings(), here, to)

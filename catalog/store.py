@@ -28,7 +28,7 @@ from meshfed.catalog.believe import Held
 from meshfed.catalog.database import Away, Database, stamp
 from meshfed.catalog.follow import Bell, deaf, follow
 from meshfed.catalog.leadership import Leader, Term
-from meshfed.catalog.migrating import Newer, migrate, pending
+from meshfed.catalog.migrating import Unfit, migrate, pending
 from meshfed.catalog.model import (
     Changed,
     Endpoint,
@@ -50,10 +50,10 @@ from meshfed.catalog.writing import Writing
 __all__ = [
     "Away",
     "Catalog",
-    "Newer",
     "Otherwise",
     "Taken",
     "Unattached",
+    "Unfit",
     "UnknownScope",
     "Unregistered",
     "migrate",

@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.reports import ProxyState
-from meshfed.catalog.store import Away, Catalog, Newer, migrate
+from meshfed.catalog.store import Away, Catalog, Unfit, migrate
 from meshfed.federation import garbage
 from meshfed.federation.account import Account
 from meshfed.federation.admin import app as admin
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 GRACE = 2.0  # seconds for streams to end
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
-UNSTARTABLE = (Away, Newer, Refused, Unissuable, Unsealable, ValueError)
+UNSTARTABLE = (Away, Unfit, Refused, Unissuable, Unsealable, ValueError)
 
 log = structlog.get_logger()
 

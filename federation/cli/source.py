@@ -94,11 +94,11 @@ def reachable() -> Iterator[None]:
     """Turns a database that is away, another version's, or closed to this role, into a Finding."""
     from sqlalchemy.exc import ProgrammingError
 
-    from meshfed.catalog.store import Away, Newer
+    from meshfed.catalog.store import Away, Unfit
 
     try:
         yield
-    except (Away, Newer) as why:
+    except (Away, Unfit) as why:
         raise Finding(why) from why
     except ProgrammingError as error:
         told = str(error.orig).partition("\n")[0]

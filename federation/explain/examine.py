@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography import x509
 
 from meshfed.catalog.bearings import unwritable
-from meshfed.catalog.store import Away, Catalog, Newer, pending
+from meshfed.catalog.store import Away, Catalog, Unfit, pending
 from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.explain import doctor, probes, seen
 from meshfed.federation.explain.doctor import Door, Store
@@ -98,7 +98,7 @@ def _store(url: str) -> Store:
         return Store(where, f"{file}: there is no catalog here")
     try:
         lacking, why_deaf = tuple(pending(url)), asyncio.run(_deaf(url))
-    except (Away, Newer) as why:
+    except (Away, Unfit) as why:
         return Store(where, f"{why}{_denied(file)}")
     free = None
     if file is not None:

@@ -1,9 +1,9 @@
 """What the configuration says of machines that join."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from meshfed.catalog.model import Identity
 from meshfed.federation.fields import Duration, Label, Listen, duration
@@ -74,3 +74,9 @@ class Join(Strict):
         default=duration("10m"),
         description="how long an agent is silent until what its machine serves is taken away",
     )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.gone < self.lease:
+            raise ValueError("gone: shorter than `lease`: what is not yet silent would be gone")
+        return self

@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 from meshfed.catalog.database import Database
 from meshfed.catalog.migrating import (
     Step,
+    Unfit,
     Unmigratable,
     carried_out,
     meanings,
@@ -95,6 +96,17 @@ def test_looking_makes_nothing(empty: str) -> None:
     assert planned(empty) == steps
     if empty.startswith("sqlite"):
         assert not Path(str(make_url(empty).database)).exists()
+
+
+def test_what_somebody_else_keeps_there_is_left_alone(empty: str) -> None:
+    theirs = Database(empty)
+    theirs.write(lambda connection: connection.execute(text("create table invoices (id integer)")))
+    for act in (planned, migrate):
+        with pytest.raises(Unfit, match=r"\(invoices\): give the catalog a database of its own"):
+            act(empty)
+    there = theirs.read(lambda connection: inspect(connection).get_table_names())
+    theirs.close()
+    assert there == ["invoices"]
 
 
 def test_each_migration_is_undone_and_done_again(empty: str) -> None:

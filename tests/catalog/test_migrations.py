@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 
 from meshfed.catalog import viewing
 from meshfed.catalog.database import Database
-from meshfed.catalog.migrating import Newer, config, migrate, number, pending
+from meshfed.catalog.migrating import Unfit, config, migrate, number, pending
 from meshfed.catalog.reader import query
 from meshfed.catalog.schema import metadata
 from meshfed.catalog.views import VIEWS
@@ -99,7 +99,7 @@ def test_a_newer_schema_is_refused_with_what_to_do(empty: str) -> None:
     migrate(empty)
     on(empty, lambda c: c.execute(text("update alembic_version set version_num = '9999'")))
     for asked in (pending, migrate):
-        with pytest.raises(Newer, match=r"9999.*upgrade meshfed"):
+        with pytest.raises(Unfit, match=r"9999.*upgrade meshfed"):
             asked(empty)
 
 
@@ -109,7 +109,7 @@ def test_a_release_runs_on_the_schema_of_the_next_one(empty: str, ahead: int, ru
     name = f"{number(newest) + ahead:04}z"
     on(empty, lambda c: c.execute(text(f"update alembic_version set version_num = '{name}'")))
     for asked in (pending, migrate):
-        with nullcontext() if runs else pytest.raises(Newer, match=f"{name}.*upgrade meshfed"):
+        with nullcontext() if runs else pytest.raises(Unfit, match=f"{name}.*upgrade meshfed"):
             assert asked(empty) == []
 
 
