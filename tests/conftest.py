@@ -16,6 +16,25 @@ pytest_plugins = ["arm.fixtures", "kube.fixtures"]
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
 
+# What takes longest begins first: at the end one worker would wait for the other.
+LONGEST = (
+    "test_smi_truth",
+    "test_behaviour",
+    "test_chart_life",
+    "test_demo",
+    "test_faults",
+    "test_demo_platforms",
+    "test_prune",
+    "test_many_clusters",
+    "test_reboot",
+    "test_bearers",
+    "test_replicas",
+    "test_demo_grpc",
+    "test_agent",
+    "test_mistakes",
+    "test_specification_kubernetes",
+    "test_bench",
+)
 LIVING_TOGETHER = ("tests/explain/",)  # folders whose files use one mesh
 
 
@@ -23,6 +42,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite tests/golden; read the diff"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 class Apart(LoadFileScheduling):
