@@ -1,22 +1,20 @@
 """What one provider's scope now holds, made rows: only what is different, in one transaction."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from meshfed.catalog import claims, pushes, rows
-from meshfed.catalog.differences import Difference, EndpointKey, apart, by_key, difference, union
+from meshfed.catalog.differences import Difference, EndpointKey, apart, by_key, difference
 from meshfed.catalog.model import Endpoint, Known, Service, Workload
-from meshfed.catalog.plain import Each, Into, Plain, Row
+from meshfed.catalog.plain import Each, Plain
 from meshfed.catalog.standing import condition, stood
-from meshfed.catalog.versions import ENDPOINTS, SERVICES, STATEMENTS, WORKLOADS, Versions
+from meshfed.catalog.unions import unite
+from meshfed.catalog.versions import ENDPOINTS, STATEMENTS, WORKLOADS
 from meshfed.catalog.writing import Writing
-
-V = TypeVar("V")
 
 THESE = "provider = :provider and scope $among(scopes)"
 SCOPES = Plain(
@@ -40,9 +38,6 @@ TOLD = Plain(
     "select workload, scope from workloads where workload $among(keys)"
     " and valid_to_revision is null"
 )
-NAMED, STATED = (each.current("service $among(names)") for each in (SERVICES, STATEMENTS))
-CLOSED = Plain("delete from ports where service $among(names)")
-OPENED = Into("ports", ("service", "number", "name", "protocol"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +168,7 @@ def _read(connection: Connection, provider: str, there: Mapping[str, Scope]) -> 
     endpoints: dict[str, list[Endpoint]] = {scope: [] for scope in there}
     stale: dict[str, list[EndpointKey]] = {scope: [] for scope in there}
     for _, scope, *rest in THEIR_STATEMENTS.rows(connection, **these):
-        services[scope].append(rows.service(tuple(rest)))
+        services[scope].append(rows.statement(tuple(rest)))
     for workload in map(rows.workload, THEIR_WORKLOADS.rows(connection, **these)):
         workloads[workload.scope].append(workload)
     for row in THEIR_ENDPOINTS.rows(connection, **these):
@@ -207,45 +202,9 @@ def _services(writing: Writing, several: Sequence[Moved]) -> None:
     if not several:
         return
     moved = [(each.mine, each.services) for each in several]
-    _replace(writing, STATEMENTS, moved, lambda mine, one: (*mine, *rows.service_row(one)))
+    writing.replace(STATEMENTS, moved, lambda mine, one: (*mine, *rows.statement_row(one)))
     names = sorted({name for _, each in moved for name in each.keys})
-    _unions(writing, names, several[0].known.provider)
-
-
-def _unions(writing: Writing, names: list[str], provider: str) -> None:
-    """The mesh's services, after what providers say of them has changed."""
-    there = map(rows.service, NAMED.rows(writing.connection, names=names))
-    before = {str(service.name): service for service in there}
-    said: dict[str, list[tuple[str, str, Service]]] = {name: [] for name in names}
-    for who, scope, name, *rest in STATED.rows(writing.connection, names=names):
-        said[name].append((who, scope, rows.service((name, *rest))))
-    unions = ((name, union(rows.service_name(name), told)) for name, told in said.items())
-    moved = difference(before, {name: service for name, service in unions if service is not None})
-    if not moved:
-        return
-    _replace(writing, SERVICES, [((), moved)], lambda _, service: rows.service_row(service))
-    _ports(writing.connection, moved)
-    for name, _ in moved.joined:
-        writing.tell("service", name, "joined", provider)
-    for name, *_ in moved.altered:
-        writing.tell("service", name, "changed", provider)
-    for name, _ in moved.left:
-        writing.tell("service", name, "left", provider)
-    writing.shape_moved()
-
-
-def _ports(connection: Connection, moved: Difference[str, Service]) -> None:
-    if gone := [name for name, *_ in (*moved.altered, *moved.left)]:
-        CLOSED.run(connection, names=gone)
-    joined = [service for _, service in moved.joined]
-    changed = [service for _, _, service in moved.altered]
-    opened = [
-        (str(service.name), port.number, port.name, port.protocol.value)
-        for service in (*joined, *changed)
-        for port in service.ports
-    ]
-    if opened:
-        OPENED.on(connection, opened)
+    unite(writing, names, several[0].known.provider)
 
 
 # Workloads
@@ -256,7 +215,7 @@ def _workloads(writing: Writing, several: Sequence[Moved]) -> None:
         return
     told = _told(writing.connection, several)
     moved = [(each.mine, each.workloads) for each in several]
-    _replace(writing, WORKLOADS, moved, lambda _, workload: rows.workload_row(workload))
+    writing.replace(WORKLOADS, moved, lambda _, workload: rows.workload_row(workload))
     for (provider, _), each in moved:
         for *_, workload in each.altered:
             writing.tell("workload", workload.name, "changed", provider)
@@ -285,23 +244,6 @@ def _told(connection: Connection, several: Iterable[Moved]) -> defaultdict[str, 
         for key, scope in TOLD.rows(connection, keys=keys):
             told[key].add(scope)
     return told
-
-
-def _replace(
-    writing: Writing,
-    versions: Versions,
-    moved: Sequence[tuple[Row, Difference[str, V]]],
-    row: Callable[[Row, V], Row],
-) -> None:
-    """Versions end and begin; the first values of a key stand beside what differs under them."""
-    left = ((*mine, key) for mine, each in moved for key, _ in each.left)
-    altered = ((*mine, key) for mine, each in moved for key, *_ in each.altered)
-    writing.end(versions, left, "left")
-    writing.end(versions, altered)
-    joined = [row(mine, value) for mine, each in moved for _, value in each.joined]
-    changed = [row(mine, value) for mine, each in moved for *_, value in each.altered]
-    writing.begin(versions, joined, "joined")
-    writing.begin(versions, changed, "changed")
 
 
 # The scopes themselves

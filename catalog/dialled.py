@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from meshfed.catalog.access import Unresolved
-from meshfed.catalog.model import Endpoint, Port, Service, ServiceName
+from meshfed.catalog.model import Endpoint, Mesh, Port, Service, ServiceName
 from meshfed.catalog.reach import Outbound
 
 Heard = tuple[tuple[Outbound, ...], list[Unresolved]]
 Denied = tuple[tuple[int, tuple[str, ...]], ...]  # port: addresses
+Names = tuple[tuple[ServiceName, tuple[str, ...]], ...]  # service: what its name stands for
 
 
 def distinct_locals(outbounds: Iterable[Outbound]) -> Heard:
@@ -31,7 +32,8 @@ def distinct_locals(outbounds: Iterable[Outbound]) -> Heard:
 def distinct_addresses(outbounds: Iterable[Outbound]) -> Heard:
     """HTTP services may share an address and port; a TCP service needs its own.
 
-    The first by name has it: two equal matches make Envoy reject the whole listener.
+    The first by name has it: two equal matches make Envoy reject the whole listener. The others are
+    reached by what is left to them: the virtual IP, of two that are on one machine.
     """
     owner: dict[tuple[str, int], Outbound] = {}
     unresolved: list[Unresolved] = []
@@ -39,9 +41,11 @@ def distinct_addresses(outbounds: Iterable[Outbound]) -> Heard:
     for outbound in outbounds:
         places = [(address, outbound.port.number) for address in outbound.addresses]
         taken = [owner[p] for p in places if p in owner and not both_http(owner[p], outbound)]
-        if places and not taken:
-            kept.append(outbound)
-            owner.update((place, outbound) for place in places if place not in owner)
+        free = [p for p in places if p not in owner or both_http(owner[p], outbound)]
+        if free:
+            addresses = tuple(address for address, _ in free)
+            kept.append(replace(outbound, addresses=addresses) if taken else outbound)
+            owner.update((place, outbound) for place in free if place not in owner)
             continue
         why = "it has neither a virtual IP nor endpoints"
         if taken:
@@ -81,9 +85,31 @@ def denied(
 def dialled(
     service: Service, port: Port, endpoints: Iterable[Endpoint]
 ) -> Iterable[tuple[int, str]]:
-    if service.vip:
-        yield port.number, service.vip
+    for address in found_at(service):
+        yield port.number, address
     for endpoint in endpoints:
         if endpoint.port == port.number:
             yield port.number, endpoint.address
             yield endpoint.target, endpoint.address
+
+
+def found_at(service: Service) -> tuple[str, ...]:
+    """The addresses that are its own, whoever answers: a platform's, else the mesh's."""
+    return (service.vip,) if service.vip else service.virtual
+
+
+def named(mesh: Mesh) -> Names:
+    """What the name of each service stands for: its own addresses, or else its members'.
+
+    It does not matter who may call it: a name that is not found looks like a mistake, and is
+    remembered after access was given.
+    """
+    found = {
+        name: found_at(service) or members(mesh.endpoints.get(name, ()))
+        for name, service in mesh.services.items()
+    }
+    return tuple((name, found[name]) for name in sorted(found) if found[name])
+
+
+def members(endpoints: Iterable[Endpoint]) -> tuple[str, ...]:
+    return tuple(sorted({endpoint.address for endpoint in endpoints}))

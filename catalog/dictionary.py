@@ -44,6 +44,9 @@ where service = 'bookstore.shop' and platform = 'azure'
 Which services are on more than one platform?
 select service, platforms, endpoints from mesh_services where platforms like '%, %'
 
+Where do pods find a service that no platform gives an address?
+select service, addresses from mesh_virtual_ips where service = 'bookstore.shop'
+
 How many endpoints of each service are in each zone?
 select service, region, zone, count(*) as endpoints from mesh_endpoints
 group by service, region, zone order by service, region, zone

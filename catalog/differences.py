@@ -171,7 +171,8 @@ def implied(port: Port) -> bool:
 def union(name: ServiceName, statements: Iterable[tuple[str, str, Service]]) -> Service | None:
     """The mesh's service, from (provider, scope, what it says); the first wins a difference.
 
-    What someone declared goes before what is only implied by an endpoint.
+    What someone declared goes before what is only implied by an endpoint. One is headless where
+    somebody says so and nobody has an address for it.
     """
     said = [service for _, _, service in sorted(statements, key=lambda s: s[:2])]
     if not said:
@@ -179,9 +180,11 @@ def union(name: ServiceName, statements: Iterable[tuple[str, str, Service]]) -> 
     ports: dict[int, Port] = {}
     for port in sorted((port for service in said for port in service.ports), key=implied):
         ports.setdefault(port.number, port)
+    vip = next((service.vip for service in said if service.vip), "")
     return Service(
         name=name,
         ports=tuple(ports[number] for number in sorted(ports)),
-        vip=next((service.vip for service in said if service.vip), ""),
+        vip=vip,
         plaintext=any(service.plaintext for service in said),
+        headless=not vip and any(service.headless for service in said),
     )

@@ -18,7 +18,7 @@ TOLD = {
         "health", "health_reason", "weight", "identity", "stale", "doubt", "conflict", "outranked",
         "interception", "region", "zone", "network", "cluster", "workload", "platform",
     ),
-    "service": ("ports", "vip", "plaintext"),
+    "service": ("ports", "vip", "virtual_ips", "plaintext"),
     "workload": (
         "identity", "addresses", "interception", "bind", "application", "network", "region",
         "zone", "labels", "platform", "resource_id", "cluster",

@@ -9,8 +9,16 @@ HISTORIES = (
         "services s",
         ("service", "s.service", "<name>.<namespace>"),
         ("ports", "s.ports", "Its ports, as JSON: number, name, protocol, target, local of each"),
-        ("vip", "s.vip", "Its virtual IP; empty: none"),
+        ("vip", "s.vip", "The virtual IP that its platform had for it; empty: none"),
         ("plaintext", "s.plaintext", "Whether endpoints without a sidecar were called in clear"),
+        *lived("s"),
+    ),
+    view(
+        "mesh_virtual_ip_history",
+        "The mesh's own addresses at any time: a row a version of the service",
+        "services s where s.virtual_ips <> ''",
+        ("service", "s.service", "<name>.<namespace>"),
+        ("addresses", "s.virtual_ips", "One of each of `mesh.virtual_ranges` of then"),
         *lived("s"),
     ),
     view(

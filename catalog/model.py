@@ -166,6 +166,8 @@ class Service:
     ports: tuple[Port, ...] = ()
     vip: str = ""
     plaintext: bool = False  # callers may reach endpoints without a sidecar in the clear
+    headless: bool = False  # callers dial its members: it is to have no address of its own
+    virtual: tuple[str, ...] = ()  # the mesh's own addresses for it, where no provider has a `vip`
 
     def port(self, number: int) -> Port | None:
         return next((port for port in self.ports if port.number == number), None)

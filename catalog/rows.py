@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from sys import intern
 
@@ -57,7 +58,8 @@ WORKLOAD = (
     "workload", "name", "provider", "scope", "platform", "identity", "addresses", "interception",
     "bind", "application", "network", "region", "zone", "labels", "resource_id", "cluster",
 )  # fmt: skip
-SERVICE = ("service", "ports", "vip", "plaintext")
+STATEMENT = ("service", "ports", "vip", "plaintext", "headless")
+SERVICE = (*STATEMENT, "virtual_ips")
 
 # An enum's own way from a value and to it takes as long as all the rest of a row.
 PLATFORM = {each.value: each for each in Platform}
@@ -159,16 +161,28 @@ def workload(row: Row) -> Workload:
     )
 
 
+def statement_row(service: Service) -> Row:
+    """The values of STATEMENT."""
+    said = [[p.number, p.name, p.protocol.value, p.target, p.local] for p in service.ports]
+    return (str(service.name), json.dumps(said), service.vip, service.plaintext, service.headless)
+
+
+def statement(row: Row) -> Service:
+    """From the values of STATEMENT."""
+    name, listed, vip, plaintext, headless = row
+    return Service(service_name(name), ports(listed), vip, bool(plaintext), bool(headless))
+
+
 def service_row(service: Service) -> Row:
     """The values of SERVICE."""
-    said = [[p.number, p.name, p.protocol.value, p.target, p.local] for p in service.ports]
-    return (str(service.name), json.dumps(said), service.vip, service.plaintext)
+    return (*statement_row(service), ", ".join(service.virtual))
 
 
 def service(row: Row) -> Service:
     """From the values of SERVICE."""
-    name, listed, vip, plaintext = row
-    return Service(service_name(name), ports(listed), vip, bool(plaintext))
+    *said, virtual = row
+    found = statement(tuple(said))
+    return replace(found, virtual=tuple(virtual.split(", "))) if virtual else found
 
 
 def ports(text: str) -> tuple[Port, ...]:

@@ -88,6 +88,7 @@ state = Table(
     *_words("trust_domain"),
     *_flags("permissive"),
     *_words("federation"),  # its rules, as JSON (preferences.py)
+    *_words("virtual_ranges"),
 )
 
 changes = Table(
@@ -123,15 +124,24 @@ statements = _versioned(  # what each provider says of a service
     "statements",
     ("provider", "scope", "service"),
     *_words("provider", "scope", "service", "ports", "vip"),
-    *_flags("plaintext"),
+    *_flags("plaintext", "headless"),
 )
 Index("statements_service", statements.c.service, sqlite_where=CURRENT, postgresql_where=CURRENT)
 
 services = _versioned(  # the union of what they all say
     "services",
     ("service",),
-    *_words("service", "ports", "vip"),
-    *_flags("plaintext"),
+    *_words("service", "ports", "vip", "virtual_ips"),
+    *_flags("plaintext", "headless"),
+)
+
+virtual_ips = Table(  # the number of each service in the mesh's ranges (virtual.py)
+    "virtual_ips",
+    metadata,
+    *_key("service"),
+    Column("number", BigInteger, nullable=False),
+    *_words("left_at"),  # '': the service is there
+    Index("virtual_ips_number", "number", unique=True),
 )
 
 ports = Table(  # the ports of the current services, one row each, for joins

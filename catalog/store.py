@@ -41,6 +41,7 @@ from meshfed.catalog.model import (
 )
 from meshfed.catalog.orders import Attachment, Orders
 from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
+from meshfed.catalog.ranges import NO_RANGES, Ranges
 from meshfed.catalog.register import Taken, Unregistered
 from meshfed.catalog.reports import CertificateState, ProxyState, Pushed, Receipt
 from meshfed.catalog.standing import observed
@@ -86,12 +87,16 @@ class Catalog:
     # What the mesh is
 
     async def configure(
-        self, trust_domain: str, permissive: bool, federation: Preferences = NO_PREFERENCES
+        self,
+        trust_domain: str,
+        permissive: bool,
+        federation: Preferences = NO_PREFERENCES,
+        virtual_ranges: Ranges = NO_RANGES,
     ) -> int | None:
         """The mesh's own settings; the new revision, or None when they were so already."""
 
         def act(writing: Writing) -> None:
-            configure.configure(writing, trust_domain, permissive, federation)
+            configure.configure(writing, trust_domain, permissive, federation, virtual_ranges)
 
         return await self.change(act, "the configuration")
 

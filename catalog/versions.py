@@ -36,7 +36,7 @@ SAID = ("said", "said_reason")
 CLAIM = ("stale", "doubt", "outranked", "conflict")
 
 STATEMENTS = Versions(
-    "statements", ("provider", "scope", *rows.SERVICE), ("provider", "scope", "service")
+    "statements", ("provider", "scope", *rows.STATEMENT), ("provider", "scope", "service")
 )
 SERVICES = Versions("services", rows.SERVICE, ("service",))
 WORKLOADS = Versions("workloads", rows.WORKLOAD, ("provider", "scope", "workload"))

@@ -5,7 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from meshfed.catalog.access import Access, Grant, Unresolved, access
-from meshfed.catalog.dialled import Denied, denied, distinct_addresses, distinct_locals
+from meshfed.catalog.dialled import (
+    Denied,
+    Names,
+    denied,
+    distinct_addresses,
+    distinct_locals,
+    named,
+)
 from meshfed.catalog.model import (
     Backend,
     Endpoint,
@@ -66,6 +73,7 @@ class View:
     inbound: tuple[Inbound, ...]
     denied: Denied
     unresolved: tuple[Unresolved, ...]
+    names: Names = ()  # of transparent callers
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +233,9 @@ def view(mesh: Mesh, proxy: ProxyClass, resolved: Resolved | None = None) -> Vie
     outbound, unheard = distinct_addresses(called) if transparent else distinct_locals(called)
     refused = denied(outbound, mesh.services.values(), mesh.endpoints) if transparent else ()
     unresolved = {*unknown, *unheard, *seen.left_out(outbound)}
-    return View(proxy, mesh.trust_domain, outbound, inbound, refused, tuple(sorted(unresolved)))
+    names = named(mesh) if transparent else ()
+    told = tuple(sorted(unresolved))
+    return View(proxy, mesh.trust_domain, outbound, inbound, refused, told, names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,13 +367,14 @@ class Seen:
         return tuple(dict.fromkeys(match for grant in grants for match in grant.http))
 
     def addresses(self, name: ServiceName, number: int) -> tuple[str, ...]:
-        """What a transparent caller dials: the virtual IP, or any member."""
+        """What a transparent caller dials: the virtual IP; any member where no platform has one."""
         if self.proxy.interception is not Interception.TRANSPARENT:
             return ()
         service = self.mesh.services.get(name)
         if service and service.vip:
             return (service.vip,)
-        return tuple(sorted({e.address for e in self.mesh.endpoints_of(name, number)}))
+        members = {e.address for e in self.mesh.endpoints_of(name, number)}
+        return (*(service.virtual if service else ()), *sorted(members))
 
     def inbound(self) -> tuple[tuple[Inbound, ...], list[Unresolved]]:
         targets: defaultdict[Place, list[int]] = defaultdict(list)

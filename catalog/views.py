@@ -113,7 +113,7 @@ VIEWS = (
         ("ports", f"coalesce({ITS_PORTS}, '')", "Its ports by number, with their names"),
         ("protocol", listed("protocol", "ports where ports.service = s.service"),
          "What is spoken there: http, http2, grpc, tcp, tcp-server-first, https"),
-        ("vip", "s.vip", "Its virtual IP; empty: none"),
+        ("vip", "s.vip", "The virtual IP that its platform has for it; empty: none"),
         ("platforms", listed("e.platform", OF_SERVICE), "The platforms its endpoints are on"),
         ("endpoints", f"(select count(*) from {OF_SERVICE})", "How many endpoints it has"),
         ("healthy", f"(select count(*) from {OF_SERVICE} and e.health = 'healthy')",
@@ -121,6 +121,14 @@ VIEWS = (
         ("identities", listed("e.identity", f"{OF_SERVICE} and e.identity <> ''"),
          "Who answers for it"),
         ("plaintext", "s.plaintext", "Whether endpoints without a sidecar may be called in clear"),
+        *since("s"),
+    ),
+    view(
+        "mesh_virtual_ips",
+        "The mesh's own addresses for services that no platform gives one",
+        "services s where s.valid_to_revision is null and s.virtual_ips <> ''",
+        ("service", "s.service", "<name>.<namespace>; <name>.<namespace>.mesh stands for them"),
+        ("addresses", "s.virtual_ips", "One of each of `mesh.virtual_ranges`"),
         *since("s"),
     ),
     view(

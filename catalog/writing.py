@@ -1,12 +1,16 @@
 """One write transaction: its revision, its versions of rows, and what it leaves in `changes`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from meshfed.catalog.database import stamp
+from meshfed.catalog.differences import Difference
 from meshfed.catalog.plain import Into, Plain, Row
 from meshfed.catalog.versions import Versions
+
+V = TypeVar("V")
 
 CHANNEL = "meshfed"  # what Postgres notifies followers on
 
@@ -73,6 +77,22 @@ class Writing:
         if there := tuple(keys):
             over = (self.allocate(), self._at, ended)
             versions.ended.on(self.connection, [(*over, *key) for key in there])
+
+    def replace(
+        self,
+        versions: Versions,
+        moved: Sequence[tuple[Row, Difference[str, V]]],
+        row: Callable[[Row, V], Row],
+    ) -> None:
+        """Versions end and begin; a key's first values stand beside what differs under them."""
+        left = ((*mine, key) for mine, each in moved for key, _ in each.left)
+        altered = ((*mine, key) for mine, each in moved for key, *_ in each.altered)
+        self.end(versions, left, "left")
+        self.end(versions, altered)
+        joined = [row(mine, value) for mine, each in moved for _, value in each.joined]
+        changed = [row(mine, value) for mine, each in moved for *_, value in each.altered]
+        self.begin(versions, joined, "joined")
+        self.begin(versions, changed, "changed")
 
     def tell(self, what: str, thing: str, change: str, provider: str = "") -> None:
         """One line of `mesh_changes`."""

@@ -2,7 +2,7 @@
 
 import re
 from datetime import timedelta
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qsl, urlsplit
@@ -12,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from meshfed.catalog import entra
 from meshfed.catalog.model import LABEL
+from meshfed.catalog.ranges import ENDS
 
 LONGEST = timedelta(hours=87600)  # ten years
 DURATION = re.compile(r"(?=\d)(?:(\d{1,4})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
@@ -152,6 +153,25 @@ def loopback(listen: Address) -> Address:
     return listen
 
 
+def virtual_range(text: str) -> str:
+    try:
+        found = ip_network(text)
+    except ValueError as error:
+        why = f"{text!r} is not a range of addresses such as 240.240.0.0/16"
+        raise ValueError(f"{why} ({error})") from error
+    if found.num_addresses <= ENDS:
+        raise ValueError(f"{text!r} has no address for a service")
+    if found.is_loopback or found.is_multicast or found.is_link_local or found.is_unspecified:
+        raise ValueError(f"{text!r}: what is said to such addresses does not come to a sidecar")
+    return str(found)
+
+
+def each_of_a_family(ranges: tuple[str, ...]) -> tuple[str, ...]:
+    if len({ip_network(each).version for each in ranges}) < len(ranges):
+        raise ValueError("at most one range of IPv4 and one of IPv6")
+    return ranges
+
+
 PATTERN = r"^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
 Duration = Annotated[
     timedelta,
@@ -164,6 +184,9 @@ TrustDomain = Annotated[
     str,
     AfterValidator(trust_domain),
     Field(json_schema_extra={"pattern": f"^{TRUST_DOMAIN.pattern}$"}),
+]
+VirtualRanges = Annotated[
+    tuple[Annotated[str, AfterValidator(virtual_range)], ...], AfterValidator(each_of_a_family)
 ]
 HostName = Annotated[str, AfterValidator(host_name)]
 DottedName = Annotated[str, AfterValidator(dotted_name)]

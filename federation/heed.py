@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 async def heed(settings: Settings, catalog: Catalog, presence: Presence) -> None:
-    """`mesh.permissive` and `federation`, now and whenever they are edited."""
+    """`mesh.permissive`, `mesh.virtual_ranges` and `federation`, now and whenever edited."""
     changed = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -47,7 +47,8 @@ def _reread(settings: Settings) -> Settings:
     except Refused as refused:
         log.warning("configuration refused", reason=str(refused), kept="the one before")
         return settings
-    mesh = settings.mesh.model_copy(update={"permissive": now.mesh.permissive})
+    live = {name: getattr(now.mesh, name) for name in ("permissive", "virtual_ranges")}
+    mesh = settings.mesh.model_copy(update=live)
     heeded = settings.model_copy(update={"mesh": mesh, "federation": now.federation})
     if keys := differing(heeded, now):
         log.warning("restart needed", keys=", ".join(keys), why="only a start reads them")
@@ -82,4 +83,6 @@ async def _configure(settings: Settings, catalog: Catalog, presence: Presence) -
 async def configure(settings: Settings, catalog: Catalog) -> int | None:
     """The new revision, or None when the mesh was so already. Raises Away."""
     mesh, federation = settings.mesh, settings.federation
-    return await catalog.configure(mesh.trust_domain, mesh.permissive, federation.preferences)
+    return await catalog.configure(
+        mesh.trust_domain, mesh.permissive, federation.preferences, mesh.ranges
+    )

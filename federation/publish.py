@@ -70,7 +70,8 @@ def addresses(mesh: Mesh, name: ServiceName) -> frozenset[str]:
     service = mesh.services.get(name)
     if service is not None and service.vip:
         return frozenset({service.vip})
-    return frozenset(endpoint.address for endpoint in mesh.endpoints.get(name, ()))
+    own = service.virtual if service is not None else ()
+    return frozenset((*own, *(endpoint.address for endpoint in mesh.endpoints.get(name, ()))))
 
 
 def speakers(live: Iterable[Subscriber]) -> dict[str, Subscriber]:

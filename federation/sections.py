@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import ConfigDict, Field, SecretStr
 from pydantic.json_schema import SkipJsonSchema
 
+from meshfed.catalog.ranges import Ranges
 from meshfed.federation.fields import (
     Address,
     Duration,
@@ -16,6 +17,7 @@ from meshfed.federation.fields import (
     LoopbackListen,
     Namespaces,
     TrustDomain,
+    VirtualRanges,
     duration,
 )
 from meshfed.federation.findings import Strict
@@ -32,6 +34,15 @@ class Mesh(Strict):
     permissive: bool = Field(
         default=False, description="true: everyone may call everyone, still over mutual TLS"
     )
+    virtual_ranges: VirtualRanges = Field(
+        default=("240.240.0.0/16",),
+        description="for virtual IPs of services that no platform gives one: one IPv4 range, one"
+        " IPv6 range, or both; empty: there are none",
+    )
+
+    @property
+    def ranges(self) -> Ranges:
+        return Ranges.parse(", ".join(self.virtual_ranges))
 
 
 class ProviderEntry(Strict):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from http.client import HTTPConnection
 
@@ -61,12 +62,16 @@ def call(host: str, port: int) -> str:
 
 
 def called_by(user: int, host: str, port: int) -> str:
-    """In a process of that user's."""
     "a".encode("idna")  # what getaddrinfo loads, from where that user may not read
+    return called_as(user, lambda: call(host, port))
+
+
+def called_as(user: int, act: Callable[[], str]) -> str:
+    """In a process of that user's."""
     reading, writing = os.pipe()
     if not (child := os.fork()):
         os.setuid(user)
-        os.write(writing, call(host, port).encode())
+        os.write(writing, act().encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as answer:

@@ -127,6 +127,8 @@ def service(name: str, entry: Given) -> Service:
         tuple(port(number, spoken) for number, spoken in entry["ports"].items()),
         entry.get("vip", ""),
         entry.get("plaintext", False),
+        headless=entry.get("headless", False),
+        virtual=tuple(entry.get("virtual", ())),
     )
 
 

@@ -1,6 +1,7 @@
 """The configuration while the control plane runs: some of it is heeded, the rest is named."""
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
@@ -11,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from meshfed.catalog.model import Known, Port, Service, ServiceName
 from meshfed.catalog.preferences import NO_PREFERENCES, Preference, Preferences
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation.admin.metrics import Metrics
@@ -72,6 +74,21 @@ async def test_the_rules_of_the_federation_are_heeded(heeded: Heeded) -> None:
     await heeded.until(preferences=rules)
     heeded.replace(STRICT)
     await heeded.until(preferences=NO_PREFERENCES)
+
+
+async def test_virtual_ips_are_given_from_other_ranges_once_they_are_edited(
+    heeded: Heeded,
+) -> None:
+    web = Service(ServiceName("web", "shop"), (Port(80),))
+    known = Known("rack", "rack/all", frozenset({web}))
+    await heeded.catalog.believe(known, kind="hosts", cause="")
+    for ranges, given in (
+        ("[240.1.0.0/16]", ("240.1.0.1",)),
+        ("['fd00::/64', 240.1.0.0/16]", ("fd00::1", "240.1.0.1")),
+        ("[]", ()),
+    ):
+        heeded.replace(STRICT.replace("{", f"{{virtual_ranges: {ranges}, "))
+        await heeded.until(services={web.name: dataclasses.replace(web, virtual=given)})
 
 
 async def test_other_keys_are_named_as_needing_a_restart(heeded: Heeded) -> None:

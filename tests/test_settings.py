@@ -301,6 +301,26 @@ def test_what_is_no_trust_domain(file: Path, domain: str):
     assert line.startswith(f"{file}:1: mesh.trust_domain: ")
 
 
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        pytest.param("240.0.0.0/16", ": must be a list", id="one, bare"),
+        pytest.param("[240.0.0.1/16]", "[0]: '240.0.0.1/16' is not a range of addresses such as"
+                     " 240.240.0.0/16 (240.0.0.1/16 has host bits set)", id="an address of it"),
+        pytest.param("[7]", "[0]: must be text: put it in quotes", id="a number"),
+        pytest.param("[240.0.0.0/31]", "[0]: '240.0.0.0/31' has no address for a service",
+                     id="no room"),
+        pytest.param("[127.0.0.0/8]", "[0]: '127.0.0.0/8': what is said to such addresses does not"
+                     " come to a sidecar", id="loopback"),
+        pytest.param("[240.0.0.0/16, 241.0.0.0/16]", ": at most one range of IPv4 and one of IPv6",
+                     id="two of a family"),
+    ],
+)  # fmt: skip
+def test_what_is_no_range_of_virtual_ips(file: Path, written: str, why: str):
+    told = refusals(file, f"mesh: {{virtual_ranges: {written}}}")
+    assert told == [f"{file}:1: mesh.virtual_ranges{why}"]
+
+
 def test_the_shipped_schema_is_the_one_of_the_code():
     shipped = (ROOT / "federation" / "settings.schema.json").read_text()
     assert shipped == schema(), (

@@ -90,14 +90,13 @@ def local_listener(outbound: Outbound, bind: str) -> Listener | None:
 def transparent_listener(view: View) -> Listener:
     """Whatever the application dials, by the address it dialled.
 
-    What is redirected comes to the loopback address of its own family. Where a machine has no IPv6
-    there is no `::1`, and Envoy would refuse the listener.
+    What is redirected comes to the loopback address of its own family.
     """
-    second = [listener_pb2.AdditionalAddress(address=address("::1", OUTBOUND_PORT))]
+    first, *others = (address(each, OUTBOUND_PORT) for each in loopbacks(view.proxy.bind))
     return Listener(
         name=OUTBOUND,
-        address=address(loopback(view.proxy.bind), OUTBOUND_PORT),
-        additional_addresses=second if view.proxy.bind == "::" else [],
+        address=first,
+        additional_addresses=[listener_pb2.AdditionalAddress(address=each) for each in others],
         traffic_direction=base_pb2.TrafficDirection.OUTBOUND,
         listener_filters=[original_dst()],
         filter_chains=[
@@ -302,6 +301,11 @@ def original_dst() -> listener_components_pb2.ListenerFilter:
 def loopback(bind: str) -> str:
     """Its own loopback address where it has one, as in the demo; else everybody's."""
     return bind if literal(bind) and ip_address(bind).is_loopback else "127.0.0.1"
+
+
+def loopbacks(bind: str) -> tuple[str, ...]:
+    """One of each family. Without IPv6 there is no `::1`, and Envoy would refuse the listener."""
+    return (loopback(bind), "::1") if bind == "::" else (loopback(bind),)
 
 
 def bound(host: str, port: int) -> address_pb2.Address:

@@ -17,6 +17,7 @@ from meshfed.catalog.model import HttpMatch, Identity, ServiceName
 from meshfed.catalog.reach import Choice, Outbound, Share
 from meshfed.catalog.view import Inbound, View
 from meshfed.xds.clusters import TUNNEL, local_name
+from meshfed.xds.dns import DOMAIN
 from meshfed.xds.rbac import (
     ANY_PATH,
     HeaderMatcher,
@@ -85,8 +86,9 @@ def host_name(outbound: Outbound) -> str:
 
 
 def cluster_domains(outbound: Outbound) -> list[str]:
-    """The names that callers inside a cluster use for it, with and without the port."""
-    names = [f"{outbound.service}{end}" for end in ("", ".svc", ".svc.cluster.local")]
+    """The names that transparent callers use for it, with and without the port."""
+    ends = ("", ".svc", ".svc.cluster.local", f".{DOMAIN}")
+    names = [f"{outbound.service}{end}" for end in ends]
     return [f"{name}{port}" for name in names for port in ("", f":{outbound.port.number}")]
 
 

@@ -17,11 +17,13 @@ from meshfed.xds.clusters import (
     passthrough_cluster,
     tunnel_cluster,
 )
+from meshfed.xds.dns import dns_listener
 from meshfed.xds.listeners import (
     explicit_listener,
     http_groups,
     inbound_listener,
     local_listener,
+    loopbacks,
     transparent_listener,
     tunnel_listener,
     validated_by,
@@ -133,7 +135,7 @@ def transparent_messages(view: View) -> Messages:
     identity = view.proxy.identity
     return Messages(
         [passthrough_cluster()],
-        [transparent_listener(view)],
+        [transparent_listener(view), dns_listener(view.names, loopbacks(view.proxy.bind))],
         [transparent_routes(group.name, group.services, identity) for group in groups],
     )
 

@@ -213,8 +213,8 @@ def open_chains(
     secrets: Collection[str],
     left: list[LeftOut],
 ) -> bool:
-    """Whether there is a chain left: Envoy refuses a listener without, unless it is gRPC's."""
-    if listener.HasField("api_listener"):
+    """Whether there is a chain left: Envoy refuses one without, but gRPC's and UDP's."""
+    if listener.HasField("api_listener") or listener.HasField("udp_listener_config"):
         return True
     distinct_matches(listener, left)
     whole_one = [listener.default_filter_chain] if listener.HasField("default_filter_chain") else []

@@ -47,11 +47,13 @@ def service(found: objects.Service) -> Service | None:
     if spec.type == EXTERNAL:
         return None
     ports = (Port(p.port, p.name or "", protocol(p)) for p in carried(spec.ports))
-    vip = spec.cluster_ip if spec.cluster_ip != HEADLESS else None
+    headless = spec.cluster_ip == HEADLESS
+    vip = None if headless else spec.cluster_ip
     return Service(
         ServiceName(meta.name, meta.namespace),
         tuple(sorted({port.number: port for port in ports}.values())),
         vip=literal(vip) if vip else "",
+        headless=headless,
     )
 
 

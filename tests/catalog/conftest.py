@@ -104,7 +104,7 @@ def empty(url: str) -> None:
     numbered = (t for t in metadata.tables.values() if t.autoincrement_column is not None)
     deletions += [f"alter sequence {table.name}_id_seq restart" for table in numbered]
     anew = "update state set revision = 0, at = '', shape_revision = 0, trust_domain = '',"
-    anew += " horizon = 0, horizon_at = '', federation = ''"
+    anew += " horizon = 0, horizon_at = '', federation = '', virtual_ranges = ''"
     with psycopg.connect(psycopg_url(url), autocommit=True) as admin:
         admin.execute("; ".join([*deletions, f"{anew}, permissive = false"]))
 

@@ -35,6 +35,7 @@ from meshfed.catalog.model import (
     TrafficTarget,
     Workload,
 )
+from meshfed.catalog.ranges import Ranges
 from meshfed.catalog.reader import query
 from meshfed.catalog.reports import CertificateState, ProxyState, Receipt
 from meshfed.catalog.store import Catalog
@@ -88,7 +89,8 @@ async def open_shop(url: str) -> None:
     )  # fmt: skip
     other = endpoint("10.0.0.1", provider="vms", scope="vms/a")
     cloud = endpoint("10.1.0.1", provider="vms", scope="vms/a", platform=Platform.AZURE)
-    await catalog.configure("shop.example", permissive=False)
+    ranges = Ranges.parse("240.240.0.0/16")
+    await catalog.configure("shop.example", permissive=False, virtual_ranges=ranges)
     await catalog.believe(rack, kind="hosts", cause="hosts.yaml changed")
     await catalog.believe(
         Known("vms", "vms/a", endpoints=frozenset({other, cloud})),
@@ -147,6 +149,7 @@ SPECIFIED = Specified(
 PROMISED = {
     "mesh_services": "service namespace name ports protocol vip platforms endpoints healthy"
     " identities plaintext since revision",
+    "mesh_virtual_ips": "service addresses since revision",
     "mesh_endpoints": "service address port reached_at platform provider scope cluster network"
     " region zone weight priority health health_reason identity workload interception mtls stale"
     " doubt conflict since revision",
@@ -175,6 +178,7 @@ PROMISED["mesh_endpoint_history"] = (
 LIVED = "valid_from_revision valid_from valid_to_revision valid_to change cause"
 PROMISED |= {
     "mesh_service_history": f"service ports vip plaintext {LIVED}",
+    "mesh_virtual_ip_history": f"service addresses {LIVED}",
     "mesh_workload_history": f"name platform provider scope resource_id identity addresses {LIVED}",
     "mesh_policy_history": f"kind namespace name source state field reason document {LIVED}",
     "mesh_provider_history": "provider type scope state doubt reason valid_from valid_to cause",
