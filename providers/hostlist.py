@@ -26,6 +26,7 @@ from meshfed.catalog.model import (
     Service,
     ServiceName,
 )
+from meshfed.providers.probe import WRITTEN, Probe
 
 SIDECAR = frozenset({15000, 15001, 15003, 15010, 15053})  # taken at every sidecar
 NAME = r"[A-Za-z0-9]([-._:A-Za-z0-9]{0,251}[A-Za-z0-9])?"  # colons: an IPv6 address may be a name
@@ -84,6 +85,10 @@ def _identity(text: object) -> Identity:
     return Identity.parse(str(text).encode("utf-8", "backslashreplace").decode())
 
 
+def _probe(text: object) -> Probe:
+    return Probe.parse(str(text))
+
+
 def port_ref(value: object) -> int | str:
     if isinstance(value, str) and re.fullmatch(LABEL, value) and not value.isdigit():
         return value
@@ -114,6 +119,12 @@ ServiceRef = Annotated[ServiceName, PlainValidator(_service, json_schema_input_t
 ServiceRefs = Annotated[
     tuple[ServiceRef, ...],
     BeforeValidator(several, json_schema_input_type=ServiceRef | list[ServiceRef]),
+]
+ProbePattern = Annotated[str, Field(pattern=f"^{WRITTEN.pattern}$")]
+ProbeRef = Annotated[Probe, PlainValidator(_probe, json_schema_input_type=ProbePattern)]
+ProbeRefs = Annotated[
+    tuple[ProbeRef, ...],
+    BeforeValidator(several, json_schema_input_type=ProbeRef | list[ProbeRef]),
 ]
 AccountPattern = Annotated[str, Field(pattern=rf"^{LABEL}(\.{LABEL})+$")]
 Account = Annotated[Identity, PlainValidator(_identity, json_schema_input_type=AccountPattern)]
@@ -195,6 +206,11 @@ class HostEntry(Entry):
         json_schema_extra={"default": ""},
     )
     weight: Number = 1
+    probe: ProbeRefs = Field(
+        (),
+        description="how the control plane asks its applications whether they are well, where no"
+        " agent does: http:8080/healthz, tcp:3306 or grpc:9090; the port is the application's",
+    )
     labels: dict[str, str] = {}
     interception: Interception = Interception.EXPLICIT
     bind: Literally | None = Field(

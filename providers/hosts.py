@@ -11,10 +11,21 @@ from meshfed.catalog.document import Unreadable
 from meshfed.catalog.model import Observation, Rejected
 from meshfed.providers.formats import FORMATS
 from meshfed.providers.hostlist import nearest
-from meshfed.providers.listing import NOTHING, Answer, Listing, listing, observation, shortened
+from meshfed.providers.listing import (
+    NOTHING,
+    Answer,
+    Listing,
+    judged,
+    listing,
+    observation,
+    probed,
+    shortened,
+)
 from meshfed.providers.names import Names
+from meshfed.providers.probing import Believed, Probing
 from meshfed.providers.watch import Mark, follow, quiet
 
+NOBODY = Believed()
 OPTIONS = ("path", "format")
 
 
@@ -78,6 +89,7 @@ class Seen:
     listed: Listing = NOTHING
     whole: Listing = NOTHING  # the newest that nothing was wrong with as a file
     answers: Mapping[str, Answer] = field(default_factory=dict)
+    believed: Believed = NOBODY
     observation: Observation | None = None
     news: bool = False  # it is another than the one before
 
@@ -99,6 +111,7 @@ class HostsProvider:
         self._scope = f"{name}/{self._path.name}"
         self._names = names or Names()
         self._wake = asyncio.Event()
+        self._probing = Probing(self._wake)
         self._asked = False
 
     async def refresh(self, scope: str) -> None:
@@ -110,6 +123,7 @@ class HostsProvider:
             {
                 asyncio.create_task(follow(self._path, self._wake)),
                 asyncio.create_task(self._names.follow(self._wake)),
+                asyncio.create_task(self._probing.run()),
             }
         )
         try:
@@ -143,11 +157,19 @@ class HostsProvider:
             listed = await asyncio.to_thread(self._read, whole)
             whole = whole if listed.fault or listed.short else listed
         answers = await self._names.answers(listed.names)
-        if listed is before.listed and answers == before.answers:
+        if not listed.fault:
+            self._probing.watch(probed(listed, answers))
+        if before.observation is None:
+            # Who was not well when another control plane led is not called in between.
+            await self._probing.looked()
+        said = self._probing.believed
+        if listed is before.listed and answers == before.answers and said is before.believed:
             return replace(before, mark=found, news=False)
         # Ten thousand hosts take a second: not here, where streams are served.
-        seen, news = await asyncio.to_thread(self._observed, listed, answers, before.observation)
-        return Seen(found, listed, whole, answers, seen, news)
+        seen, news = await asyncio.to_thread(
+            self._observed, listed, answers, said, before.observation
+        )
+        return Seen(found, listed, whole, answers, said, seen, news)
 
     def _read(self, whole: Listing) -> Listing:
         try:
@@ -158,8 +180,12 @@ class HostsProvider:
             return shortened(whole, listing(text, self._file, self._format), text, self._file)
 
     def _observed(
-        self, listed: Listing, answers: Mapping[str, Answer], before: Observation | None
+        self,
+        listed: Listing,
+        answers: Mapping[str, Answer],
+        said: Believed,
+        before: Observation | None,
     ) -> tuple[Observation, bool]:
         with uncollected():
-            seen = observation(listed, self.name, self._scope, answers)
+            seen = judged(observation(listed, self.name, self._scope, answers), said)
             return seen, seen != before

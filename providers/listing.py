@@ -4,12 +4,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from msgspec import structs
 from pydantic import ValidationError
 
 from meshfed.catalog.document import Unreadable
 from meshfed.catalog.model import (
     Endpoint,
     Evidence,
+    Health,
     Identity,
     Interception,
     Observation,
@@ -22,6 +24,8 @@ from meshfed.catalog.model import (
 )
 from meshfed.providers.formats import Entries, Entry, entries
 from meshfed.providers.hostlist import HostEntry, ServiceEntry, explain, is_literal
+from meshfed.providers.probe import misplaced
+from meshfed.providers.probing import Believed, Target
 
 Checked = TypeVar("Checked", HostEntry, ServiceEntry)
 
@@ -139,6 +143,31 @@ def observation(
     )
 
 
+def probed(listed: Listing, answers: Mapping[str, Answer]) -> frozenset[Target]:
+    """Where hosts are asked whether they are well."""
+    return frozenset(
+        (address, probe)
+        for placed in listed.hosts
+        if placed.host.probe
+        for address in _addresses(placed.host, answers)
+        for probe in placed.host.probe
+    )
+
+
+def judged(seen: Observation, believed: Believed) -> Observation:
+    """With what probes found."""
+    why = {(at, probe.port): f"{probe}: {said}" for (at, probe), said in believed.failing.items()}
+    if not why and not believed.doubt:
+        return seen
+    endpoints = frozenset(
+        structs.replace(each, health=Health.UNHEALTHY, health_reason=said)
+        if (said := why.get((each.address, each.target)))
+        else each
+        for each in seen.endpoints
+    )
+    return replace(seen, endpoints=endpoints, fault=seen.fault or believed.doubt)
+
+
 def _services(
     found: Entries,
 ) -> tuple[dict[ServiceName, Service], dict[ServiceName, Rejected], list[Rejected]]:
@@ -251,6 +280,8 @@ def _placed(
             known_as(host.identity, host.interception)
             if host.port is not None and not host.service:
                 raise Wrong("port", "a port of what? name the service, or take the port away")
+            if why := misplaced(host.probe, [target for *_, target in serves]):
+                raise Wrong("probe", why)
         except Wrong as wrong:
             rejected.append(entry.reject(found.document, (wrong.field,), wrong.why))
             continue

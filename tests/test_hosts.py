@@ -322,7 +322,7 @@ def test_the_examples_of_the_documentation_are_sound() -> None:
     page = (ROOT / "docs" / "hosts.md").read_text()
     examples = re.findall(r"```(yaml|json|csv)\n(.*?)```", page, re.DOTALL)
     lists = [text for _, text in examples if not text.startswith("providers:")]
-    assert len(lists) == 4
+    assert len(lists) == 5
     for text in lists:
         assert sound(text, "docs.md").workloads
 

@@ -9,10 +9,11 @@ import grpc
 import live
 import pytest
 
-from meshfed.federation.agent.probing import SERVING, Probing, ask
+from meshfed.federation.agent.probing import HERE, Probing
 from meshfed.federation.demo.folder import free_ports
 from meshfed.federation.join.invite import Uninvitable, looked_at
-from meshfed.federation.join.probe import Probe
+from meshfed.providers.asking import SERVING, ask
+from meshfed.providers.probe import Probe
 
 NOT_SERVING = b"\x08\x02"
 CHECK = "/grpc.health.v1.Health/Check"
@@ -37,7 +38,7 @@ async def port() -> AsyncIterator[int]:
 
 
 async def asked(probe: str) -> str:
-    return await asyncio.to_thread(ask, Probe.parse(probe))
+    return await ask(Probe.parse(probe), HERE)
 
 
 @pytest.mark.parametrize(("answer", "why"), [(204, ""), (302, ""), (503, "answered 503")])
@@ -80,14 +81,14 @@ class Health(grpc.GenericRpcHandler):
     ("path", "why"),
     [("", ""), ("/shop.Ledger", ""), ("/bad", "not SERVING"), ("/other", "not SERVING")],
 )
-def test_grpc_is_well_while_it_says_that_it_serves(path: str, why: str) -> None:
+async def test_grpc_is_well_while_it_says_that_it_serves(path: str, why: str) -> None:
     server = grpc.server(ThreadPoolExecutor(1), handlers=(Health(),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        assert ask(Probe.parse(f"grpc:{port}{path}")) == why
+        assert await asked(f"grpc:{port}{path}") == why
     finally:
-        server.stop(None).wait()
+        server.stop(None)
 
 
 async def test_what_answers_with_something_else_is_not_well(port: int) -> None:

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 from meshfed.catalog.leases import Lease, Word
 from meshfed.catalog.schema import GONE, MISSED, NEW
-from meshfed.federation.agent.hysteresis import Verdict
 from meshfed.federation.join.attendance import Words
 from meshfed.federation.join.silence import Ear, Silent
+from meshfed.providers.hysteresis import Verdict
 
 LEASE, GONE_AFTER = 30.0, 600.0
 NEVER, ENDED, NOW = "2999", "2026-01-01", "2026-12-01"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import structlog
 
-from meshfed.federation.agent.hysteresis import Verdict
 from meshfed.federation.backoff import doubled
 from meshfed.federation.join.machine import Papers, Unjoinable, lease
+from meshfed.providers.hysteresis import Verdict
 
 TICK = 1.0  # seconds between two looks at what there is to say
 FIRST = 10.0  # seconds between two words, until the control plane says how long one holds

@@ -19,11 +19,11 @@ from meshfed.federation.certificates import issuer as issuers
 from meshfed.federation.certificates.issuer import Unissuable, UnknownIssuer
 from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.join.open import EVERYWHERE
-from meshfed.federation.join.probe import Probe
 from meshfed.federation.join.secret import Secret, pin
 from meshfed.federation.settings import Settings
 from meshfed.providers.hostlist import explain
 from meshfed.providers.listing import Wrong
+from meshfed.providers.probe import Probe, misplaced
 from meshfed.providers.registered import Registration, known
 from meshfed.xds.bootstrap import literal
 
@@ -71,12 +71,8 @@ def looked_at(probes: Sequence[str], targets: Sequence[int]) -> tuple[str, ...]:
         parsed = [Probe.parse(each) for each in probes]
     except ValueError as error:
         raise Uninvitable(f"--probe: {error}") from error
-    for probe in parsed:
-        if probe.port not in targets:
-            there = ", ".join(map(str, sorted(set(targets)))) or "none"
-            raise Uninvitable(f"--probe: {probe}: its applications' ports are {there}")
-        if [each.port for each in parsed].count(probe.port) > 1:
-            raise Uninvitable(f"--probe: {probe}: another one looks at port {probe.port}")
+    if why := misplaced(parsed, targets):
+        raise Uninvitable(f"--probe: {why}")
     return tuple(map(str, parsed))
 
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from meshfed.catalog.model import Identity
 from meshfed.federation.fields import Duration, Label, Listen, duration
 from meshfed.federation.findings import Strict
-from meshfed.federation.join.probe import Probe
+from meshfed.providers.probe import Probe
 from meshfed.providers.registered import served
 
 UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"

@@ -1,6 +1,7 @@
-"""What an agent looks at to know whether an application is well, as `token create` takes it."""
+"""What is looked at to know whether an application is well, as people write it."""
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -19,7 +20,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One application's port, on its own machine."""
+    """One application's port, at its own machine."""
 
     kind: Kind
     port: int
@@ -35,3 +36,15 @@ class Probe:
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.port}{self.path}"
+
+
+def misplaced(probes: Sequence[Probe], targets: Collection[int]) -> str:
+    """Why these cannot look at what is served on those ports; nothing, where they can."""
+    ports = [probe.port for probe in probes]
+    for probe in probes:
+        if probe.port not in targets:
+            there = ", ".join(map(str, sorted(set(targets)))) or "none"
+            return f"{probe}: its applications' ports are {there}"
+        if ports.count(probe.port) > 1:
+            return f"{probe}: another one looks at port {probe.port}"
+    return ""
