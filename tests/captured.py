@@ -42,6 +42,7 @@ def listen(name: str, host: str, port: int) -> None:
     listener = socket.socket(family, socket.SOCK_STREAM)
     if family == socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
     listener.listen()
 

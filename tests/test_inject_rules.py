@@ -13,9 +13,9 @@ from google.protobuf.json_format import MessageToDict
 
 from meshfed.catalog.model import Identity, Interception
 from meshfed.catalog.view import ProxyClass, View
+from meshfed.federation.capture import Capture
 from meshfed.federation.demo.envoys import binary
 from meshfed.federation.inject.capture import script
-from meshfed.federation.inject.wishes import Capture
 from meshfed.xds.bootstrap import ENVOY
 from meshfed.xds.clusters import passthrough_cluster
 from meshfed.xds.listeners import transparent_listener

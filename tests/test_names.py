@@ -22,11 +22,11 @@ from google.protobuf.json_format import MessageToDict
 from naming import MESH, QUESTIONS
 
 from meshfed.catalog.model import ServiceName
+from meshfed.federation.capture import Capture
 from meshfed.federation.demo.control import until
 from meshfed.federation.demo.envoys import binary
 from meshfed.federation.demo.folder import replace
 from meshfed.federation.inject.capture import script
-from meshfed.federation.inject.wishes import Capture
 from meshfed.xds.bootstrap import ENVOY
 from meshfed.xds.dns import DNS_PORT, dns_listener
 

@@ -5,17 +5,14 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from configparser import ConfigParser
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from joining import Ground, grounded
+from machines import Machine
 
 from meshfed.catalog.reader import query
 from meshfed.federation.agent import unit
@@ -32,102 +29,9 @@ HOSTS = f"""
 hosts:
   - {{name: buyer, address: {BUYER}, bind: {BUYER}, identity: buyer.live}}
 """
-OUTSIDE, INSIDE = "10.213.49.1", "10.213.49.2"
-XDS = {"listen": "0.0.0.0", "names": [OUTSIDE]}
+NETWORK = "10.213.49"
+XDS = {"listen": "0.0.0.0", "names": [f"{NETWORK}.1"]}
 SERVICE, APPLICATION = "bookstore.shop", 8080
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # what systemd gives its services
-SERVES = ("-m", "http.server", str(APPLICATION), "--bind", "127.0.0.1")
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
-
-
-class Machine:
-    """A network namespace, and an /etc, which survive a loss of power; processes do not."""
-
-    def __init__(self, folder: Path) -> None:
-        self.name = f"meshfed-{os.getpid()}"
-        self.host = socket.gethostname()  # network namespaces share it
-        self.etc = folder / "etc"
-        self.log = folder / "machine.log"
-        self._started: list[subprocess.Popen[bytes]] = []
-        self.etc.mkdir()
-        for each in ("hosts", "passwd", "nsswitch.conf", "ld.so.cache"):
-            with suppress(FileNotFoundError):
-                shutil.copy(f"/etc/{each}", self.etc / each)
-
-    def start(self) -> None:
-        ip("netns", "add", self.name)
-        ip("link", "add", f"mf{os.getpid()}", "type", "veth", "peer", "eth0", "netns", self.name)
-        ip("addr", "add", f"{OUTSIDE}/30", "dev", f"mf{os.getpid()}")
-        ip("link", "set", f"mf{os.getpid()}", "up")
-        ip("-n", self.name, "addr", "add", f"{INSIDE}/30", "dev", "eth0")
-        ip("-n", self.name, "link", "set", "eth0", "up")
-        ip("-n", self.name, "link", "set", "lo", "up")
-
-    def inside(self, *words: str) -> list[str]:
-        mounted = 'mount --bind "$0" /etc && exec "$@"'
-        return ["ip", "netns", "exec", self.name, "sh", "-c", mounted, str(self.etc), *words]
-
-    def typed(self, line: str) -> str:
-        """One command of a person; what it said."""
-        program = [sys.executable, "-m", "meshfed.federation.cli"]
-        words = [*program, *shlex.split(line)[1:]]
-        done = subprocess.run(
-            self.inside(*words), capture_output=True, text=True, check=False, cwd="/", timeout=60
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
-
-    @property
-    def unit(self) -> Path:
-        return self.etc / unit.FOLDER.relative_to("/etc") / unit.NAME
-
-    def boot(self) -> None:
-        """Start what systemd would: its application, and the units that are wanted."""
-        self._run(sys.executable, *SERVES)
-        if self.unit.is_file():
-            read = ConfigParser(strict=False, interpolation=None)
-            read.read(self.unit)
-            assert read["Install"]["WantedBy"] == "multi-user.target"
-            self._run(*shlex.split(read["Service"]["ExecStart"]))
-
-    def _run(self, *words: str) -> None:
-        with self.log.open("ab") as log:
-            started = subprocess.Popen(
-                self.inside(*words),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env={"PATH": PATH},
-                start_new_session=True,
-            )
-        self._started.append(started)
-
-    @property
-    def running(self) -> list[int]:
-        said = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, check=True)
-        return [int(each) for each in said.stdout.split()]
-
-    def loses_power(self) -> None:
-        for pid in self.running:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for each in self._started:
-            each.wait(10)
-        self._started.clear()
-
-    def end(self) -> None:
-        with suppress(subprocess.CalledProcessError):
-            self.loses_power()
-        for words in (("link", "del", f"mf{os.getpid()}"), ("netns", "del", self.name)):
-            with suppress(subprocess.CalledProcessError):
-                ip(*words)
-
-    def files(self) -> list[str]:
-        return sorted(str(each.relative_to(self.etc)) for each in self.etc.rglob("*"))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +43,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    made = Machine(tmp_path)
+    made = Machine(tmp_path, NETWORK)
     try:
         made.start()
         yield made

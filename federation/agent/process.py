@@ -23,9 +23,16 @@ class Process:
         self._file = os.pidfd_open(pid)
 
     @classmethod
-    def start(cls, command: Sequence[str]) -> Self:
-        """It outlives who started it, whom Ctrl-C ends. Raises OSError."""
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    def start(cls, command: Sequence[str], user: int | None = None) -> Self:
+        """It outlives who started it, whom Ctrl-C ends; `user`: its uid and gid. Raises OSError."""
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else (),
+        )
         return cls(child.pid, child)
 
     async def ended(self) -> str:

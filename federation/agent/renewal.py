@@ -83,13 +83,13 @@ def renewed(papers: Papers, now: float) -> None:
     if papers.valid(now):
         join(server, papers.folder, {}, papers)
         return
+    itself = {"untrusted_name": papers.name, "untrusted_interception": papers.interception}
     if papers.imds:
-        asked = {"untrusted_name": papers.name}
-        join(server, papers.folder, asked, None, papers.addresses, papers.imds)
+        join(server, papers.folder, itself, None, papers.addresses, papers.imds)
         return
     try:
         token = (papers.folder / TOKEN).read_text().strip()
-        asked = {"untrusted_name": papers.name, "token": token}
+        asked = {**itself, "token": token}
         server = trusted(server, Secret.parse(token).pin)
         join(server, papers.folder, asked, None, papers.addresses)
     except FileNotFoundError as error:

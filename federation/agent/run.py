@@ -1,6 +1,7 @@
 """The agent as a whole: what it does at the same time, and how it ends."""
 
 import asyncio
+import os
 import signal
 from pathlib import Path
 
@@ -9,6 +10,13 @@ import structlog
 from meshfed.federation.agent.alone import Another, alone
 from meshfed.federation.agent.envoy import NoEnvoy, Sidecar, binary
 from meshfed.federation.agent.events import Watching, azure
+from meshfed.federation.agent.intercepting import (
+    Intercepted,
+    Intercepting,
+    Unable,
+    aside,
+    release,
+)
 from meshfed.federation.agent.probing import Probing
 from meshfed.federation.agent.renewal import Renewal
 from meshfed.federation.agent.reporting import LAST, TICK, Reporting
@@ -34,8 +42,12 @@ def run(folder: Path, imds: str = "") -> None:
         envoy, papers = binary(), Papers.read(folder)
         if papers is None:
             raise CannotStart(f"{folder}: nothing of joining is there: `meshfed join` comes first")
+        said = Intercepted.read(folder)
+        if said and os.geteuid():
+            raise CannotStart("transparent interception is root's: run the agent as root")
+        aside(said)
         with alone(folder):
-            asyncio.run(_run(envoy, folder, papers, imds or (IMDS if azure() else "")))
+            asyncio.run(_run(envoy, folder, papers, said, imds or (IMDS if azure() else "")))
     except (NoEnvoy, Unjoinable, Another) as why:
         raise CannotStart(str(why)) from why
     except OSError as error:
@@ -57,11 +69,23 @@ async def last_word(reporting: Reporting) -> bool:
         return False
 
 
-async def _run(envoy: str, folder: Path, papers: Papers, imds: str) -> None:
+async def released() -> None:
+    """What goes out and comes in finds its way without a sidecar again."""
+    try:
+        if await asyncio.to_thread(release):
+            log.info("intercepting no more")
+    except (Unable, OSError) as why:
+        log.warning("still intercepting", reason=str(why))
+
+
+async def _run(
+    envoy: str, folder: Path, papers: Papers, said: Intercepted | None, imds: str
+) -> None:
     stop = asyncio.Event()
     for number in STOPPING:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    sidecar, probing = Sidecar(envoy, folder), Probing(papers.probes)
+    user = said.group if said else None
+    sidecar, probing = Sidecar(envoy, folder, user), Probing(papers.probes)
     await probing.look()
     reporting = Reporting(folder, lambda: probing.failing, sidecar.unready)
 
@@ -74,6 +98,8 @@ async def _run(envoy: str, folder: Path, papers: Papers, imds: str) -> None:
         parts = [sidecar.run(), Renewal(folder).run(), probing.run(), reporting.run(), leave()]
         if imds:
             parts.append(Watching(imds, reporting, sidecar.busy).run())
+        if said:
+            parts.append(Intercepting(folder).run())
         running = [tasks.create_task(part) for part in parts]
         await stop.wait()
         log.info("stopping")
@@ -82,4 +108,6 @@ async def _run(envoy: str, folder: Path, papers: Papers, imds: str) -> None:
         await sidecar.stop()
         for task in running:
             task.cancel()
+    if said:
+        await released()
     log.info("stopped")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from stat import S_ISGID
 from tempfile import mkdtemp
 
 import yaml
@@ -154,11 +155,24 @@ def put(path: Path, content: bytes) -> None:
 
 
 def give(folder: Path, version: Path) -> None:
-    """Renewed by root, the files stay readable by the Envoy whose folder it is."""
+    """Renewed by root, the files stay readable by the Envoy whose folder it is, or its group's."""
     owner = folder.stat()
-    if owner.st_uid != os.geteuid():
-        for path in (version, *version.iterdir()):
+    shared = owner.st_mode & S_ISGID
+    for path in (version, *version.iterdir()):
+        if shared or owner.st_uid != os.geteuid():
             os.chown(path, owner.st_uid, owner.st_gid)
+        if shared:
+            path.chmod(0o750 if path.is_dir() else 0o640)
+
+
+def share(folder: Path, group: int) -> None:
+    """Let a group read what is there, and what will be: a bit of the folder says so.
+
+    Raises OSError.
+    """
+    os.chown(folder, -1, group)
+    folder.chmod(0o750 | S_ISGID)
+    give(folder, folder / (folder / DATA).readlink())
 
 
 def link(path: Path, target: str) -> None:

@@ -1,5 +1,6 @@
 """`meshfed join` and `leave`: on a machine, which needs no catalog and no configuration."""
 
+import os
 import shlex
 import socket
 import time
@@ -9,6 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from meshfed.federation.cli.interception import (
+    TRANSPARENT,
+    DryRun,
+    How,
+    InboundPorts,
+    OnlyRanges,
+    OutboundPorts,
+    OutboundRanges,
+    Users,
+    Wanted,
+    able,
+    intercepted,
+    placed,
+    printed,
+)
 from meshfed.federation.cli.output import Finding, say
 
 if TYPE_CHECKING:
@@ -74,6 +90,13 @@ def join(
             show_default=False,
         ),
     ] = None,
+    interception: How = None,
+    exclude_inbound_port: InboundPorts = None,
+    exclude_outbound_port: OutboundPorts = None,
+    exclude_outbound_range: OutboundRanges = None,
+    include_outbound_range: OnlyRanges = None,
+    exclude_user: Users = None,
+    dry_run: DryRun = False,
     keep_token: Annotated[
         bool,
         typer.Option(
@@ -94,8 +117,9 @@ def join(
 
     Example: meshfed join https://mesh.example:15129 --token mesh1.3f9a01c4.…
     """
+    from meshfed.federation.agent.intercepting import Intercepted, aside
     from meshfed.federation.join.imds import IMDS
-    from meshfed.federation.join.machine import Papers, Unjoinable, kept
+    from meshfed.federation.join.machine import CAPTURE, Papers, Unjoinable, kept
     from meshfed.federation.join.machine import join as joined
 
     if out.name in ("", ".."):
@@ -103,22 +127,42 @@ def join(
     if keep_token and not token:
         raise Finding("--keep-token: there is no --token to keep")
     secret = _secret(token)
+    wanted = Wanted(
+        interception,
+        tuple(exclude_inbound_port or ()),
+        tuple(exclude_outbound_port or ()),
+        tuple(exclude_outbound_range or ()),
+        tuple(include_outbound_range or ()),
+        tuple(exclude_user or ()),
+    )
     try:
         papers = Papers.read(out)
+        capture = intercepted(wanted, papers, out)
+        if dry_run:
+            printed(capture, papers)
+            return
+        if capture:
+            able(capture)
         if papers and papers.valid(time.time()):
-            if others := [*_others(papers, name, address, ca, pin)]:
+            if others := [*_others(papers, name, address, ca, pin, interception)]:
                 raise Finding(*others)
+            aside(Intercepted.read(out))
             who = joined(_again(url, papers), out, {}, papers)
             if keep_token and token:
                 kept(out, token)
             say(f"{who}: renewed")
+            if placed(capture, out):
+                say(f"{out / CAPTURE}: written; the agent heeds it within seconds")
             _equipped(out, wanted=not no_unit)
             return
         if token is None and not azure:
             raise Finding(_tokenless(papers))
         server = _trusted(url, secret, ca, pin)
         asked = {"untrusted_name": name or socket.gethostname(), "token": token or ""}
+        if capture:
+            asked["untrusted_interception"] = TRANSPARENT
         who = joined(server, out, asked, None, address or (), (imds or IMDS) if azure else "")
+        placed(capture, out)
     except Unjoinable as why:
         raise Finding(why) from why
     if keep_token and token:
@@ -133,10 +177,15 @@ def leave(out: Out = FOLDER) -> None:
     Example: meshfed leave
     """
     from meshfed.federation.agent import unit
+    from meshfed.federation.agent.intercepting import Intercepted, Unable, aside, release
     from meshfed.federation.join.machine import Papers, Unjoinable, removed
     from meshfed.federation.join.machine import leave as left
 
     try:
+        capture = Intercepted.read(out)
+        if capture and os.geteuid():
+            raise Finding("its traffic is intercepted, which root alone can end: run this as root")
+        aside(capture)
         if (papers := Papers.read(out)) is None:
             raise Finding(f"{out}: this machine did not join: nothing of it is there")
         if papers.valid(time.time()):
@@ -151,6 +200,11 @@ def leave(out: Out = FOLDER) -> None:
         say(f"{unit.FOLDER / unit.NAME}: removed")
     removed(out)
     say(f"{out}: removed")
+    try:
+        if capture and release():
+            say("iptables: its rules are removed")
+    except Unable as why:
+        raise Finding(why) from why
 
 
 def _again(url: str | None, papers: "Papers") -> "Server":
@@ -195,6 +249,7 @@ def _others(
     addresses: list[str] | None,
     ca: Path | None,
     pin: str | None,
+    interception: str | None,
 ) -> Iterator[str]:
     """What is asked for now, and renewing would not do."""
     from meshfed.federation.join.machine import pins
@@ -205,6 +260,8 @@ def _others(
     if addresses and set(addresses) != set(papers.addresses):
         here = ", ".join(papers.addresses) or "where the control plane saw it"
         yield f"--address: this machine joined as called at {here}: {first}"
+    if interception and interception != papers.interception:
+        yield f"--interception: this machine joined as {papers.interception}: {first}"
     roots = pins(papers.bundle)
     for option, asked in (("--pin", {_pin(pin)} if pin else None), ("--ca", _roots(ca))):
         if asked is not None and not asked & roots:

@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 
-from meshfed.federation.inject.capture import USER, script
+from meshfed.federation.capture import USER
+from meshfed.federation.inject.capture import script
 from meshfed.federation.inject.decide import INIT, PROXY, TOKEN
 from meshfed.federation.inject.injection import Injection, Sidecar
 from meshfed.federation.inject.raw import Object

@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
-from ipaddress import ip_network
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
+from meshfed.federation.capture import AZURE, network
 from meshfed.federation.fields import DottedName, Listen, host_name
 from meshfed.federation.findings import Strict
 from meshfed.xds.bootstrap import Address
@@ -23,9 +23,6 @@ FACTORS = {
     **{suffix: Decimal(1000) ** n for n, suffix in enumerate(("n", "u", "m", "", *"kMGTPE"), -3)},
     **{f"{suffix}i": Decimal(1024) ** n for n, suffix in enumerate("KMGTPE", 1)},
 }
-# Azure's, which a machine asks from its own address: the metadata service, and the host's agent.
-AZURE = ("169.254.169.254/32", "168.63.129.16/32")
-
 
 SERVICE = re.compile(r"[-a-z0-9]+\.(?P<namespace>[-a-z0-9]+)\.svc(?=\.|$)")
 
@@ -62,15 +59,6 @@ def exceeded(requests: Mapping[Name, str], limits: Mapping[Name, str]) -> dict[N
         for name, asked in requests.items()
         if name in limits and amount(asked) > amount(limits[name])
     }
-
-
-def network(text: str) -> str:
-    """A range in its shortest form; one address is a range of one."""
-    try:
-        return ip_network(text).compressed
-    except ValueError as error:
-        why = f"{text!r} is not a range of addresses such as 10.0.0.0/8"
-        raise ValueError(f"{why} ({error})") from error
 
 
 def dialled(text: str) -> str:

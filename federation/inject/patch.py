@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 
-from meshfed.federation.inject.capture import USER
+from meshfed.federation.capture import USER
 from meshfed.federation.inject.containers import init, proxy, token
 from meshfed.federation.inject.decide import INTERCEPTION, TOKEN, Left, Namespace, left
 from meshfed.federation.inject.injection import Injection, Sidecar

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TypeVar
 
+from meshfed.federation.capture import Capture, network
 from meshfed.federation.inject.decide import INTERCEPTION
-from meshfed.federation.inject.injection import Injection, exceeded, network, quantity
+from meshfed.federation.inject.injection import Injection, exceeded, quantity
 from meshfed.federation.inject.raw import Object, Unfit, mapping, words
 
 T = TypeVar("T")
@@ -25,16 +26,6 @@ RESOURCES = {
     "meshfed.io/sidecar-cpu-limit": ("limits", "cpu"),
     "meshfed.io/sidecar-memory-limit": ("limits", "memory"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Capture:
-    """What goes through the sidecar: everything but what is excluded; of ranges, only some."""
-
-    inbound_ports: tuple[int, ...] = ()
-    outbound_ports: tuple[int, ...] = ()
-    outbound_ranges: tuple[str, ...] = ()
-    only_ranges: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,12 @@ class Answer:
     probes: tuple[str, ...] = field(
         default=(), metadata=said("what its agent looks at, as http:8080/healthz")
     )
+    interception: str = field(
+        default="explicit", metadata=said("as which it is registered: explicit or transparent")
+    )
+    ports: tuple[int, ...] = field(
+        default=(), metadata=said("of its applications; none for who is in the mesh already")
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ class Attendance:
         made = await self._joins.token(token)
         if made is None:
             raise Refused(403, "lease: its token is unknown: join again", workload.name)
-        said = registration(made, workload.name, workload.addresses)
+        said = registration(made, workload.name, workload.addresses, workload.interception)
         try:
             services = await self._services.declared({each.service for each in said.service})
             return replace(known(said, services), workloads=frozenset({workload}))

@@ -44,7 +44,11 @@ MEMORY = "/dev/shm"  # for a key that no disk takes
 OURS = "meshfed"  # the folder in /etc
 JOINED = "join.json"  # where it joined, for renewing and leaving
 TOKEN = "token"  # one that was kept, for joining again
-WRITTEN = (proxyfiles.ENVOY, KEY, CERTIFICATE, BUNDLE, CERTIFICATE_SDS, BUNDLE_SDS, JOINED, TOKEN)
+CAPTURE = "capture.json"  # what of its traffic goes through its sidecar, where it is intercepted
+WRITTEN = (
+    proxyfiles.ENVOY,
+    *(KEY, CERTIFICATE, BUNDLE, CERTIFICATE_SDS, BUNDLE_SDS, JOINED, TOKEN, CAPTURE),
+)
 
 
 class Unjoinable(Exception):
@@ -92,6 +96,8 @@ class Papers:
     addresses: tuple[str, ...] = ()  # which it gave for its own
     probes: tuple[str, ...] = ()
     imds: str = ""  # where Azure attested what this machine is, if that let it in
+    interception: str = "explicit"
+    ports: tuple[int, ...] = ()  # of its applications, if it is called
 
     @classmethod
     def read(cls, folder: Path) -> "Papers | None":
@@ -110,7 +116,9 @@ class Papers:
             probes = tuple(map(str, said.get("probes", ())))
             imds = str(said.get("imds", ""))
             life = issued_at, begins, ends
-            return cls(*who, folder, bundle, *life, addresses, probes, imds)
+            interception = str(said.get("interception", "explicit"))
+            ports = tuple(map(int, said.get("ports", ())))
+            return cls(*who, folder, bundle, *life, addresses, probes, imds, interception, ports)
         except FileNotFoundError:
             return None
         except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -175,6 +183,7 @@ def files(
     folder: Path,
     addresses: Sequence[str] = (),
     imds: str = "",
+    ports: Sequence[int] = (),
 ) -> Mapping[str, bytes]:
     """All that an Envoy here needs. Raises Unjoinable when the answer does not fit the key."""
     certificate = x509.load_pem_x509_certificate(answer.certificate.encode())
@@ -200,6 +209,8 @@ def files(
         "addresses": [*addresses],
         "probes": [*answer.probes],
         "imds": imds,
+        "interception": answer.interception,
+        "ports": [*(answer.ports or ports)],
         "issued_at": time.time(),
     }
     return {
@@ -267,12 +278,13 @@ def join(
         asked = {**asked, "untrusted_addresses": [*addresses]}
     else:
         addresses, imds = papers.addresses, papers.imds
+    ports = papers.ports if papers else ()
     if papers is None and imds:
         asked = {**asked, **attestation(server, imds)}
     answer = _told(server, "/v1/join", {**asked, "csr": csr}, papers)
     try:
         said = msgspec.json.decode(answer, type=Answer)
-        written = files(said, key, server, folder, addresses, imds)
+        written = files(said, key, server, folder, addresses, imds, ports)
     except ValueError as error:
         raise Unjoinable(f"{server.url}: its answer is not of this version of meshfed") from error
     try:

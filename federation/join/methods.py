@@ -43,9 +43,10 @@ class Caller:
     peer: Peer | None = None  # none was shown; what was shown is verified, and valid now
     serial: str = ""  # of what was shown
 
-    def at(self, asked: Asked) -> Sequence[str]:
-        """Where it is called."""
-        return asked.untrusted_addresses or [self.address]
+    def said(self, asked: Asked) -> tuple[str, Sequence[str], str]:
+        """Its own word: its name, where it is called, and how its traffic is intercepted."""
+        at = asked.untrusted_addresses or [self.address]
+        return asked.untrusted_name, at, asked.untrusted_interception
 
     @property
     def who(self) -> str:
@@ -61,6 +62,7 @@ class Grant:
     # With the certificate. Raises Unadmitted or Taken: the catalog decides last.
     admit: Callable[[Given], Awaitable[None]]
     probes: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()  # of its applications, where it is new
 
 
 class Method(Protocol):
@@ -122,7 +124,7 @@ class ByToken:
 
     async def examine(self, asked: Asked, caller: Caller) -> Grant:
         token = await self._standing(asked)
-        said = registration(token, asked.untrusted_name, caller.at(asked))
+        said = registration(token, *caller.said(asked))
         try:
             services = await self._services.declared({each.service for each in said.service})
             news = apart(known(said, services))
@@ -130,7 +132,7 @@ class ByToken:
             raise Refused(409, f"{wrong.field}: {wrong.why}", said.name) from wrong
         (workload,) = news.workloads
         admit = partial(self._joins.join, news, token.id, who=caller.who)
-        return Grant(workload, admit, token.probes)
+        return Grant(workload, admit, token.probes, targets(news))
 
     async def _standing(self, asked: Asked) -> Token:
         """Raises Refused."""
@@ -176,7 +178,7 @@ class ByAttestation:
         if policy is None:
             why = f"no policy lets in machine {machine.vm_id} of {machine.subscription}"
             raise Refused(403, f"document: {why}", asked.untrusted_name)
-        said = registration(policy.terms, asked.untrusted_name, caller.at(asked))
+        said = registration(policy.terms, *caller.said(asked))
         try:
             services = await self._services.declared({each.service for each in said.service})
             news = apart(known(said, services))
@@ -185,7 +187,7 @@ class ByAttestation:
         (workload,) = news.workloads
         vm = f"azure {machine.vm_id}"
         admit = partial(self._joins.attest, news, policy.terms, vm, who=caller.who)
-        return Grant(workload, admit, policy.terms.probes)
+        return Grant(workload, admit, policy.terms.probes, targets(news))
 
     def _attested(self, asked: Asked) -> Attested:
         """Raises Refused."""
@@ -206,13 +208,16 @@ class ByAttestation:
         return found
 
 
-def registration(token: Token, name: str, addresses: Sequence[str]) -> Registration:
+def registration(
+    token: Token, name: str, addresses: Sequence[str], interception: str
+) -> Registration:
     """As what a machine is registered. Raises Refused."""
     said = {
         "name": name,
         "address": list(addresses),
         "service": list(token.services),
         "identity": str(token.identity),
+        "interception": interception,
     }
     try:
         return Registration.model_validate(said)
@@ -222,6 +227,11 @@ def registration(token: Token, name: str, addresses: Sequence[str]) -> Registrat
         field = str(first["loc"][0])
         why = f"{places.get(field, field)}: {explain(first, Registration)}"
         raise Refused(422, why) from error
+
+
+def targets(news: Known) -> tuple[int, ...]:
+    """The ports of its applications."""
+    return tuple(sorted({endpoint.target for endpoint in news.endpoints}))
 
 
 def apart(news: Known) -> Known:

@@ -3,7 +3,7 @@
 Fields that begin with `untrusted_` are the machine's own word.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -57,6 +57,9 @@ class Asked(BaseModel):
     untrusted_name: Annotated[StrictStr, Field(max_length=253)] = ""
     untrusted_addresses: Annotated[list[StrictStr], Field(max_length=16)] = Field(
         [], description="where it is called; empty: where the request came from"
+    )
+    untrusted_interception: Literal["explicit", "transparent"] = Field(
+        "explicit", description="how its traffic gets into its sidecar, which is its own affair"
     )
 
 

@@ -126,6 +126,8 @@ class Desk:
             xds=self._xds(),
             bind=workload.bind,
             probes=grant.probes,
+            interception=workload.interception,
+            ports=grant.ports,
         )
 
     async def lease(self, said: Report, caller: Caller) -> Leased:

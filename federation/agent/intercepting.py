@@ -1,0 +1,196 @@
+"""What brings this machine's traffic into its sidecar: put in place, kept there, and taken away."""
+
+import asyncio
+import grp
+import os
+import pwd
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from meshfed.federation.capture import (
+    AGAIN,
+    EVERYTHING,
+    OUT,
+    OUTBOUND,
+    USER,
+    Capture,
+    machine_in,
+    machine_out,
+    removed,
+    replaced,
+    stand,
+)
+from meshfed.federation.join.machine import CAPTURE, Papers, Unjoinable
+
+SOON, LOOK = 0.2, 5.0  # seconds between two looks: until all is in place, and then
+PATIENCE = 60.0  # seconds for a tool; it waits for others' locks by itself
+TOOLS = {4: "iptables", 6: "ip6tables"}
+TABLES = {4: Path("/proc/net/tcp"), 6: Path("/proc/net/tcp6")}
+ADDRESSES = Path("/proc/net/if_inet6")
+LISTENS = "0A"  # TCP_LISTEN, as proc(5) has it
+
+log = structlog.get_logger()
+
+
+class Unable(Exception):
+    """The rules cannot be read or written; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intercepted:
+    """What stands beside the papers of a machine whose traffic is intercepted."""
+
+    group: int  # the sidecar's gid, and its Envoy's uid: what they say is left alone
+    capture: Capture = EVERYTHING
+
+    @classmethod
+    def read(cls, folder: Path) -> "Intercepted | None":
+        """None where nothing is intercepted. Raises Unjoinable, OSError."""
+        try:
+            return msgspec.json.decode((folder / CAPTURE).read_bytes(), type=cls)
+        except FileNotFoundError:
+            return None
+        except msgspec.MsgspecError as error:
+            why = f"{folder / CAPTURE}: damaged: `meshfed join --interception transparent` again"
+            raise Unjoinable(why) from error
+
+    def write(self, folder: Path) -> None:
+        """Raises OSError."""
+        draft = folder / f"..{CAPTURE}"
+        draft.write_bytes(msgspec.json.encode(self))
+        draft.replace(folder / CAPTURE)
+
+
+def spare(taken: Callable[[int], bool]) -> int:
+    """A uid and gid that is nobody's on this machine, for its Envoy alone."""
+    return next(each for each in count(USER) if not taken(each))
+
+
+def listening(table: str) -> frozenset[int]:
+    """The ports on which somebody listens, of /proc/net/tcp or tcp6."""
+    rows = (line.split() for line in table.splitlines()[1:])
+    return frozenset(int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == LISTENS)
+
+
+def rules(
+    served: Iterable[int], said: Intercepted, family: int, *, outbound: bool
+) -> tuple[str, ...]:
+    out = machine_out(said.capture, said.group, family) if outbound else ()
+    return (*machine_in(served, said.capture, family), *out)
+
+
+class Intercepting:
+    """What comes in for applications is captured at once, and what goes out once it can be taken.
+
+    A machine that boots while the control plane is away would have no network otherwise. From then
+    on it stays captured, whatever becomes of the sidecar: nothing goes past it unseen.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[int, tuple[str, ...]] = {}  # what was put in place, by family
+        self._why = ""
+
+    async def run(self) -> None:
+        while True:
+            whole = await asyncio.to_thread(self._looked)
+            await asyncio.sleep(LOOK if whole else SOON)
+
+    def _looked(self) -> bool:
+        """Whether all is in place, as far as can be."""
+        try:
+            there = [self._look(family) for family in families()]
+        except (Unable, Unjoinable, OSError) as why:
+            if str(why) != self._why:
+                log.warning("not intercepting", reason=str(why))
+            self._why = str(why)
+            return True
+        self._why = ""
+        return all(there)
+
+    def _look(self, family: int) -> bool:
+        """Raises Unable, Unjoinable, OSError."""
+        said, papers = Intercepted.read(self._folder), Papers.read(self._folder)
+        if said is None or papers is None:
+            return True
+        saved, before = standing(family), self._made.get(family, ())
+        outbound = f"-j {OUT}" in saved or OUTBOUND in listening(TABLES[family].read_text())
+        wanted = rules(papers.ports, said, family, outbound=outbound)
+        stands = stand(wanted, saved)
+        if wanted != before or not stands:
+            put(family, replaced(wanted, saved))
+            self._made[family] = wanted
+            fields = {"family": family, "inbound": papers.ports, "outbound": outbound}
+            if wanted == before:
+                log.warning("rules put back", reason="somebody took them away", **fields)
+            else:
+                log.info("intercepting", **fields)
+        return outbound
+
+
+# What is asked of the kernel. All of it blocks
+
+
+def taken(number: int) -> bool:
+    """Whether somebody here has this uid or gid."""
+    for asked in (pwd.getpwuid, grp.getgrgid):
+        try:
+            asked(number)
+        except KeyError:
+            continue
+        return True
+    return False
+
+
+def families() -> Iterator[int]:
+    """Those that this machine speaks."""
+    yield 4
+    if ADDRESSES.is_file() and ADDRESSES.read_text():
+        yield 6
+
+
+def standing(family: int) -> str:
+    """Raises Unable."""
+    return _told(f"{TOOLS[family]}-save", "-t", "nat")
+
+
+def put(family: int, text: str, *options: str) -> None:
+    """All of it or nothing. Raises Unable."""
+    _told(f"{TOOLS[family]}-restore", *AGAIN, "--noflush", *options, given=text)
+
+
+def release() -> bool:
+    """Take away what is there; whether anything was. Raises Unable, OSError."""
+    found = {family: removed(standing(family)) for family in families()}
+    for family, text in found.items():
+        if text:
+            put(family, text)
+    return any(found.values())
+
+
+def aside(said: Intercepted | None) -> None:
+    """What this process says from now on goes past the sidecar, as the sidecar's own does."""
+    if said is not None:
+        os.setgid(said.group)
+
+
+def _told(*command: str, given: str = "") -> str:
+    """Raises Unable."""
+    try:
+        done = subprocess.run(
+            command, input=given, capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
+    except FileNotFoundError as error:
+        raise Unable(f"no {command[0]} in PATH: install iptables") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unable(f"{command[0]}: {error}") from error
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise Unable(f"{command[0]}: {'; '.join(lines) or f'exit code {done.returncode}'}")
+    return done.stdout

@@ -1,0 +1,323 @@
+"""A machine whose traffic is intercepted: real iptables, a real Envoy, the real agent."""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import captured
+import pytest
+from joining import WEB, Ground, grounded
+from machines import LIBC, PATH, Machine
+
+from meshfed.federation.agent.intercepting import listening, spare
+from meshfed.federation.capture import (
+    Capture,
+    machine_in,
+    machine_out,
+    removed,
+    replaced,
+    stand,
+    table,
+)
+from meshfed.federation.cli.main import main
+from meshfed.federation.demo.control import until
+
+TOOLS = ("iptables-restore", "ip6tables-restore", "unshare", "ip")
+ABSENT = [tool for tool in TOOLS if shutil.which(tool) is None]
+real = pytest.mark.skipif(
+    os.geteuid() != 0 or bool(ABSENT),
+    reason=f"no {', '.join(ABSENT)}" if ABSENT else "network namespaces need root",
+)
+
+BUYER, NETWORK = "127.0.53.1", "10.213.53"
+OUTSIDE, OUTSIDE6, OWN6 = f"{NETWORK}.1", "fd53::1", "fd53::2"
+APART = "10.213.54.1"  # excluded
+TILL, OTHER, EXCLUDED = 8081, 8083, 8082
+HOSTS = f"""
+services:
+  till.live: {{ports: {{http: {TILL}}}, plaintext: allow}}
+hosts:
+  - {{name: buyer, address: {BUYER}, bind: {BUYER}, identity: buyer.live}}
+  - {{name: till, address: {OUTSIDE}, service: till.live, interception: none}}
+"""
+XDS = {"listen": "0.0.0.0", "names": [OUTSIDE]}
+SOMEBODY, ROOT = 12345, 0
+SERVES = ("-m", "http.server", "8080")  # everywhere, of both families
+TABLES = {  # where the tools are not the machine's own
+    name: os.environ[name] for name in ("LD_LIBRARY_PATH", "XTABLES_LIBDIR") if name in os.environ
+}
+EVERYWHERE = os.environ["PATH"]
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with grounded(tmp_path_factory.mktemp("intercept"), HOSTS, "127.0.53", XDS) as ground:
+        yield ground
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    path = f"{PATH}:{EVERYWHERE}"
+    made = Machine(tmp_path, NETWORK, SERVES, **TABLES, PATH=path)
+    try:
+        made.start((f"{OUTSIDE6}/64", f"{OWN6}/64"), (f"{APART}/24", "10.213.54.2/24"))
+        yield made
+    finally:
+        made.end()
+
+
+class Till(BaseHTTPRequestHandler):
+    """Says whether a sidecar has had the request in its hands."""
+
+    def do_GET(self) -> None:
+        came = b"sidecar" if "x-request-id" in self.headers else b"direct"
+        self.send_response(200)
+        self.send_header("content-length", str(len(came)))
+        self.end_headers()
+        self.wfile.write(came)
+
+    def log_request(self, *_: object) -> None:
+        pass
+
+
+class Tills(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+
+
+@pytest.fixture
+def outside(machine: Machine) -> Iterator[None]:
+    """Who answers on the other side of the machine's network."""
+    till = Tills(("::ffff:" + OUTSIDE, TILL), Till)
+    threading.Thread(target=till.serve_forever, daemon=True).start()
+    for port in (OTHER, EXCLUDED, 22, 53):
+        captured.listen("outside", OUTSIDE, port)
+    captured.listen("outside", OUTSIDE6, OTHER)
+    captured.listen("outside", APART, OTHER)
+    yield
+    till.shutdown()
+    till.server_close()
+
+
+def says(host: str, port: int, user: int = ROOT) -> str:
+    """Who answers this thread, as this user."""
+    LIBC.setfsuid(user)
+    try:
+        return captured.call(host, port)
+    finally:
+        LIBC.setfsuid(ROOT)
+
+
+def paid() -> str:
+    """Through what the till is reached, by its address."""
+    line = HTTPConnection(OUTSIDE, TILL, timeout=5)
+    with closing(line):
+        try:
+            line.request("GET", "/", headers={"host": f"till.live:{TILL}"})
+            return line.getresponse().read().decode()
+        except (OSError, HTTPException) as error:
+            return type(error).__name__
+
+
+def plainly(host: str) -> str:
+    """What its application answers to who is not of the mesh."""
+    line = HTTPConnection(host, 8080, timeout=5)
+    with closing(line):
+        try:
+            line.request("GET", "/")
+            return str(line.getresponse().status)
+        except ConnectionResetError:
+            return CLOSED
+        except (OSError, HTTPException) as error:
+            return type(error).__name__
+
+
+REFUSED, CLOSED = "ConnectionRefusedError", "closed"
+
+
+async def answers(ground: Ground) -> bool:
+    async with ground.mesh.sidecars["buyer"].http() as client:
+        got = await client.get("/", headers={"host": f"{WEB}:8080"})
+    return got.status_code == 200
+
+
+@real
+@pytest.mark.usefixtures("outside")
+async def test_what_a_machine_says_and_hears_goes_through_its_sidecar_until_it_leaves(
+    ground: Ground, machine: Machine
+) -> None:
+    for port in (22, 9100):
+        machine.there(captured.listen, "machine", "0.0.0.0", port)
+    before = machine.files()
+    join = (
+        f"meshfed join https://{OUTSIDE}:{ground.port} --token {ground.token()}"
+        f" --address {machine.address} --address {OWN6} --interception transparent"
+        f" --exclude-outbound-port {EXCLUDED} --exclude-outbound-range {APART}"
+        f" --exclude-user {SOMEBODY}"
+    )
+    assert f"{machine.host}: joined" in await asyncio.to_thread(machine.typed, join)
+    machine.boot()
+    await ground.mesh.start("buyer")
+
+    async def serves() -> bool:
+        return await answers(ground) and machine.there(paid) == "sidecar"
+
+    await until("a machine that serves and calls", serves)
+    # What comes in: applications are reached by sidecars alone, and all else is as it was.
+    assert [plainly(machine.address), plainly(OWN6)] == [CLOSED] * 2
+    assert [captured.call(machine.address, port) for port in (22, 9100)] == ["machine"] * 2
+    # What goes out, also to who is not of the mesh.
+    assert machine.there(says, OUTSIDE, OTHER) == machine.there(says, OUTSIDE6, OTHER) == "outside"
+
+    # The sidecar is dead, and nobody there to start it: nothing goes past it but what may.
+    machine.kills("meshfed.federation.agent")
+    machine.kills("envoy")
+    assert [plainly(machine.address), plainly(OWN6)] == [REFUSED] * 2
+    assert [captured.call(machine.address, port) for port in (22, 9100)] == ["machine"] * 2
+    assert machine.there(paid) == REFUSED
+    calls = {
+        (OUTSIDE, OTHER, ROOT): REFUSED,
+        (OUTSIDE6, OTHER, ROOT): REFUSED,
+        (OUTSIDE, OTHER, SOMEBODY): "outside",
+        (OUTSIDE, EXCLUDED, ROOT): "outside",
+        (OUTSIDE, 22, ROOT): "outside",
+        (OUTSIDE, 53, ROOT): "outside",
+        (APART, OTHER, ROOT): "outside",
+        (machine.address, 9100, ROOT): "machine",
+    }
+    assert {call: machine.there(says, *call) for call in calls} == calls
+
+    # systemd starts the agent again; and the whole machine is started again.
+    machine.starts_agent()
+    await until("a machine that serves and calls again", serves)
+    machine.loses_power()
+    assert "MESHFED" not in machine.rules() + machine.rules("ip6tables")
+    machine.boot()
+    for port in (22, 9100):  # of this process, which lost no power
+        assert captured.call(machine.address, port) == "machine"
+    await until("a machine that serves and calls after a reboot", serves)
+
+    said = await asyncio.to_thread(machine.typed, "meshfed leave")
+    assert "iptables: its rules are removed" in said
+    await until("the end of its agent", lambda: asyncio.to_thread(ended, machine))
+    assert "MESHFED" not in machine.rules() + machine.rules("ip6tables")
+    assert machine.there(paid) == "direct"
+    assert plainly(machine.address) == "200"
+    assert set(machine.files()) - set(before) <= {"systemd", "systemd/system"}
+
+
+def ended(machine: Machine) -> bool:
+    return len(machine.running) == 1
+
+
+def kernel(*commands: str) -> list[str]:
+    """What the commands of a shell say, in a network of its own, each for itself."""
+    lines = "\necho ---\n".join(commands)
+    done = subprocess.run(
+        ("unshare", "--net", "sh", "-ec", lines), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("---\n")
+
+
+def restored(text: str) -> str:
+    return f"iptables-restore --noflush <<'END'\n{text}END"
+
+
+SAVE = "iptables-save -t nat"
+OTHERS = "iptables-restore --noflush <<'END'\n*nat\n-A OUTPUT -d 10.0.0.1 -j RETURN\nCOMMIT\nEND"
+RULES = (*machine_in((8080,), Capture(), 4), *machine_out(Capture(), 1500, 4))
+
+
+@real
+def test_rules_are_put_in_place_once_are_missed_and_are_taken_away_alone() -> None:
+    fresh, others = kernel(SAVE, f"{OTHERS}\n{SAVE}")
+    first = kernel(f"{OTHERS}\n{restored(replaced(RULES, others))}\n{SAVE}")[0]
+    assert not stand(RULES, fresh)
+    assert stand(RULES, first)
+    # Again, and others instead: no rule is there twice.
+    fewer = machine_in((8080,), Capture(), 4)
+    again, other = kernel(
+        f"{restored(table(RULES))}\n{restored(replaced(RULES, first))}\n{SAVE}",
+        f"{restored(replaced(fewer, first))}\n{SAVE}",
+    )
+    assert stand(RULES, again)
+    assert stand(fewer, other)
+    assert not stand(RULES, other)
+    (gone,) = kernel(
+        f"{OTHERS}\n{restored(replaced(RULES, others))}\n{restored(removed(first))}\n{SAVE}"
+    )
+    assert lines(gone) == lines(others)
+    assert removed(gone) == ""
+
+
+def lines(saved: str) -> list[str]:
+    return [line for line in saved.splitlines() if not line.startswith("#")]
+
+
+def test_ssh_is_never_captured_however_it_is_asked_for() -> None:
+    for family in (4, 6):
+        came = machine_in((22, 8080), Capture(), family)
+        assert [line for line in came if "REDIRECT" in line and "--dport 22 " in line] == []
+        assert machine_in((22,), Capture(), family) == ()
+        went = machine_out(Capture(only_ranges=("10.0.0.0/8", "fd00::/8")), 1500, family)
+        to_ssh = next(n for n, line in enumerate(went) if "--dport 22 -j RETURN" in line)
+        assert to_ssh < next(n for n, line in enumerate(went) if "REDIRECT" in line)
+
+
+def test_a_user_is_spared_whom_somebody_has() -> None:
+    assert spare(lambda number: number < 1502) == 1502
+
+
+def test_who_listens_is_read_off_the_kernel() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert port in listening(Path("/proc/net/tcp").read_text())
+    assert port not in listening(Path("/proc/net/tcp").read_text())
+
+
+def typed(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[str, str]:
+    with pytest.raises(SystemExit):
+        main(("join", *words))
+    said = capsys.readouterr()
+    return said.out, said.err.strip()
+
+
+def test_a_dry_run_prints_rules_that_iptables_takes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("--interception", "transparent", "--dry-run", "--out", str(tmp_path))
+    out, _ = typed(capsys, *words, "--exclude-user", "root", "--exclude-outbound-port", "25")
+    four, *_ = out.split("# ip6tables-restore --noflush\n")
+    first = machine_out(Capture(outbound_ports=(25,), users=(0,)), spare(lambda _: False), 4)
+    assert table(first) in four
+    assert "--dport P -j REDIRECT --to-ports 15003" in four
+    assert list(tmp_path.iterdir()) == []
+    if not ABSENT and os.geteuid() == 0:
+        assert stand(first, kernel(f"{restored(four)}\n{SAVE}")[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--interception", "iptables"), "--interception: 'iptables' is none of explicit,"),
+        (("--exclude-user", "root"), "--exclude-…, --include-…: they go with --interception"),
+        (("--exclude-user", "nobody-here"), "--exclude-user: this machine knows no user"),
+        (("--exclude-outbound-range", "10/8"), "--exclude-outbound-range: '10/8' is not a range"),
+        (("--dry-run",), "--dry-run: nothing is written where interception is explicit"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_done(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: tuple[str, ...], why: str
+) -> None:
+    if words[0] not in ("--interception", "--dry-run") and "root" not in words:
+        words = ("--interception", "transparent", *words)
+    _, err = typed(capsys, "--out", str(tmp_path), *words)
+    assert why in err
