@@ -259,6 +259,15 @@ joined = Table(  # the machines that joined, and the certificates that each of t
     *_words("silence"),  # '': its lease is good; else NEW, MISSED or GONE
 )
 
+machines = Table(  # all that platforms list, in the mesh or not, where policies of joining ask
+    "machines",
+    metadata,
+    *_key("provider", "machine"),  # which its platform attests that it is
+    *_words("resource", "name", "scale_set", "subnet", "address"),
+    *_words("tags"),  # as JSON
+    Index("machines_machine", "machine"),
+)
+
 overrides = Table(  # what people say of a workload, over whoever else speaks of its health
     "overrides",
     metadata,

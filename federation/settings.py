@@ -26,7 +26,7 @@ from meshfed.federation.fields import (
 )
 from meshfed.federation.findings import Finding, findings, nearest, unknown
 from meshfed.federation.inject.injection import Injection
-from meshfed.federation.join.joining import Join
+from meshfed.federation.join.joining import LISTED, Join
 from meshfed.federation.rules import Federation
 from meshfed.federation.sections import (
     Admin,
@@ -173,6 +173,11 @@ def _clashes(settings: Settings) -> Iterator[Finding]:
             except ValueError as error:
                 key, _, why = str(error).partition(": ")
                 yield ("specification", n, key), why
+    lists = any(entry.type == "azure" for entry in settings.providers)
+    for n, policy in enumerate(settings.join.policies):
+        if not lists and (asked := next((key for key in LISTED if getattr(policy, key)), "")):
+            why = "nobody says that of machines: name a provider of type azure, which lists them"
+            yield ("join", "policies", n, asked), why
     yield from rules.clashes(settings.federation, names)
     yield from _crowded(settings)
 

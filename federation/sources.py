@@ -14,6 +14,8 @@ from meshfed.federation.admin.metrics import Certificates, Metrics
 from meshfed.federation.certificates.control import ControlPlane
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.feed import Feed
+from meshfed.federation.inventory import keep
+from meshfed.federation.join.policy import policies
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher
 from meshfed.federation.sections import KubernetesEntry, ProviderEntry, SpecificationEntry
@@ -22,7 +24,7 @@ from meshfed.federation.specification.files import FilesSpecification
 from meshfed.federation.specification.specification import Specification
 from meshfed.federation.specify import Specifying
 from meshfed.providers import provider
-from meshfed.providers.provider import Attesting, Attestor, Provider
+from meshfed.providers.provider import Attesting, Attestor, Inventoried, Provider
 
 PATIENCE = 30.0  # seconds for each source's first answer; then the mesh is served without it
 GLANCE = 0.05  # seconds between two looks whether the leader has read them
@@ -62,10 +64,10 @@ class Sources:
 
     async def run(self, led: Catalog) -> None:
         """For ever, in the term that this catalog is of."""
-        kinds = [entry.type for entry in self._settings.providers]
+        kinds, made = [entry.type for entry in self._settings.providers], self._providers()
         self._feeds = [
-            Feed(made, kind, led, self._presence, time.monotonic)
-            for made, kind in zip(self._providers(), kinds, strict=True)
+            Feed(each, kind, led, self._presence, time.monotonic)
+            for each, kind in zip(made, kinds, strict=True)
         ]
         entries = self._settings.specification
         clusters = [each.source for each in entries if isinstance(each, KubernetesEntry)]
@@ -77,6 +79,9 @@ class Sources:
             async with asyncio.TaskGroup() as tasks:
                 for each in self._all:
                     tasks.create_task(each.run())
+                if any(policy.asks for policy in policies(self._settings)):
+                    listing = [each for each in made if isinstance(each, Inventoried)]
+                    tasks.create_task(keep(led, listing))
         finally:
             for each in self._all:
                 self._presence.forget(each.name)

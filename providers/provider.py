@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from meshfed.catalog.model import Identity, Observation
 from meshfed.catalog.orders import Attachment
+from meshfed.catalog.records import Record
 
 GROUP = "meshfed.providers"
 
@@ -44,6 +45,20 @@ class Attachable(Protocol):
 
     def attach(self, attached: Iterable[Attachment]) -> None:
         """This is all that is attached now, also what is other providers'."""
+        ...
+
+
+@runtime_checkable
+class Inventoried(Protocol):
+    """A provider whose platform attests which machine one is, and that lists them all."""
+
+    name: str
+
+    def inventory(self) -> Mapping[str, Record] | None:
+        """All machines, by the id that they are attested by; the same object while nothing is new.
+
+        None before they were listed. Blocks.
+        """
         ...
 
 

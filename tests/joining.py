@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import ssl
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -129,12 +129,17 @@ def grounded(
     hosts: str,
     addresses: str,
     xds: Mapping[str, object] = MappingProxyType({"listen": "127.0.0.1"}),
+    providers: Sequence[Mapping[str, object]] = (),
     **settings: object,
 ) -> Iterator[Ground]:
-    """Served. Machines have their addresses of this network, as `127.0.47`."""
+    """Served. Machines have their addresses of this network, as `127.0.47`.
+
+    `providers`: beside that of the hosts.
+    """
     (port,) = free_ports(1)
     mesh = live.Mesh(folder, hosts, {})
     mesh.written["mesh"] = {"trust_domain": live.DOMAIN, "permissive": True}
+    mesh.written["providers"] = [*mesh.written["providers"], *providers]
     port_of_xds = str(mesh.written["xds"]["listen"]).rpartition(":")[2]
     mesh.written["xds"] = {**xds, "listen": f"{xds['listen']}:{port_of_xds}"}
     mesh.written["join"] = {"listen": f"0.0.0.0:{port}", **settings}

@@ -14,6 +14,9 @@ from meshfed.providers.registered import served
 UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 
 
+Name = Annotated[str, Field(min_length=1, pattern=r"^[^/]+$")]
+
+
 def _identity(text: str) -> str:
     return str(Identity.parse(text))
 
@@ -36,6 +39,17 @@ class JoinPolicy(Strict):
     vm_ids: tuple[Annotated[str, Field(pattern=UUID)], ...] = Field(
         default=(), description="of those that may; empty: all of the subscription"
     )
+    resource_groups: tuple[Name, ...] = Field(
+        default=(),
+        description="only machines of one of these; as what follows, by what a provider lists",
+    )
+    scale_sets: tuple[Name, ...] = Field(default=(), description="only members of one of these")
+    subnets: tuple[Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")], ...] = Field(
+        default=(), description="<network>/<subnet>: only machines in one of these"
+    )
+    tags: dict[Name, str] = Field(
+        default={}, description="only machines that have all of these, or whose scale set has"
+    )
     identity: Annotated[str, AfterValidator(_identity)] = Field(
         description="<account>.<namespace>: as whom"
     )
@@ -45,6 +59,9 @@ class JoinPolicy(Strict):
     probe: tuple[Annotated[str, AfterValidator(_probe)], ...] = Field(
         default=(), description="what their agents look at"
     )
+
+
+LISTED = ("resource_groups", "scale_sets", "subnets", "tags")  # what a provider must say
 
 
 class Join(Strict):

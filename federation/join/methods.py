@@ -16,8 +16,10 @@ from msgspec import structs
 from pydantic import ValidationError
 
 from meshfed.catalog.database import stamp
+from meshfed.catalog.inventory import Inventory
 from meshfed.catalog.joins import Given, Joins
 from meshfed.catalog.model import Interception, Known, Mesh, Workload
+from meshfed.catalog.records import Record
 from meshfed.catalog.tokens import Token
 from meshfed.federation.join.attested import Attested, Unattested, attested
 from meshfed.federation.join.nonce import Nonces
@@ -157,6 +159,7 @@ class ByAttestation:
         self,
         joins: Joins,
         services: Register,
+        inventory: Inventory,
         policies: Sequence[Policy],
         roots: Store,
         nonces: Nonces,
@@ -164,6 +167,7 @@ class ByAttestation:
     ) -> None:
         self._joins = joins
         self._services = services
+        self._inventory = inventory
         self._policies = policies
         self._roots = roots
         self._nonces = nonces
@@ -174,11 +178,12 @@ class ByAttestation:
 
     async def examine(self, asked: Asked, caller: Caller) -> Grant:
         machine = self._attested(asked)
-        policy = next((each for each in self._policies if each.admits(machine)), None)
-        if policy is None:
-            why = f"no policy lets in machine {machine.vm_id} of {machine.subscription}"
-            raise Refused(403, f"document: {why}", asked.untrusted_name)
-        said = registration(policy.terms, *caller.said(asked))
+        listed = await self._listed(machine)
+        policy = self._policy(machine, listed, asked)
+        name, at, interception = caller.said(asked)
+        # Where its platform says where it is called, its own word on that is none.
+        at = [listed.address] if listed and listed.address else at
+        said = registration(policy.terms, name, at, interception)
         try:
             services = await self._services.declared({each.service for each in said.service})
             news = apart(known(said, services))
@@ -188,6 +193,25 @@ class ByAttestation:
         vm = f"azure {machine.vm_id}"
         admit = partial(self._joins.attest, news, policy.terms, vm, who=caller.who)
         return Grant(workload, admit, policy.terms.probes, targets(news))
+
+    async def _listed(self, machine: Attested) -> Record | None:
+        """What its platform says of it, where a policy asks that. Raises Away."""
+        if not any(each.asks for each in self._policies):
+            return None
+        parent = f"/subscriptions/{machine.subscription.lower()}/"
+        return await self._inventory.find(machine.vm_id.lower(), parent)
+
+    def _policy(self, machine: Attested, listed: Record | None, asked: Asked) -> Policy:
+        """The first that lets it in. Raises Refused, with why each does not."""
+        concerned = [each for each in self._policies if each.concerns(machine)]
+        refused = [(each, each.refuses(machine, listed)) for each in concerned]
+        for policy, why in refused:
+            if not why:
+                return policy
+        whys = "; ".join(f"{policy.name}: {why}" for policy, why in refused)
+        which = f"no policy lets in machine {machine.vm_id} of {machine.subscription}"
+        why_not = f"document: {which}{whys and f': {whys}'}"
+        raise Refused(403, why_not, asked.untrusted_name)
 
     def _attested(self, asked: Asked) -> Attested:
         """Raises Refused."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.x509.verification import Store
 
+from meshfed.catalog.inventory import Inventory
 from meshfed.catalog.joins import Joins
 from meshfed.catalog.leases import Leases
 from meshfed.catalog.store import Catalog
@@ -31,7 +32,8 @@ def desk(settings: Settings, catalog: Catalog, issuer: Issuer, xds_port: Callabl
     nonces = Nonces(shared(settings))
     methods: list[Method] = [holder, ByToken(joins, catalog)]
     if allowed := policies(settings):
-        methods.append(ByAttestation(joins, catalog, allowed, roots(settings), nonces))
+        inventory = Inventory(catalog)
+        methods.append(ByAttestation(joins, catalog, inventory, allowed, roots(settings), nonces))
     return Desk(
         joins,
         methods,

@@ -76,12 +76,16 @@ class MachineProperties(Kept, frozen=True):
         force_setattr(self, "instance_view", shared(self.instance_view))
 
 
+class OwnProperties(MachineProperties, frozen=True):
+    vm_id: str | None = None  # by which Azure attests it
+
+
 class Machine(Named, frozen=True):
     name: str | None = None
     location: str | None = None
     zones: tuple[str, ...] | None = None
     tags: dict[str, str] | None = None
-    properties: MachineProperties | None = None
+    properties: OwnProperties | None = None
 
 
 class State(Named, frozen=True):

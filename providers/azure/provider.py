@@ -7,6 +7,7 @@ from typing import Protocol
 
 from meshfed.catalog.model import Observation
 from meshfed.catalog.orders import Attachment
+from meshfed.catalog.records import Record
 from meshfed.providers.azure.examine import examine
 from meshfed.providers.azure.lists import Arm
 from meshfed.providers.azure.options import Cloud
@@ -46,6 +47,8 @@ class AzureProvider:
         self._arm = arm
         self._news: dict[str, Observation] = {}  # by scope: the newest is what counts
         self._wake = asyncio.Event()
+        self._inventories: list[Mapping[str, Record] | None] = []
+        self._inventory: Mapping[str, Record] = {}
         self._subscriptions = {
             each: Subscription(
                 each, self._options.choice, pace or Pace(self._options.refresh), self._tell
@@ -71,6 +74,16 @@ class AzureProvider:
             for subscription in self._subscriptions.values()
             for name, bucket in subscription.budget.buckets.items()
         }
+
+    def inventory(self) -> Mapping[str, Record] | None:
+        """Only of what was listed: of Uniform sets that are not in the mesh no instance is."""
+        every = [each.inventory() for each in self._subscriptions.values()]
+        if None in every:
+            return None
+        if every != self._inventories:
+            self._inventories = every
+            self._inventory = {one: rec for each in every if each for one, rec in each.items()}
+        return self._inventory
 
     async def examine(self) -> AsyncGenerator[Examined, None]:
         arm = await self._line()

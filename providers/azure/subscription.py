@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from meshfed.catalog.model import Evidence, Observation
 from meshfed.catalog.orders import Attachment
+from meshfed.catalog.records import Record
 from meshfed.providers.azure.lists import (
     Arm,
     Inventory,
@@ -19,6 +20,7 @@ from meshfed.providers.azure.lists import (
 from meshfed.providers.azure.machines import is_uniform, lowered, tagged
 from meshfed.providers.azure.objects import ScaleSet
 from meshfed.providers.azure.pace import Budget, Pace, breath, turn
+from meshfed.providers.azure.records import records
 from meshfed.providers.azure.resolve import (
     Choice,
     Expected,
@@ -52,6 +54,8 @@ class Subscription:
         self._expected: dict[str, dict[str, Expected]] = {}
         self._kept: Kept = {}
         self._known: dict[str, Taken] = {}  # what became of each machine
+        self._found: Inventory | None = None  # as it was listed last
+        self._records: tuple[Inventory, Mapping[str, Record]] | None = None  # what that comes to
         self._asked: set[str] = set()  # scopes to be told of again, changed or not
         self._hurry = asyncio.Event()
         self._failures = 0
@@ -66,6 +70,16 @@ class Subscription:
         if ours != self.attached:
             self.attached = ours
             self._hurry.set()
+
+    def inventory(self) -> Mapping[str, Record] | None:
+        """All machines that were listed, for who asks; of 20,000 it takes a moment."""
+        if (found := self._found) is None:
+            return None
+        if self._records is None or self._records[0] is not found:
+            now = records(found, public=self._choice.public)
+            same = self._records is not None and self._records[1] == now
+            self._records = (found, self._records[1] if self._records and same else now)
+        return self._records[1]
 
     async def run(self, arm: Arm, turns: asyncio.Semaphore) -> None:
         """For ever."""
@@ -105,6 +119,7 @@ class Subscription:
                 self._failed(str(trouble))
             return trouble.after
         self._failures = 0
+        self._found = found
         asked, self._asked = self._asked, set()
         # 20,000 machines take a second: not here, where streams are served.
         for seen in await asyncio.to_thread(self._read, found, asked):
