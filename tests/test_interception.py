@@ -13,10 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import captured
+import dns.message
+import dns.query
 import pytest
 from joining import WEB, Ground, grounded
 from machines import LIBC, PATH, Machine
 
+from meshfed.federation.agent import naming
 from meshfed.federation.agent.intercepting import listening, spare
 from meshfed.federation.capture import (
     Capture,
@@ -29,6 +32,7 @@ from meshfed.federation.capture import (
 )
 from meshfed.federation.cli.main import main
 from meshfed.federation.demo.control import until
+from meshfed.xds.dns import DNS_PORT
 
 TOOLS = ("iptables-restore", "ip6tables-restore", "unshare", "ip")
 ABSENT = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -40,7 +44,7 @@ real = pytest.mark.skipif(
 BUYER, NETWORK = "127.0.53.1", "10.213.53"
 OUTSIDE, OUTSIDE6, OWN6 = f"{NETWORK}.1", "fd53::1", "fd53::2"
 APART = "10.213.54.1"  # excluded
-TILL, OTHER, EXCLUDED = 8081, 8083, 8082
+TILL, OTHER, EXCLUDED, LONG = 8081, 8083, 8082, 8084
 HOSTS = f"""
 services:
   till.live: {{ports: {{http: {TILL}}}, plaintext: allow}}
@@ -88,6 +92,12 @@ class Till(BaseHTTPRequestHandler):
         pass
 
 
+def echo(listener: socket.socket) -> None:
+    with closing(listener.accept()[0]) as taken:
+        while said := taken.recv(100):
+            taken.sendall(said)
+
+
 class Tills(ThreadingHTTPServer):
     address_family = socket.AF_INET6
 
@@ -100,10 +110,13 @@ def outside(machine: Machine) -> Iterator[None]:
     for port in (OTHER, EXCLUDED, 22, 53):
         captured.listen("outside", OUTSIDE, port)
     captured.listen("outside", OUTSIDE6, OTHER)
+    lasting = socket.create_server((OUTSIDE, LONG))
+    threading.Thread(target=echo, args=(lasting,), daemon=True).start()
     captured.listen("outside", APART, OTHER)
     yield
     till.shutdown()
     till.server_close()
+    lasting.close()
 
 
 def says(host: str, port: int, user: int = ROOT) -> str:
@@ -115,9 +128,15 @@ def says(host: str, port: int, user: int = ROOT) -> str:
         LIBC.setfsuid(ROOT)
 
 
-def paid() -> str:
-    """Through what the till is reached, by its address."""
-    line = HTTPConnection(OUTSIDE, TILL, timeout=5)
+def addresses(name: str) -> list[str]:
+    """What the sidecar says of a name."""
+    said = dns.query.udp(dns.message.make_query(name, "A"), "127.0.0.1", timeout=5, port=DNS_PORT)
+    return [str(each) for rrset in said.answer for each in rrset]
+
+
+def paid(host: str = OUTSIDE) -> str:
+    """Through what the till is reached, by an address."""
+    line = HTTPConnection(host, TILL, timeout=5)
     with closing(line):
         try:
             line.request("GET", "/", headers={"host": f"till.live:{TILL}"})
@@ -153,6 +172,8 @@ async def answers(ground: Ground) -> bool:
 async def test_what_a_machine_says_and_hears_goes_through_its_sidecar_until_it_leaves(
     ground: Ground, machine: Machine
 ) -> None:
+    # A connection that stands before there are rules, which the kernel has not followed.
+    standing = machine.there(socket.create_connection, (OUTSIDE, LONG), 5)
     for port in (22, 9100):
         machine.there(captured.listen, "machine", "0.0.0.0", port)
     before = machine.files()
@@ -170,11 +191,23 @@ async def test_what_a_machine_says_and_hears_goes_through_its_sidecar_until_it_l
         return await answers(ground) and machine.there(paid) == "sidecar"
 
     await until("a machine that serves and calls", serves)
+
+    async def said_of_names() -> bool:
+        return naming.ELSEWHERE in machine.log.read_text()
+
+    await until("a word on names", said_of_names)
     # What comes in: applications are reached by sidecars alone, and all else is as it was.
     assert [plainly(machine.address), plainly(OWN6)] == [CLOSED] * 2
     assert [captured.call(machine.address, port) for port in (22, 9100)] == ["machine"] * 2
+    standing.sendall(b"still here")
+    assert standing.recv(100) == b"still here"
+    standing.close()
     # What goes out, also to who is not of the mesh.
     assert machine.there(says, OUTSIDE, OTHER) == machine.there(says, OUTSIDE6, OTHER) == "outside"
+
+    # The mesh's names lead to addresses of its own, which lead nowhere but into the sidecar.
+    (virtual,) = machine.there(addresses, "till.live.mesh")
+    assert machine.there(paid, virtual) == "sidecar"
 
     # The sidecar is dead, and nobody there to start it: nothing goes past it but what may.
     machine.kills("meshfed.federation.agent")

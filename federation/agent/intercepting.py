@@ -4,8 +4,7 @@ import asyncio
 import grp
 import os
 import pwd
-import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -13,6 +12,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from meshfed.federation.agent import naming
+from meshfed.federation.agent.command import Unable, told
 from meshfed.federation.capture import (
     AGAIN,
     EVERYTHING,
@@ -29,17 +30,12 @@ from meshfed.federation.capture import (
 from meshfed.federation.join.machine import CAPTURE, Papers, Unjoinable
 
 SOON, LOOK = 0.2, 5.0  # seconds between two looks: until all is in place, and then
-PATIENCE = 60.0  # seconds for a tool; it waits for others' locks by itself
 TOOLS = {4: "iptables", 6: "ip6tables"}
 TABLES = {4: Path("/proc/net/tcp"), 6: Path("/proc/net/tcp6")}
 ADDRESSES = Path("/proc/net/if_inet6")
 LISTENS = "0A"  # TCP_LISTEN, as proc(5) has it
 
 log = structlog.get_logger()
-
-
-class Unable(Exception):
-    """The rules cannot be read or written; one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +92,7 @@ class Intercepting:
         self._folder = folder
         self._made: dict[int, tuple[str, ...]] = {}  # what was put in place, by family
         self._why = ""
+        self._named = False
 
     async def run(self) -> None:
         while True:
@@ -103,35 +100,49 @@ class Intercepting:
             await asyncio.sleep(LOOK if whole else SOON)
 
     def _looked(self) -> bool:
-        """Whether all is in place, as far as can be."""
+        """Whether all is in place, as far as can be now."""
         try:
-            there = [self._look(family) for family in families()]
+            said, papers = Intercepted.read(self._folder), Papers.read(self._folder)
+            if said is None or papers is None:  # it has just left
+                return True
+            there = {each: self._look(each, said, papers.ports) for each in families()}
+            if there[4]:
+                self._name()
         except (Unable, Unjoinable, OSError) as why:
             if str(why) != self._why:
                 log.warning("not intercepting", reason=str(why))
             self._why = str(why)
             return True
         self._why = ""
-        return all(there)
+        # Its sidecar may listen to IPv4 alone.
+        return there[4]
 
-    def _look(self, family: int) -> bool:
-        """Raises Unable, Unjoinable, OSError."""
-        said, papers = Intercepted.read(self._folder), Papers.read(self._folder)
-        if said is None or papers is None:
-            return True
+    def _look(self, family: int, said: Intercepted, served: Sequence[int]) -> bool:
+        """Whether what goes out is captured. Raises Unable, OSError."""
         saved, before = standing(family), self._made.get(family, ())
         outbound = f"-j {OUT}" in saved or OUTBOUND in listening(TABLES[family].read_text())
-        wanted = rules(papers.ports, said, family, outbound=outbound)
+        wanted = rules(served, said, family, outbound=outbound)
         stands = stand(wanted, saved)
         if wanted != before or not stands:
             put(family, replaced(wanted, saved))
             self._made[family] = wanted
-            fields = {"family": family, "inbound": papers.ports, "outbound": outbound}
+            fields = {"family": family, "inbound": served, "outbound": outbound}
             if wanted == before:
                 log.warning("rules put back", reason="somebody took them away", **fields)
             else:
                 log.info("intercepting", **fields)
         return outbound
+
+    def _name(self) -> None:
+        """Where names lead to is captured by now. Raises Unable."""
+        if self._named and (naming.stands() or not naming.resolved()):
+            return
+        if naming.resolved():
+            naming.name()
+            log.info("naming", domain=naming.DOMAIN, server=naming.SERVER)
+        else:
+            log.warning("not naming", reason=naming.ELSEWHERE)
+        self._named = True
 
 
 # What is asked of the kernel. All of it blocks
@@ -157,16 +168,20 @@ def families() -> Iterator[int]:
 
 def standing(family: int) -> str:
     """Raises Unable."""
-    return _told(f"{TOOLS[family]}-save", "-t", "nat")
+    return told((f"{TOOLS[family]}-save", "-t", "nat"))
 
 
 def put(family: int, text: str, *options: str) -> None:
     """All of it or nothing. Raises Unable."""
-    _told(f"{TOOLS[family]}-restore", *AGAIN, "--noflush", *options, given=text)
+    told((f"{TOOLS[family]}-restore", *AGAIN, "--noflush", *options), text)
 
 
 def release() -> bool:
-    """Take away what is there; whether anything was. Raises Unable, OSError."""
+    """Take away what is there, and who leads to it; whether anything was.
+
+    Raises Unable, OSError.
+    """
+    naming.unname()
     found = {family: removed(standing(family)) for family in families()}
     for family, text in found.items():
         if text:
@@ -178,19 +193,3 @@ def aside(said: Intercepted | None) -> None:
     """What this process says from now on goes past the sidecar, as the sidecar's own does."""
     if said is not None:
         os.setgid(said.group)
-
-
-def _told(*command: str, given: str = "") -> str:
-    """Raises Unable."""
-    try:
-        done = subprocess.run(
-            command, input=given, capture_output=True, text=True, check=False, timeout=PATIENCE
-        )
-    except FileNotFoundError as error:
-        raise Unable(f"no {command[0]} in PATH: install iptables") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unable(f"{command[0]}: {error}") from error
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise Unable(f"{command[0]}: {'; '.join(lines) or f'exit code {done.returncode}'}")
-    return done.stdout

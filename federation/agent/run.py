@@ -8,15 +8,10 @@ from pathlib import Path
 import structlog
 
 from meshfed.federation.agent.alone import Another, alone
+from meshfed.federation.agent.command import Unable
 from meshfed.federation.agent.envoy import NoEnvoy, Sidecar, binary
 from meshfed.federation.agent.events import Watching, azure
-from meshfed.federation.agent.intercepting import (
-    Intercepted,
-    Intercepting,
-    Unable,
-    aside,
-    release,
-)
+from meshfed.federation.agent.intercepting import Intercepted, Intercepting, aside, release
 from meshfed.federation.agent.probing import Probing
 from meshfed.federation.agent.renewal import Renewal
 from meshfed.federation.agent.reporting import LAST, TICK, Reporting

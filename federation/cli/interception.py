@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from meshfed.federation.cli.output import Finding, write
+from meshfed.federation.cli.output import Finding, say, write
 
 if TYPE_CHECKING:
     from meshfed.federation.agent.intercepting import Intercepted
@@ -141,8 +141,9 @@ def able(said: "Intercepted") -> None:
 
     Raises Finding.
     """
+    from meshfed.federation.agent.command import Unable
     from meshfed.federation.agent.envoy import NoEnvoy, binary
-    from meshfed.federation.agent.intercepting import Unable, families, put, rules
+    from meshfed.federation.agent.intercepting import families, put, rules
     from meshfed.federation.capture import table
 
     if os.geteuid():
@@ -166,6 +167,7 @@ def placed(said: "Intercepted | None", out: Path) -> bool:
 
     Raises OSError, Unjoinable.
     """
+    from meshfed.federation.agent import naming
     from meshfed.federation.agent.intercepting import Intercepted
     from meshfed.federation.certificates import proxyfiles
 
@@ -173,6 +175,8 @@ def placed(said: "Intercepted | None", out: Path) -> bool:
         return False
     said.write(out)
     proxyfiles.share(out, said.group)
+    if not naming.resolved():
+        say(f"names of the mesh: {naming.ELSEWHERE}")
     return True
 
 

@@ -177,7 +177,8 @@ def leave(out: Out = FOLDER) -> None:
     Example: meshfed leave
     """
     from meshfed.federation.agent import unit
-    from meshfed.federation.agent.intercepting import Intercepted, Unable, aside, release
+    from meshfed.federation.agent.command import Unable
+    from meshfed.federation.agent.intercepting import Intercepted, aside, release
     from meshfed.federation.join.machine import Papers, Unjoinable, removed
     from meshfed.federation.join.machine import leave as left
 
