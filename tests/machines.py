@@ -41,6 +41,7 @@ class Machine:
         self, folder: Path, network: str, serves: Sequence[str] = SERVES, **environment: str
     ) -> None:
         self.name = f"meshfed-{os.getpid()}"
+        self.device = f"mf{os.getpid()}"  # the outer end of its line
         self.host = socket.gethostname()  # network namespaces share it
         self.outside, self.address = f"{network}.1", f"{network}.2"
         self.etc = folder / "etc"
@@ -57,13 +58,13 @@ class Machine:
     def start(self, *more: tuple[str, str]) -> None:
         """`more`: further addresses, outside and its own."""
         ip("netns", "add", self.name)
-        ip("link", "add", f"mf{os.getpid()}", "type", "veth", "peer", "eth0", "netns", self.name)
-        ip("link", "set", f"mf{os.getpid()}", "up")
+        ip("link", "add", self.device, "type", "veth", "peer", "eth0", "netns", self.name)
+        ip("link", "set", self.device, "up")
         ip("-n", self.name, "link", "set", "eth0", "up")
         ip("-n", self.name, "link", "set", "lo", "up")
         for outside, own in ((f"{self.outside}/30", f"{self.address}/30"), *more):
             nodad = ["nodad"] if ":" in own else []
-            ip("addr", "add", outside, "dev", f"mf{os.getpid()}", *nodad)
+            ip("addr", "add", outside, "dev", self.device, *nodad)
             ip("-n", self.name, "addr", "add", own, "dev", "eth0", *nodad)
         ip("-n", self.name, "route", "add", "default", "via", self.outside)
 
@@ -102,7 +103,7 @@ class Machine:
 
     def boot(self) -> None:
         """Start what systemd would: its application, and the units that are wanted."""
-        self._run(sys.executable, *self._serves)
+        self.runs(sys.executable, *self._serves)
         if self.unit.is_file():
             self.starts_agent()
 
@@ -111,9 +112,9 @@ class Machine:
         read = ConfigParser(strict=False, interpolation=None)
         read.read(self.unit)
         assert read["Install"]["WantedBy"] == "multi-user.target"
-        self._run(*shlex.split(read["Service"]["ExecStart"]))
+        self.runs(*shlex.split(read["Service"]["ExecStart"]))
 
-    def _run(self, *words: str) -> None:
+    def runs(self, *words: str) -> None:
         with self.log.open("ab") as log:
             started = subprocess.Popen(
                 self.inside(*words),
@@ -156,7 +157,7 @@ class Machine:
         with suppress(subprocess.CalledProcessError):
             self.loses_power()
         self._inside.shutdown()
-        for words in (("link", "del", f"mf{os.getpid()}"), ("netns", "del", self.name)):
+        for words in (("link", "del", self.device), ("netns", "del", self.name)):
             with suppress(subprocess.CalledProcessError):
                 ip(*words)
 
