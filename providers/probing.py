@@ -12,7 +12,7 @@ from meshfed.providers.probe import Probe
 
 PERIOD = 10.0  # seconds between two looks at one application,
 JITTER = 0.2  # give or take: thousands are not asked in the same moment
-AT_ONCE = 200  # that are asked at the same time
+AT_ONCE = 500  # that are asked at the same time
 SETTLE = 1.0  # seconds between two looks at what came of it
 FIRST = 5.0  # seconds in which all should have been asked once
 

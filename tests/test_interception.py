@@ -1,10 +1,12 @@
 """A machine whose traffic is intercepted: real iptables, a real Envoy, the real agent."""
 
 import asyncio
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,12 +17,15 @@ from pathlib import Path
 import captured
 import dns.message
 import dns.query
+import intercepting
 import pytest
+from attesting import LEAF
+from cryptography.hazmat.primitives.serialization import Encoding
 from joining import WEB, Ground, grounded
 from machines import LIBC, PATH, Machine
 
 from meshfed.federation.agent import naming
-from meshfed.federation.agent.intercepting import listening, spare
+from meshfed.federation.agent.intercepting import Intercepted, listening, spare
 from meshfed.federation.capture import (
     Capture,
     machine_in,
@@ -237,6 +242,10 @@ async def test_what_a_machine_says_and_hears_goes_through_its_sidecar_until_it_l
         assert captured.call(machine.address, port) == "machine"
     await until("a machine that serves and calls after a reboot", serves)
 
+    assert machine.rules().count("-j MESHFED") == 2
+    assert "--dport 8080 -j REDIRECT" in await asyncio.to_thread(
+        machine.typed, "meshfed join --dry-run"
+    )
     said = await asyncio.to_thread(machine.typed, "meshfed leave")
     assert "iptables: its rules are removed" in said
     await until("the end of its agent", lambda: asyncio.to_thread(ended, machine))
@@ -293,6 +302,36 @@ def test_rules_are_put_in_place_once_are_missed_and_are_taken_away_alone() -> No
 
 def lines(saved: str) -> list[str]:
     return [line for line in saved.splitlines() if not line.startswith("#")]
+
+
+@real
+def test_an_agent_puts_rules_in_place_and_back_and_takes_them_away(tmp_path: Path) -> None:
+    said = {"url": "https://10.0.0.1:1", "trust_domain": "x", "name": "y", "ports": [8080]}
+    (tmp_path / "join.json").write_text(json.dumps(said))
+    for each in ("certificate.pem", "bundle.pem"):
+        (tmp_path / each).write_bytes(LEAF.public_bytes(Encoding.PEM))
+    Intercepted(1500).write(tmp_path)
+    ended = subprocess.run(
+        ("unshare", "--net", sys.executable, intercepting.__file__, tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    both = ["MESHFED_IN", "MESHFED_OUT"]
+    assert json.loads(ended.stdout.splitlines()[-1]) == {
+        "nobody listens": ["MESHFED_IN"],
+        "its sidecar listens": both,
+        "its sidecar is dead": both,
+        "somebody flushes": [],
+        "it looks again": both,
+        "another exclusion": both,
+        "excluded": ["5432"],
+        "another agent": both,
+        "released": [],
+        "left": [],
+    }
 
 
 def test_ssh_is_never_captured_however_it_is_asked_for() -> None:

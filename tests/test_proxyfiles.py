@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from meshfed.catalog.model import Identity, Workload
 from meshfed.federation.certificates.authority import LocalAuthority, root
 from meshfed.federation.certificates.issuer import Unissuable
-from meshfed.federation.certificates.proxyfiles import credentials, names, start, write
+from meshfed.federation.certificates.proxyfiles import credentials, names, put, share, start, write
 
 DOMAIN = "shop.example"
 YEAR = timedelta(days=365)
@@ -142,6 +142,19 @@ def test_root_writes_for_the_owner_of_the_folder(tmp_path: Path) -> None:
     write(folder, {"key.pem": b"new"})
     assert (folder / "key.pem").stat().st_uid == 1234
     assert (folder / "..data").stat().st_uid == 1234
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_who_is_of_the_folders_group_reads_it_if_that_was_said(tmp_path: Path) -> None:
+    write(tmp_path / "proxy", {"key.pem": b"secret"})
+    share(tmp_path / "proxy", 4242)
+    for content in (b"secret", b"renewed"):
+        write(tmp_path / "proxy", {"key.pem": content})
+        key = (tmp_path / "proxy" / "key.pem").stat()
+        assert (key.st_mode & 0o777, key.st_uid, key.st_gid) == (0o640, 0, 4242)
+    # What is beside it is root's alone, as a token is that was kept.
+    put(tmp_path / "proxy" / "token", b"secret")
+    assert (tmp_path / "proxy" / "token").stat().st_mode & 0o777 == 0o600
 
 
 @needs_envoy

@@ -96,16 +96,16 @@ class Intercepting:
 
     async def run(self) -> None:
         while True:
-            whole = await asyncio.to_thread(self._looked)
+            whole = await asyncio.to_thread(self.look)
             await asyncio.sleep(LOOK if whole else SOON)
 
-    def _looked(self) -> bool:
+    def look(self) -> bool:
         """Whether all is in place, as far as can be now."""
         try:
             said, papers = Intercepted.read(self._folder), Papers.read(self._folder)
             if said is None or papers is None:  # it has just left
                 return True
-            there = {each: self._look(each, said, papers.ports) for each in families()}
+            there = {each: self._family(each, said, papers.ports) for each in families()}
             if there[4]:
                 self._name()
         except (Unable, Unjoinable, OSError) as why:
@@ -117,7 +117,7 @@ class Intercepting:
         # Its sidecar may listen to IPv4 alone.
         return there[4]
 
-    def _look(self, family: int, said: Intercepted, served: Sequence[int]) -> bool:
+    def _family(self, family: int, said: Intercepted, served: Sequence[int]) -> bool:
         """Whether what goes out is captured. Raises Unable, OSError."""
         saved, before = standing(family), self._made.get(family, ())
         outbound = f"-j {OUT}" in saved or OUTBOUND in listening(TABLES[family].read_text())
