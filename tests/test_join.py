@@ -441,6 +441,7 @@ ATTACKS: Mapping[str, tuple[Attack, int, str]] = {
     ),
     "a name of two lines": (said(untrusted_name="a\nb"), 422, "untrusted_name"),
     "every address": (said(untrusted_addresses=["0.0.0.0"]), 422, "untrusted_addresses"),
+    "no sidecar at all": (said(untrusted_interception="none"), 400, "untrusted_interception"),
     "a name for an address": (said(untrusted_addresses=["bank.live"]), 422, "is a DNS name"),
     "a stolen certificate": (stolen, 403, "no provider knows the workload"),
     "papers of former times": (turned, 403, "turned is other.live now, not web.live"),
