@@ -71,6 +71,25 @@ def test_what_comes_in_and_goes_out_goes_through_the_sidecar_but_for_what_is_exc
     }
 
 
+def test_a_kernel_that_cannot_look_into_queries_costs_the_meshs_names_alone() -> None:
+    rules = script(Capture()).replace("-m string --algo kmp", "-m divination")
+    ended = subprocess.run(
+        ("unshare", "--net", "/bin/sh", "-ec", f"{rules}\niptables-save -t nat"),
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    assert "names in .mesh are not answered: " in ended.stderr
+    assert "-A MESHFED_OUT -p tcp -j REDIRECT --to-ports 15001" in ended.stdout
+    assert "15053" not in ended.stdout
+
+
+def test_pods_that_exclude_port_53_have_no_rules_for_names() -> None:
+    assert "15053" in script(Capture())
+    assert "15053" not in script(Capture(outbound_ports=(53,)))
+
+
 def test_where_only_some_ranges_are_captured_all_else_is_left_alone() -> None:
     said = answered(Capture(only_ranges=(f"{captured.APART}/32", "fd09::/64")))
     assert dict(zip(captured.CALLS["out"], said["out"], strict=True)) == {

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from meshfed.catalog.model import Endpoint, Interception, TrafficTarget
+from meshfed.catalog.model import Endpoint, Interception, Service, TrafficTarget
 from meshfed.federation.explain.facts import Facts
 from meshfed.federation.explain.seen import Certified, Provided, Refusal
 from meshfed.federation.explain.step import State, Step, counted, failing, note, ok, some, warning
@@ -111,6 +111,16 @@ def policies(facts: Facts, refused: Iterable[Refusal]) -> Iterator[Step]:
             yield warning("policy", f"TrafficTarget {policy.name}", f"nobody is {some(nobodies)}")
     if not found:
         yield ok("policy", "all", f"{len(facts.mesh.policies)} objects, all in force")
+
+
+def virtual_ips(services: Iterable[Service]) -> Iterator[Step]:
+    """Who has none though others have: the ranges are full."""
+    there = [each for each in services if not (each.vip or each.headless)]
+    lacking = sorted(str(each.name) for each in there if not each.virtual)
+    if lacking and len(lacking) < len(there):
+        why = "there is none left in mesh.virtual_ranges: its name stands for its members"
+        remedy = "a wider range of the same start leaves all others theirs"
+        yield failing("virtual IP", some(lacking), why, remedy)
 
 
 def certificates(

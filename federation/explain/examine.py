@@ -43,6 +43,7 @@ def examined(settings: Settings, url: str) -> Iterator[Step]:
     yield from doctor.platforms(asyncio.run(_platforms(settings)))
     yield from doctor.platforms(asyncio.run(_webhooks(settings, url)))
     yield from doctor.policies(facts, seen.refused(url))
+    yield from doctor.virtual_ips(facts.mesh.services.values())
     yield from _certificates(settings, url, facts.now)
     yield from doctor.proxies(facts)
     endpoints = [e for there in facts.mesh.endpoints.values() for e in there]

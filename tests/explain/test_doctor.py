@@ -11,7 +11,7 @@ import pytest
 
 from meshfed.catalog.bearings import Bearings, Connected, Replica
 from meshfed.catalog.leadership import Leader, Term
-from meshfed.catalog.model import Mesh
+from meshfed.catalog.model import Mesh, Port, Service, ServiceName
 from meshfed.catalog.view import resolve
 from meshfed.federation.explain import examine
 from meshfed.federation.explain.doctor import (
@@ -24,6 +24,7 @@ from meshfed.federation.explain.doctor import (
     ports,
     providers,
     proxies,
+    virtual_ips,
 )
 from meshfed.federation.explain.facts import Facts
 from meshfed.federation.explain.seen import Certified, Provided
@@ -145,6 +146,18 @@ def test_entries_that_were_left_out_are_a_finding() -> None:
 
 
 # Proxies and replicas
+
+
+def test_services_that_have_no_virtual_ip_because_there_is_none_left() -> None:
+    def service(name: str, **said: Any) -> Service:
+        return Service(ServiceName(name, "shop"), (Port(80),), **said)
+
+    given = service("a", virtual=("240.240.0.1",))
+    others = service("b", vip="10.96.0.7"), service("c", headless=True)
+    (step,) = virtual_ips([service("e"), given, *others, service("d")])
+    assert step.object == "d.shop, e.shop"
+    assert [*virtual_ips([given, *others])] == []
+    assert [*virtual_ips([service("d"), *others])] == []  # there are no ranges
 
 
 def replica(name: str = "r1", evaluated: int = 7, silent_for: float = 1.0) -> Replica:
