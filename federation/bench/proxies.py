@@ -163,6 +163,8 @@ class Proxy(asyncio.Protocol):
             self._call.outgoing.clear()
 
     def _end(self, why: str) -> None:
+        if self.transport is not None:
+            self.transport.abort()  # what else it says is not for the next connection's call
         if not self.ended.done():
             self.ended.set_result(why)
 
