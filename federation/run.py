@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.reports import ProxyState
 from meshfed.catalog.store import Away, Catalog, Unfit, migrate
-from meshfed.federation import garbage
+from meshfed.federation import files, garbage
 from meshfed.federation.account import Account
 from meshfed.federation.admin import app as admin
 from meshfed.federation.admin import workloads
@@ -60,6 +60,7 @@ class CannotStart(Exception):
 
 def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT. Raises CannotStart, and OSError when a port is taken."""
+    files.raised()
     try:
         asyncio.run(_run(settings))
     except UNSTARTABLE as error:

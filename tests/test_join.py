@@ -6,9 +6,11 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,8 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import live
@@ -25,6 +29,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from fastapi import Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joining import WEB, Ground, grounded
@@ -41,12 +46,25 @@ from meshfed.federation.cli.main import app, main
 from meshfed.federation.demo.control import until
 from meshfed.federation.demo.folder import free_ports
 from meshfed.federation.demo.processes import environment
-from meshfed.federation.join.machine import Server, Unjoinable, join, leave, trusted
+from meshfed.federation.join.line import Line
+from meshfed.federation.join.machine import (
+    Papers,
+    Server,
+    Unjoinable,
+    connected,
+    join,
+    leave,
+    trusted,
+)
+from meshfed.federation.join.methods import Caller
 from meshfed.federation.join.pace import MOST, WINDOW, Pace
 from meshfed.federation.join.request import Refused, signing_request
 from meshfed.federation.join.secret import Secret
+from meshfed.federation.join.server import Guard, again
+from meshfed.federation.join.tls import CALLER, EACH, STRANGERS, Room
 from meshfed.federation.register import register
 from meshfed.providers.registered import Registration
+from meshfed.xds.peer import Peer
 
 BUYER, STORE = "127.0.47.1", "127.0.47.2"
 HOSTS = f"""
@@ -510,6 +528,115 @@ def test_what_the_machine_says_of_itself_decides_neither_identity_nor_service(
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == [spiffe("web").value]
     assert len(names.get_values_for_type(x509.DNSName)) == 1
+
+
+# A connection that is kept
+
+
+@pytest.fixture
+def handshakes(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """One for each that a machine has made."""
+    made: list[object] = []
+
+    def counted(*given: Any) -> http.client.HTTPSConnection:
+        made.append(given)
+        return connected(*given)
+
+    monkeypatch.setattr("meshfed.federation.join.line.connected", counted)
+    return made
+
+
+def test_however_often_an_agent_comes_it_shakes_hands_once_for_each_of_its_papers(
+    ground: Ground, handshakes: list[object]
+) -> None:
+    papers, line = ground.joined("steady"), Line()
+    for _ in range(10):
+        assert line.lease(papers, {}) == 30
+    assert len(handshakes) == 1
+    join(papers.server, papers.folder, {}, papers)
+    renewed = Papers.read(papers.folder)
+    assert renewed is not None
+    for _ in range(3):
+        line.lease(renewed, {})
+    assert len(handshakes) == 2
+    line.close()
+
+
+def test_a_connection_that_ended_meanwhile_is_made_again_and_nobody_hears_of_it(
+    ground: Ground, handshakes: list[object]
+) -> None:
+    papers, line = ground.joined("interrupted"), Line()
+    line.lease(papers, {})
+    assert line._open is not None
+    line._open.sock.shutdown(socket.SHUT_RDWR)
+    line.lease(papers, {})
+    assert len(handshakes) == 2
+    line.close()
+
+
+def test_what_is_refused_is_said_and_asked_no_second_time(
+    ground: Ground, handshakes: list[object]
+) -> None:
+    papers, line = ground.joined("refused"), Line()
+    line.lease(papers, {})
+    with pytest.raises(Unjoinable, match="health: Extra inputs are not permitted"):
+        line.lease(papers, {"health": "well"})
+    assert len(handshakes) == 1
+    line.lease(papers, {})
+    assert len(handshakes) == 1
+    line.close()
+
+
+def test_one_certificate_has_a_few_connections_and_the_oldest_gives_way(ground: Ground) -> None:
+    papers = ground.joined("many")
+    lines = [Line() for _ in range(EACH + 1)]
+    for line in lines:
+        line.lease(papers, {})
+    oldest, *others = [line._open.sock for line in lines if line._open]
+    assert oldest.recv(1) == b""
+    for sock in others:
+        sock.settimeout(0)
+        with pytest.raises(ssl.SSLWantReadError):
+            sock.recv(1)
+    for line in lines:
+        line.close()
+
+
+async def test_a_certificate_that_ends_while_its_connection_stands_counts_no_more() -> None:
+    refused: list[tuple[int, str]] = []
+
+    class Desk:
+        async def refuse(self, why: Refused, _: Caller) -> Response:
+            refused.append((why.status, why.why))
+            return Response(status_code=why.status)
+
+    async def app(*_: object) -> None:
+        refused.append((200, ""))
+
+    async def asked(ends: float) -> None:
+        caller = Caller("192.0.2.1", Peer((), (), ends, "", "", ""), "a1")
+        scope = {"type": "http", "method": "POST", CALLER: caller}
+        await Guard(app, Desk())(scope, again(b"{}"), noted)
+
+    async def noted(_: object) -> None:
+        pass
+
+    await asked(time.time() + 60)
+    await asked(time.time() - 1)
+    why = "certificate: it has ended since this connection began"
+    assert refused == [(200, ""), (401, why)]
+
+
+def test_strangers_leave_room_for_those_who_joined() -> None:
+    room = Room(STRANGERS + 20)
+    strangers = [SimpleNamespace(shown=b"") for _ in range(STRANGERS + 1)]
+    assert [room.enter(each) for each in strangers] == [True] * STRANGERS + [False]
+    room.leave(strangers[-1])
+    members = [SimpleNamespace(shown=b"%d" % n) for n in range(21)]
+    assert [room.enter(each) for each in members] == [True] * 20 + [False]
+    for each in strangers[:-1]:
+        room.leave(each)
+    assert room.enter(SimpleNamespace(shown=b""))
 
 
 # Whom a machine believes

@@ -183,7 +183,7 @@ async def serve(
     api: FastAPI,
     listener: socket.socket,
     tls: ssl.SSLContext | None = None,
-    http: type[asyncio.Protocol] | Literal["auto"] = "auto",
+    http: Callable[..., asyncio.Protocol] | Literal["auto"] = "auto",
 ) -> None:
     """Answer on a bound socket until cancelled; signals are someone else's."""
     config = uvicorn.Config(
@@ -194,7 +194,7 @@ async def serve(
         server_header=False,
         proxy_headers=False,  # a header would say who asks
         limit_concurrency=CONNECTIONS,
-        http=http,
+        http=http,  # type: ignore[arg-type]  # it is called, and nothing else
         timeout_graceful_shutdown=GRACE,
     )
     config.load()

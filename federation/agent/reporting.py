@@ -9,7 +9,8 @@ from pathlib import Path
 import structlog
 
 from meshfed.federation.backoff import doubled
-from meshfed.federation.join.machine import Papers, Unjoinable, lease
+from meshfed.federation.join.line import Line
+from meshfed.federation.join.machine import Papers, Unjoinable
 from meshfed.providers.hysteresis import Verdict
 
 TICK = 1.0  # seconds between two looks at what there is to say
@@ -44,6 +45,7 @@ class Reporting:
         self._folder = folder
         self._failing = failing
         self._ready = ready
+        self._line = Line()
         self._envoy = Verdict()
         self._draining: dict[str, str] = {}  # who wants it → why
         self._told = Told()
@@ -99,7 +101,7 @@ class Reporting:
             if not news and now < self._told.due:
                 return
             try:
-                self._every = await asyncio.to_thread(told, self._folder, word) / 3
+                self._every = await asyncio.to_thread(told, self._line, self._folder, word) / 3
             except (Unjoinable, OSError) as error:
                 self._failed(error, now)
                 return
@@ -118,10 +120,10 @@ class Reporting:
         )
 
 
-def told(folder: Path, word: Mapping[str, object]) -> float:
+def told(line: Line, folder: Path, word: Mapping[str, object]) -> float:
     """For how many seconds it holds. Raises Unjoinable, OSError."""
     if (papers := Papers.read(folder)) is None:
         raise Unjoinable(f"{folder}: nothing of joining is there")
     if not papers.valid(time.time()):
         raise Unjoinable(papers.ended)
-    return lease(papers.server, papers, word)
+    return line.lease(papers, word)

@@ -253,7 +253,7 @@ def _others(
     interception: str | None,
 ) -> Iterator[str]:
     """What is asked for now, and renewing would not do."""
-    from meshfed.federation.join.machine import pins
+    from meshfed.federation.join.trust import pins
 
     first = "`meshfed leave` comes first"
     if name and name.lower() != papers.name.lower():
@@ -271,7 +271,7 @@ def _others(
 
 def _roots(ca: Path | None) -> frozenset[bytes] | None:
     """Their pins."""
-    from meshfed.federation.join.machine import pins
+    from meshfed.federation.join.trust import pins
 
     try:
         return pins(ca.read_text()) if ca else None

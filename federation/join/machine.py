@@ -5,7 +5,8 @@ import json
 import shutil
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -22,18 +23,17 @@ from meshfed.catalog.byhand import PROVIDER, scope
 from meshfed.catalog.model import Identity, Workload
 from meshfed.catalog.times import stamp
 from meshfed.federation.certificates import proxyfiles
-from meshfed.federation.certificates.authority import uris
 from meshfed.federation.certificates.keypair import key_pem, request
-from meshfed.federation.join.answer import Answer, Leased
+from meshfed.federation.join.answer import Answer
 from meshfed.federation.join.imds import Silent, evidence
 from meshfed.federation.join.secret import pin
+from meshfed.federation.join.trust import control_plane
 from meshfed.xds.bootstrap import (
     BUNDLE,
     BUNDLE_SDS,
     CERTIFICATE,
     CERTIFICATE_SDS,
     KEY,
-    control_plane_uri,
 )
 
 PORT = 15129
@@ -147,11 +147,6 @@ class Papers:
         return f"{ended}: join with a new token, after `meshfed deregister {self.name}` if need be"
 
 
-def pins(roots: str) -> frozenset[bytes]:
-    """Of each of these roots, in PEM. Raises ValueError."""
-    return frozenset(map(pin, x509.load_pem_x509_certificates(roots.encode())))
-
-
 def pinned(roots: str, wanted: bytes) -> str:
     """Of these roots the one that has this SHA-256. Raises Unjoinable."""
     try:
@@ -163,17 +158,6 @@ def pinned(roots: str, wanted: bytes) -> str:
             return root.public_bytes(Encoding.PEM).decode()
     theirs = ", ".join(pin(root).hex() for root in found)
     raise Unjoinable(f"not the mesh of this token: the pin is {wanted.hex()}, its root's {theirs}")
-
-
-def control_plane(certificate: bytes, trust_domain: str) -> bool:
-    """Whether it is the control plane's, in DER: workloads' lead to the same roots.
-
-    A machine that joins does not know its trust domain yet.
-    """
-    found = uris(x509.load_der_x509_certificate(certificate))
-    if trust_domain:
-        return found == (control_plane_uri(trust_domain),)
-    return len(found) == 1 and urlsplit(found[0]).path == urlsplit(control_plane_uri("any")).path
 
 
 def files(
@@ -321,18 +305,6 @@ def attestation(server: Server, imds: str) -> Mapping[str, object]:
         raise Unjoinable(f"Azure attests nothing here: {silent}") from silent
 
 
-def lease(server: Server, papers: Papers, said: Mapping[str, object]) -> float:
-    """Say that this machine lives, and how it is; for how many seconds that holds.
-
-    Raises Unjoinable.
-    """
-    answer = _told(server, "/v1/lease", said, papers)
-    try:
-        return msgspec.json.decode(answer, type=Leased).lease
-    except ValueError as error:
-        raise Unjoinable(f"{server.url}: its answer is not of this version of meshfed") from error
-
-
 def leave(server: Server, papers: Papers) -> None:
     """Raises Unjoinable."""
     _told(server, "/v1/leave", {}, papers)
@@ -340,11 +312,13 @@ def leave(server: Server, papers: Papers) -> None:
 
 def _told(server: Server, path: str, body: Mapping[str, object], papers: Papers | None) -> str:
     """Raises Unjoinable, in the server's own words where it refuses."""
-    context = _context(server)
-    if papers:
-        context.load_cert_chain(papers.folder / CERTIFICATE, papers.folder / KEY)
+    context = identified(server, papers) if papers else _context(server)
     domain = papers.trust_domain if papers else ""
-    status, answer = _asked(server, context, "POST", path, body, trust_domain=domain)
+    return accepted(server, *_asked(server, context, "POST", path, body, trust_domain=domain))
+
+
+def accepted(server: Server, status: int, answer: str) -> str:
+    """What it said. Raises Unjoinable where it refuses, in its own words."""
     if status == HTTPStatus.OK:
         return answer
     try:
@@ -354,11 +328,18 @@ def _told(server: Server, path: str, body: Mapping[str, object], papers: Papers 
     raise Unjoinable(f"{server.url}: {why}", status)
 
 
+def identified(server: Server, papers: Papers) -> ssl.SSLContext:
+    """To show who this machine is. Raises Unjoinable, OSError."""
+    context = _context(server)
+    context.load_cert_chain(papers.folder / CERTIFICATE, papers.folder / KEY)
+    return context
+
+
 def _context(server: Server) -> ssl.SSLContext:
     """It has to lead to the roots. Raises Unjoinable."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False  # `_asked` looks for the control plane's URI instead
+    context.check_hostname = False  # `connected` looks for the control plane's URI instead
     try:
         context.load_verify_locations(cadata=server.roots)
     except (ssl.SSLError, ValueError) as error:
@@ -375,22 +356,50 @@ def _asked(
     trust_domain: str = "",
 ) -> tuple[int, str]:
     """Raises Unjoinable, before anything is sent if roots are trusted and it is none of theirs."""
+    with closing(connected(server, context, trust_domain)) as line:
+        return answered(server, line, method, path, body)
+
+
+def connected(
+    server: Server, context: ssl.SSLContext, trust_domain: str
+) -> http.client.HTTPSConnection:
+    """Once: it does not connect again by itself. Raises Unjoinable."""
     line = http.client.HTTPSConnection(server.host, server.port, timeout=PATIENCE, context=context)
-    try:
+    line.auto_open = 0
+    with explained(server), ExitStack() as undone:
+        undone.callback(line.close)
         line.connect()
         if context.verify_mode is ssl.CERT_REQUIRED:
             shown = line.sock.getpeercert(binary_form=True)
             if not shown or not control_plane(shown, trust_domain):
                 raise Unjoinable(f"{server.url}: it is not the control plane of this mesh")
-        sent = None if body is None else json.dumps(body)
+        undone.pop_all()
+    return line
+
+
+def answered(
+    server: Server,
+    line: http.client.HTTPSConnection,
+    method: str,
+    path: str,
+    body: Mapping[str, object] | None = None,
+) -> tuple[int, str]:
+    """Raises Unjoinable."""
+    sent = None if body is None else json.dumps(body)
+    with explained(server):
         line.request(method, path, sent, {"content-type": "application/json"})
         answer = line.getresponse()
         return answer.status, answer.read(MOST).decode()
+
+
+@contextmanager
+def explained(server: Server) -> Iterator[None]:
+    """Raises Unjoinable where the network, or TLS, fails."""
+    try:
+        yield
     except ssl.SSLError as error:
         why = error.reason or "the handshake failed"
         raise Unjoinable(f"{server.url}: TLS: {why.lower().replace('_', ' ')}") from error
     except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Unjoinable(f"{server.url}: cannot be asked: {why}") from error
-    finally:
-        line.close()

@@ -3,15 +3,13 @@
 import asyncio
 import re
 import socket
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import lru_cache
+from functools import partial
 from http import HTTPStatus
 
 import structlog
-from cryptography import x509
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -22,6 +20,7 @@ from meshfed.catalog.document import dotted
 from meshfed.catalog.joins import Given, Joins, Unadmitted
 from meshfed.catalog.model import Workload
 from meshfed.catalog.store import Away, Taken
+from meshfed.federation import files
 from meshfed.federation.admin import app as admin
 from meshfed.federation.admin.workloads import PROBLEM, Problem
 from meshfed.federation.certificates.control import ControlPlane
@@ -36,8 +35,6 @@ from meshfed.federation.join.nonce import Nonces
 from meshfed.federation.join.pace import Pace
 from meshfed.federation.join.request import Asked, Refused, Report, signing_request
 from meshfed.providers.hostlist import NAME
-from meshfed.xds.peer import met
-from meshfed.xds.peer import names as proven
 
 LARGEST = 16 * 1024  # bytes of a body
 PATIENT = 10.0  # seconds for a body to come
@@ -182,17 +179,8 @@ def problem(status: int, why: str) -> Response:
 
 def caller(scope: tls.Scope) -> Caller:
     """Who is at the other end of a connection."""
-    address = (scope.get("client") or ("nowhere",))[0]
-    return _caller(address, scope.get(tls.SHOWN) or b"")
-
-
-@lru_cache(4096)  # a request asks some times, and an agent comes again and again
-def _caller(address: str, shown: bytes) -> Caller:
-    if not shown:
-        return Caller(address)
-    serial = f"{x509.load_der_x509_certificate(shown).serial_number:x}"
-    peer = met(proven(ssl.DER_cert_to_PEM_cert(shown).encode()), "", "", address)
-    return Caller(address, peer, serial)
+    found: Caller = scope[tls.CALLER]
+    return found
 
 
 def app(desk: Desk) -> FastAPI:
@@ -255,11 +243,11 @@ def app(desk: Desk) -> FastAPI:
 
 async def serve(desk: Desk, listener: socket.socket, control: ControlPlane) -> None:
     """Answer on a bound socket until cancelled."""
-    made = tls.context(control)
+    made, room = tls.context(control), tls.Room(files.raised() // 2)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(tls.keep(made, control))
         tasks.create_task(desk.attendance.run())
-        tasks.create_task(admin.serve(app(desk), listener, made, tls.Connection))
+        tasks.create_task(admin.serve(app(desk), listener, made, partial(tls.Connection, room)))
 
 
 class Guard:
@@ -273,6 +261,9 @@ class Guard:
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self._app(scope, receive, send)
         who = caller(scope)
+        if who.peer and (who.peer.not_after or 0.0) <= time.time():
+            over = Refused(401, "certificate: it has ended since this connection began")
+            return await (await self._desk.refuse(over, who))(scope, receive, send)
         # Whoever shows a certificate of this mesh is no stranger: it need not wait for one that
         # comes from the same address.
         if who.peer is None and self._desk.exceeded(who):

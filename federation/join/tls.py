@@ -1,18 +1,29 @@
-"""The join server's side of TLS: the mesh's own certificate, and the client's if it shows one."""
+"""The join server's side of TLS: its certificate, who comes with one, and for how long."""
 
 import asyncio
 import os
 import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cached_property
+from random import random
 from typing import Any
 
+from cryptography import x509
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from meshfed.federation.certificates.control import ControlPlane
 from meshfed.federation.certificates.keypair import GLANCE, Keypair
+from meshfed.federation.join.methods import Caller
+from meshfed.xds.peer import met, names
 
-LONGEST = 20.0  # seconds that one connection may last; a join takes milliseconds
-SHOWN = "meshfed.certificate"  # where the ASGI scope has the client's, in DER
+LONGEST = 20.0  # seconds that a stranger's connection may last; a join takes milliseconds
+STRANGERS = 1000  # connected at once; beyond them the answer is 503
+# Whoever shows a certificate of this mesh comes again and again: to a replica that was started
+# later, too, after half an hour to an hour.
+KEPT = 3600.0  # seconds
+QUIET = 60  # seconds in which it asks for nothing
+EACH = 4  # connections by one certificate; the oldest gives way: its agent may be gone
+CALLER = "meshfed.caller"  # where the ASGI scope has who is at the other end
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -20,23 +31,77 @@ Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+class Room:
+    """Who is connected: nobody takes the files away that the control plane needs for others."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._strangers = 0
+        self._members: dict[bytes, list[Connection]] = {}  # by what they show, the oldest first
+        self._count = 0
+
+    def enter(self, connection: "Connection") -> bool:
+        """Whether there is room for it."""
+        self._count += 1
+        if not connection.shown:
+            self._strangers += 1
+            return self._strangers <= STRANGERS and self._count <= self._most
+        same = self._members.setdefault(connection.shown, [])
+        same.append(connection)
+        if len(same) > EACH:
+            same.pop(0).transport.abort()
+        return self._count <= self._most
+
+    def leave(self, connection: "Connection") -> None:
+        self._count -= 1
+        if not connection.shown:
+            self._strangers -= 1
+            return
+        same = self._members.get(connection.shown, [])
+        if connection in same:  # else it gave way
+            same.remove(connection)
+            if not same:
+                del self._members[connection.shown]
+
+
 class Connection(H11Protocol):
-    """One connection: says which certificate the client showed, and does not last for ever."""
+    """One connection: says who is at the other end, and does not last for ever."""
+
+    def __init__(self, room: Room, **given: Any) -> None:  # what uvicorn gives
+        super().__init__(**given)
+        self._room = room
+        self.shown = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
-        shown = tls.getpeercert(binary_form=True) if tls else None
+        self.shown = (tls.getpeercert(binary_form=True) if tls else None) or b""
         inner: App = self.app
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await inner({**scope, SHOWN: shown}, receive, send)
+            await inner({**scope, CALLER: self.caller}, receive, send)
 
         self.app = app
-        self._end = asyncio.get_running_loop().call_later(LONGEST, transport.abort)
+        # None is no limit to uvicorn, which would count strangers and others as one; 0 is 503.
+        self.limit_concurrency = None if self._room.enter(self) else 0
+        if self.shown:
+            self.timeout_keep_alive = QUIET
+            self._end = self.loop.call_later(KEPT * (1 + random()) / 2, self.shutdown)
+        else:
+            self._end = self.loop.call_later(LONGEST, transport.abort)
+
+    @cached_property
+    def caller(self) -> Caller:
+        address = self.client[0] if self.client else "nowhere"
+        if not self.shown:
+            return Caller(address)
+        serial = f"{x509.load_der_x509_certificate(self.shown).serial_number:x}"
+        peer = met(names(ssl.DER_cert_to_PEM_cert(self.shown).encode()), "", "", address)
+        return Caller(address, peer, serial)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end.cancel()
+        self._room.leave(self)
         super().connection_lost(exc)
 
 
