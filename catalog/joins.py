@@ -3,18 +3,20 @@
 What was refused moves nothing: it is told under the revision that stands.
 """
 
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from meshfed.catalog import rows, tokens
-from meshfed.catalog.believe import held
+from meshfed.catalog.believe import believe, held
 from meshfed.catalog.byhand import PROVIDER
-from meshfed.catalog.model import Known, Workload
-from meshfed.catalog.plain import Plain
-from meshfed.catalog.register import deregister, register
+from meshfed.catalog.model import Known, Service, ServiceName, Workload
+from meshfed.catalog.plain import Into, Plain
+from meshfed.catalog.register import Taken, declared, deregister, register, taken
 from meshfed.catalog.schema import NEW, joined
 from meshfed.catalog.store import Catalog
+from meshfed.catalog.together import Together
 from meshfed.catalog.tokens import Token
 from meshfed.catalog.versions import WORKLOADS
 from meshfed.catalog.writing import Writing
@@ -26,6 +28,14 @@ OF_MACHINE = Plain(
     "select j.workload, w.name, j.silence from joined j join workloads w on w.workload = j.workload"
     " and w.valid_to_revision is null where j.machine = :machine"
 )
+BEGUN = Into(
+    "joined",
+    ("workload", "token", "serial", "not_after"),
+    ("joined_at", "lease_until", "silence"),
+)
+# Whoever follows the catalog reads it again after each: that costs more than a join itself.
+APART = 0.05  # seconds
+SERVER = "join server"  # of what several machines have changed together
 HERE = WORKLOADS.current(f"workload = :workload and provider = '{PROVIDER}'")
 
 
@@ -41,11 +51,40 @@ class Unadmitted(ValueError):
     """The catalog knows why this machine may not join; one line."""
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A machine that comes with a token."""
+
+    known: Known
+    token: str
+    given: Given
+    who: str
+
+    @property
+    def workload(self) -> Workload:
+        (workload,) = self.known.workloads
+        return workload
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A token, and those of its services that the mesh has."""
+
+    token: Token | None
+    services: Mapping[ServiceName, Service]
+
+
+Refusal = Unadmitted | Taken
+
+
 class Joins:
     """What joining asks of one catalog. Every method raises Away."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, apart: float = APART) -> None:
+        """`apart`: seconds between two transactions in which machines join."""
         self._catalog = catalog
+        self._arrivals = Together(self._join, apart=apart)
+        self._looks = Together(self._offered)
 
     async def create(self, token: Token, who: str) -> None:
         await self._catalog.change(lambda w: tokens.create(w, token, who), "token created", who)
@@ -56,6 +95,13 @@ class Joins:
 
     async def token(self, id_: str) -> Token | None:
         return await self._catalog.ask(lambda connection: tokens.find(connection, id_))
+
+    async def offered(self, id_: str) -> Offer:
+        """What there is for the bearer of a token."""
+        return await self._looks.done(id_)
+
+    async def _offered(self, ids: Sequence[str]) -> Sequence[Offer]:
+        return await self._catalog.ask(lambda connection: _offers(connection, ids))
 
     async def tokens(self) -> tuple[Token, ...]:
         """All of them, the newest first."""
@@ -75,7 +121,16 @@ class Joins:
 
         A name that is registered already stays whose it is.
         """
-        await self._catalog.change(lambda w: _join(w, known, token, given), "joined", who)
+        if why := await self._arrivals.done(Arrival(known, token, given, who)):
+            raise why
+
+    async def _join(self, arrivals: Sequence[Arrival]) -> Sequence[Refusal | None]:
+        """Why each is refused, if it is."""
+        whose = {each.who for each in arrivals}
+        who = whose.pop() if len(whose) == 1 else SERVER
+        outcome: list[Refusal | None] = []
+        await self._catalog.change(lambda w: outcome.extend(_join(w, arrivals)), "joined", who)
+        return outcome
 
     async def attest(
         self, known: Known, policy: Token, machine: str, given: Given, who: str
@@ -117,25 +172,51 @@ class Joins:
         await self._catalog.change(lambda w: w.tell("join", name, tell), "refused", who)
 
 
-def _join(writing: Writing, known: Known, token: str, given: Given) -> None:
-    (workload,) = known.workloads
-    if why := tokens.spend(writing, token):
-        raise Unadmitted(f"token {token} {why}")
-    if held(writing.connection, PROVIDER, [known.scope], {}):
-        first = f"`meshfed leave` there, or `meshfed deregister {workload.name}`, comes first"
-        raise Unadmitted(f"{workload.name} is registered already: {first}")
-    register(writing, workload.name, known)
-    row = {
-        "workload": workload.id,
-        "token": token,
-        "joined_at": writing.at,
-        "serial": given.serial,
-        "not_after": given.not_after,
-        "lease_until": writing.at,
-        "silence": NEW,
-    }
-    writing.connection.execute(insert(joined).values(row))
-    writing.tell("join", workload.name, f"admitted by token {token}, as {workload.identity}")
+def _offers(connection: Connection, ids: Sequence[str]) -> list[Offer]:
+    found = {token.id: token for token in tokens.these(connection, ids)}
+    names = {name for token in found.values() for name in token.served}
+    there = declared(connection, names)
+    return [Offer(found.get(id_), there) for id_ in ids]
+
+
+def _join(writing: Writing, arrivals: Sequence[Arrival]) -> list[Refusal | None]:
+    """Admit these, each as if it had come alone; of who is refused nothing is written."""
+    connection, scopes = writing.connection, [each.known.scope for each in arrivals]
+    there = set(held(connection, PROVIDER, scopes, {}))
+    elsewhere = taken(connection, [each.workload.name for each in arrivals])
+    outcome: list[Refusal | None] = []
+    admitted: list[Arrival] = []
+    for each in arrivals:
+        why = _refusal(writing, each, there, elsewhere)
+        outcome.append(why)
+        if why is None:
+            admitted.append(each)
+            there.add(each.known.scope)
+    if not admitted:
+        return outcome
+    believe(writing, [each.known for each in admitted], PROVIDER, {})
+    begun = [
+        (each.workload.id, each.token, each.given.serial, each.given.not_after) for each in admitted
+    ]
+    BEGUN.on(connection, begun, (writing.at, writing.at, NEW))
+    for each in admitted:
+        how = f"admitted by token {each.token}, as {each.workload.identity}"
+        writing.tell("join", each.workload.name, how, who=each.who)
+    return outcome
+
+
+def _refusal(
+    writing: Writing, arrival: Arrival, there: Set[str], elsewhere: Mapping[str, Taken]
+) -> Refusal | None:
+    """Nothing, once a use of its token is counted."""
+    name = arrival.workload.name
+    why: Refusal | None = elsewhere.get(name)
+    if arrival.known.scope in there:
+        first = f"`meshfed leave` there, or `meshfed deregister {name}`, comes first"
+        why = Unadmitted(f"{name} is registered already: {first}")
+    token = arrival.token
+    ended = tokens.ended(writing, token) if why else tokens.spend(writing, token)
+    return Unadmitted(f"token {token} {ended}") if ended else why
 
 
 def _attest(writing: Writing, known: Known, policy: Token, machine: str, given: Given) -> None:

@@ -1,6 +1,6 @@
 """Workloads that people register by hand: a scope for each, so that one is a small write."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, update
 
@@ -15,9 +15,9 @@ from meshfed.catalog.writing import Writing
 
 THEIRS, RUNNING = (each.current("provider = :provider") for each in (ENDPOINTS, WORKLOADS))
 NAMED = SERVICES.current("service $among(names)")
-# The scope of another provider that has a workload of this name.
+# The scopes of other providers that have workloads of these names.
 ELSEWHERE = Plain(
-    "select scope from workloads where name = :name and valid_to_revision is null"
+    "select name, scope from workloads where name $among(names) and valid_to_revision is null"
     f" and provider <> '{PROVIDER}'"
 )
 
@@ -36,9 +36,15 @@ class Unregistered(ValueError):
 
 def register(writing: Writing, name: str, known: Known) -> None:
     """Make this what is registered as `name`. Raises Taken."""
-    if elsewhere := ELSEWHERE.row(writing.connection, name=name):
-        raise Taken(f"{name} is a workload of {elsewhere[0]} already")
+    if why := taken(writing.connection, [name]).get(name):
+        raise why
     believe(writing, [known], PROVIDER, {})
+
+
+def taken(connection: Connection, names: Sequence[str]) -> Mapping[str, Taken]:
+    """Why nobody may be registered by these names, by name."""
+    found = ELSEWHERE.rows(connection, names=[*names])
+    return {name: Taken(f"{name} is a workload of {scope} already") for name, scope in found}
 
 
 def deregister(writing: Writing, name: str) -> None:
@@ -77,6 +83,6 @@ def _mine(table: Table, scope: str) -> ColumnElement[bool]:
 
 
 def _unregistered(connection: Connection, name: str) -> str:
-    if elsewhere := ELSEWHERE.row(connection, name=name):
-        return f"{name} was not registered: {elsewhere[0]} has it, so take it out there"
+    if elsewhere := ELSEWHERE.row(connection, names=[name]):
+        return f"{name} was not registered: {elsewhere[1]} has it, so take it out there"
     return f"no workload {name} is registered"

@@ -1,13 +1,12 @@
 """Tokens with which machines join: what the catalog knows of them, which is not the tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, update
 
-from meshfed.catalog.model import Identity
-from meshfed.catalog.plain import Plain
+from meshfed.catalog.model import Identity, ServiceName
+from meshfed.catalog.plain import Plain, Row
 from meshfed.catalog.schema import tokens
 from meshfed.catalog.writing import Writing
 
@@ -16,6 +15,11 @@ SPENT = Plain(
     "update tokens set used = used + 1 where token = :token and used < uses"
     " and revoked_at = '' and ends_at > :now returning used"
 )
+COLUMNS = (
+    "token, hash, identity, services, uses, ends_at, used, made_at, made_by, revoked_at, probes"
+)
+THESE = Plain(f"select {COLUMNS} from tokens where token $among(ids)")
+EVERY = Plain(f"select {COLUMNS} from tokens where hash <> '' order by made_at desc, token")
 
 
 class UnknownToken(ValueError):
@@ -37,6 +41,10 @@ class Token:
     made_by: str = ""
     revoked_at: str = ""
     probes: tuple[str, ...] = ()  # what its bearers' agents look at
+
+    @property
+    def served(self) -> tuple[ServiceName, ...]:
+        return tuple(ServiceName.parse(each.rpartition(":")[0]) for each in self.services)
 
     def ended(self, now: str) -> str:
         """Why nobody may join with it any more; nothing while somebody may."""
@@ -95,35 +103,32 @@ def spend(writing: Writing, id_: str) -> str:
     """Count one use of it; why there was none left, or nothing."""
     if SPENT.rows(writing.connection, token=id_, now=writing.now):
         return ""
+    return ended(writing, id_)
+
+
+def ended(writing: Writing, id_: str) -> str:
+    """Why nobody may join with it any more; nothing while somebody may."""
     known = find(writing.connection, id_)
     return known.ended(writing.now) if known else "is unknown"
 
 
 def find(connection: Connection, id_: str) -> Token | None:
-    asked = select(tokens).where(tokens.c.token == id_)
-    row = connection.execute(asked).mappings().first()
-    return _token(row) if row else None
+    return next(iter(these(connection, [id_])), None)
+
+
+def these(connection: Connection, ids: Sequence[str]) -> list[Token]:
+    """Those of them that there are."""
+    return list(map(_token, THESE.rows(connection, ids=[*ids])))
 
 
 def every(connection: Connection) -> tuple[Token, ...]:
     """All of them, the newest first."""
-    asked = (
-        select(tokens).where(tokens.c.hash != "").order_by(tokens.c.made_at.desc(), tokens.c.token)
-    )
-    return tuple(map(_token, connection.execute(asked).mappings()))
+    return tuple(map(_token, EVERY.rows(connection)))
 
 
-def _token(row: Mapping[Any, Any]) -> Token:
-    return Token(
-        row["token"],
-        row["hash"],
-        Identity.parse(row["identity"]),
-        tuple(row["services"].split()),
-        row["uses"],
-        row["ends_at"],
-        row["used"],
-        row["made_at"],
-        row["made_by"],
-        row["revoked_at"],
-        tuple(row["probes"].split()),
-    )
+def _token(row: Row) -> Token:
+    """From the values of COLUMNS."""
+    id_, hash_, identity, services, uses, ends_at, used, made_at, made_by, revoked_at, probes = row
+    who, serves = Identity.parse(identity), tuple(services.split())
+    told = (used, made_at, made_by, revoked_at, tuple(probes.split()))
+    return Token(id_, hash_, who, serves, uses, ends_at, *told)

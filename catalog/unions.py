@@ -9,10 +9,15 @@ from meshfed.catalog import rows, virtual
 from meshfed.catalog.differences import Difference, difference, union
 from meshfed.catalog.model import Service
 from meshfed.catalog.plain import Into, Plain
-from meshfed.catalog.versions import SERVICES, STATEMENTS
+from meshfed.catalog.versions import CURRENT, SERVICES
 from meshfed.catalog.writing import Writing
 
-NAMED, STATED = (each.current("service $among(names)") for each in (SERVICES, STATEMENTS))
+NAMED = SERVICES.current("service $among(names)")
+# What machines that joined imply of their service is the same of thousands: once is enough.
+STATED = Plain(
+    f"select provider, min(scope), {', '.join(rows.STATEMENT)} from statements"
+    f" where service $among(names) and {CURRENT} group by provider, {', '.join(rows.STATEMENT)}"
+)
 EVERY = SERVICES.current(order="service")
 LACKING = SERVICES.current("vip = '' and not headless and virtual_ips = ''", order="service")
 CLOSED = Plain("delete from ports where service $among(names)")

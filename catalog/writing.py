@@ -26,7 +26,7 @@ class Writing:
         self._revision: int | None = None
         self._at = ""
         self._reshaped = False
-        self._changes: list[tuple[str, str, str, str]] = []
+        self._changes: list[tuple[str, str, str, str, str]] = []
 
     def allocate(self) -> int:
         """This transaction's revision; the row stays locked until it ends, so there are no gaps."""
@@ -94,9 +94,9 @@ class Writing:
         self.begin(versions, joined, "joined")
         self.begin(versions, changed, "changed")
 
-    def tell(self, what: str, thing: str, change: str, provider: str = "") -> None:
-        """One line of `mesh_changes`."""
-        self._changes.append((what, thing, change, provider))
+    def tell(self, what: str, thing: str, change: str, provider: str = "", who: str = "") -> None:
+        """One line of `mesh_changes`; where several write together, of one of them."""
+        self._changes.append((what, thing, change, provider, who or self._who))
 
     def finish(self) -> int | None:
         """The revision that followers are told of, if there is one."""
@@ -104,8 +104,7 @@ class Writing:
             return None
         if self._changes:
             revision, at = self.present()
-            told = (revision, at, self.cause, self._who)
-            CHANGES.on(self.connection, self._changes, told)
+            CHANGES.on(self.connection, self._changes, (revision, at, self.cause))
         if self._revision is not None and self.connection.dialect.name == "postgresql":
             NOTIFY.rows(self.connection, channel=CHANNEL, revision=str(self._revision))
         return self._revision
@@ -122,6 +121,6 @@ TOUCH = Plain(
 )
 SHAPE = Plain("update state set shape_revision = :revision where id = 1")
 CHANGES = Into(
-    "changes", ("what", "object", "change", "provider"), ("revision", "at", "cause", "who")
+    "changes", ("what", "object", "change", "provider", "who"), ("revision", "at", "cause")
 )
 NOTIFY = Plain("select pg_notify(:channel, :revision)")

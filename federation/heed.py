@@ -31,11 +31,14 @@ async def _heed(
     settings: Settings, changed: asyncio.Event, catalog: Catalog, presence: Presence
 ) -> None:
     seen: watch.Mark | None = None
+    await _configure(settings, catalog, presence)
     while True:
         if settings.file is not None:
             before, seen = seen, await watch.quiet(settings.file, seen)
-            settings = settings if seen == before else _reread(settings)
-        await _configure(settings, catalog, presence)
+            # What wakes is any word of its folder, and a catalog may be written to in there.
+            if seen != before:
+                settings = _reread(settings)
+                await _configure(settings, catalog, presence)
         await changed.wait()
         changed.clear()
 

@@ -3,7 +3,7 @@
 import hmac
 import time
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from meshfed.catalog.database import stamp
 from meshfed.catalog.inventory import Inventory
 from meshfed.catalog.joins import Given, Joins
-from meshfed.catalog.model import Interception, Known, Mesh, Workload
+from meshfed.catalog.model import Interception, Known, Mesh, Service, ServiceName, Workload
 from meshfed.catalog.records import Record
 from meshfed.catalog.tokens import Token
 from meshfed.federation.join.attested import Attested, Unattested, attested
@@ -114,21 +114,17 @@ class ByCertificate:
 class ByToken:
     """A token that an operator made: it says as whom and as what, and the machine does not."""
 
-    def __init__(
-        self, joins: Joins, services: Register, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, joins: Joins, clock: Callable[[], float] = time.time) -> None:
         self._joins = joins
-        self._services = services
         self._clock = clock
 
     def presented(self, asked: Asked, caller: Caller) -> bool:
         return bool(asked.token)
 
     async def examine(self, asked: Asked, caller: Caller) -> Grant:
-        token = await self._standing(asked)
+        token, services = await self._standing(asked)
         said = registration(token, *caller.said(asked))
         try:
-            services = await self._services.declared({each.service for each in said.service})
             news = apart(known(said, services))
         except Wrong as wrong:
             raise Refused(409, f"{wrong.field}: {wrong.why}", said.name) from wrong
@@ -136,20 +132,21 @@ class ByToken:
         admit = partial(self._joins.join, news, token.id, who=caller.who)
         return Grant(workload, admit, token.probes, targets(news))
 
-    async def _standing(self, asked: Asked) -> Token:
-        """Raises Refused."""
+    async def _standing(self, asked: Asked) -> tuple[Token, Mapping[ServiceName, Service]]:
+        """And those of its services that the mesh has. Raises Refused."""
         try:
             shown = Secret.parse(asked.token)
         except ValueError as error:
             raise Refused(401, f"token: {error}", asked.untrusted_name) from error
-        token = await self._joins.token(shown.id)
+        offer = await self._joins.offered(shown.id)
+        token = offer.token
         # Whoever lacks the secret learns nothing, not even whether there is such a token.
         if not hmac.compare_digest(shown.hash, token.hash if token else NOBODYS) or not token:
             raise Refused(401, "token: unknown", asked.untrusted_name)
         if ended := token.ended(stamp(self._clock())):
             why = f"token: {token.id} {ended}: ask for a new one"
             raise Refused(401, why, asked.untrusted_name)
-        return token
+        return token, offer.services
 
 
 class ByAttestation:

@@ -30,7 +30,7 @@ def desk(settings: Settings, catalog: Catalog, issuer: Issuer, xds_port: Callabl
     joins = Joins(catalog)
     holder = ByCertificate(joins, domain)
     nonces = Nonces(shared(settings))
-    methods: list[Method] = [holder, ByToken(joins, catalog)]
+    methods: list[Method] = [holder, ByToken(joins)]
     if allowed := policies(settings):
         inventory = Inventory(catalog)
         methods.append(ByAttestation(joins, catalog, inventory, allowed, roots(settings), nonces))

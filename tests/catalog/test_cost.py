@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
+from meshfed.catalog import believe as believing
 from meshfed.catalog import claims, plain, reading, register
 from meshfed.catalog.model import (
     Endpoint,
@@ -224,8 +225,13 @@ SCAN = re.compile(r"SCAN (?!\w+ VIRTUAL|endpoints USING INDEX endpoints_conteste
 def test_no_question_of_a_change_goes_through_a_table(sqlite_url: str) -> None:
     questions = {
         "keys": (claims.OTHERS,),
-        "name": (register.ELSEWHERE, claims.CONTESTED),
-        "names": (reading.ITS_WORKLOADS.some, reading.ITS_SERVICES.some),
+        "name": (claims.CONTESTED,),
+        "names": (
+            register.ELSEWHERE,
+            believing.STATED,
+            reading.ITS_WORKLOADS.some,
+            reading.ITS_SERVICES.some,
+        ),
         "since": (reading.MOVED_ENDPOINTS, reading.ITS_WORKLOADS.moved),
     }
     engine = create_engine(sqlite_url)
