@@ -16,7 +16,7 @@ from meshfed.catalog.plain import Into, Plain
 from meshfed.catalog.register import Taken, declared, deregister, register, taken
 from meshfed.catalog.schema import NEW, joined
 from meshfed.catalog.store import Catalog
-from meshfed.catalog.together import Together
+from meshfed.catalog.together import APART, Together
 from meshfed.catalog.tokens import Token
 from meshfed.catalog.versions import WORKLOADS
 from meshfed.catalog.writing import Writing
@@ -33,10 +33,8 @@ BEGUN = Into(
     ("workload", "token", "serial", "not_after"),
     ("joined_at", "lease_until", "silence"),
 )
-# Whoever follows the catalog reads it again after each: that costs more than a join itself.
-APART = 0.05  # seconds
 SERVER = "join server"  # of what several machines have changed together
-HERE = WORKLOADS.current(f"workload = :workload and provider = '{PROVIDER}'")
+HERE = WORKLOADS.current("workload $among(ids)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +83,7 @@ class Joins:
         self._catalog = catalog
         self._arrivals = Together(self._join, apart=apart)
         self._looks = Together(self._offered)
+        self._stand = Together(self._standing, apart=apart)
 
     async def create(self, token: Token, who: str) -> None:
         await self._catalog.change(lambda w: tokens.create(w, token, who), "token created", who)
@@ -109,7 +108,11 @@ class Joins:
 
     async def standing(self, workload: str) -> Workload | None:
         """The registered workload of an id."""
-        return await self._catalog.ask(lambda connection: _standing(connection, workload))
+        return await self._stand.done(workload)
+
+    async def _standing(self, ids: Sequence[str]) -> Sequence[Workload | None]:
+        found = await self._catalog.ask(lambda connection: _standing(connection, ids))
+        return [found.get(id_) for id_ in ids]
 
     async def probes(self, workload: str) -> tuple[str, ...]:
         """What the agent of a machine that joined looks at."""
@@ -256,7 +259,7 @@ def _same(writing: Writing, workload: Workload, shown: str) -> None:
     It has the last certificate that it was given, or, where that answer was lost, the one before.
     Whoever copied an older one finds it of no use.
     """
-    if _standing(writing.connection, workload.id) != workload:
+    if _standing(writing.connection, [workload.id]).get(workload.id) != workload:
         raise Unadmitted(f"{workload.name} was changed at the same moment: try again")
     its = select(joined.c.serial, joined.c.former).where(joined.c.workload == workload.id)
     if shown not in (writing.connection.execute(its).first() or ()):
@@ -268,6 +271,7 @@ def _probes(connection: Connection, workload: str) -> tuple[str, ...]:
     return tuple(row[0].split()) if row else ()
 
 
-def _standing(connection: Connection, workload: str) -> Workload | None:
-    row = HERE.row(connection, workload=workload)
-    return rows.workload(row) if row else None
+def _standing(connection: Connection, ids: Sequence[str]) -> Mapping[str, Workload]:
+    """Of those ids the registered workloads, by id."""
+    found = map(rows.workload, HERE.rows(connection, ids=[*ids]))
+    return {each.id: each for each in found if each.provider == PROVIDER}

@@ -1,5 +1,6 @@
 """Until when machines that joined are taken for alive, and what their agents say of them."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,22 +10,27 @@ from sqlalchemy import Connection
 from meshfed.catalog.believe import believe, held
 from meshfed.catalog.byhand import PROVIDER, scope
 from meshfed.catalog.model import Endpoint, Health, Known, Workload
-from meshfed.catalog.plain import Each, Plain
+from meshfed.catalog.plain import Gathered, Plain
 from meshfed.catalog.register import deregister
 from meshfed.catalog.schema import GONE, MISSED
 from meshfed.catalog.store import Catalog
+from meshfed.catalog.together import APART, Together
 from meshfed.catalog.writing import Writing
 
-OF_ONE = Plain(
-    "select j.serial, j.former, j.token, j.silence from joined j where j.workload = :workload"
+THEIRS = Plain(
+    "select workload, serial, former, token, silence from joined where workload $among(ids)"
 )
-EVERY = Plain(
-    "select j.workload, w.name, j.lease_until, j.silence, j.not_after from joined j"
-    " join workloads w on w.workload = j.workload and w.valid_to_revision is null"
-    " where j.lease_until <> ''"
+# Asked each second. By a plain join SQLite would go through all workloads of the mesh.
+EVERY = Gathered(
+    "j.workload, w.name, j.lease_until, j.silence, j.not_after",
+    "from joined j left join workloads w on w.workload = j.workload"
+    " and w.valid_to_revision is null where j.lease_until <> ''",
 )
-HEARD = Plain("select workload, silence, word from joined where workload $among(ids)")
-RENEWED = Each("update joined set lease_until = ?, word = ?, silence = '' where workload = ?")
+HEARD = Gathered("workload, silence, word", "from joined where workload $among(ids)")
+RENEWED = Plain(
+    "update joined set lease_until = k.value ->> 0, word = k.value ->> 1, silence = ''"
+    " from $each(said) as k where workload = k.value ->> 2"
+)
 # Unless its agent was heard since that was looked at.
 FELL_SILENT = Plain(
     "update joined set silence = :silence where workload = :workload and lease_until = :until"
@@ -95,15 +101,20 @@ class Leases:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._looks = Together(self._joined, apart=APART)
 
     async def joined(self, workload: str) -> Joined | None:
         """None where it did not join by itself, or has left."""
-        row = await self._catalog.ask(lambda c: OF_ONE.row(c, workload=workload))
-        return Joined((row[0], row[1]), row[2], row[3]) if row else None
+        return await self._looks.done(workload)
+
+    async def _joined(self, ids: Sequence[str]) -> Sequence[Joined | None]:
+        found = await self._catalog.ask(lambda connection: THEIRS.rows(connection, ids=[*ids]))
+        there = {id_: Joined((now, former), *rest) for id_, now, former, *rest in found}
+        return [there.get(id_) for id_ in ids]
 
     async def every(self) -> tuple[Lease, ...]:
         found = await self._catalog.ask(EVERY.rows)
-        return tuple(Lease(*row) for row in found)
+        return tuple(Lease(*row) for row in found if row[1])
 
     async def renew(self, beats: Sequence[Beat]) -> frozenset[str]:
         """Those that it was too late for: what they serve was taken away, and is not said here."""
@@ -142,7 +153,7 @@ def _renew(writing: Writing, beats: Sequence[Beat]) -> frozenset[str]:
     }
     heard = [beat for beat in heard if beat.workload.id not in late]
     said = [(beat.until, beat.word.written, beat.workload.id) for beat in heard]
-    RENEWED.on(writing.connection, said)
+    RENEWED.run(writing.connection, said=json.dumps(said))
     _judge(writing, [b for b in heard if there[b.workload.id] != ["", b.word.written]])
     return frozenset(late)
 

@@ -43,6 +43,25 @@ class Plain:
         return _driver(connection).execute(self._sqlite, {**values, **lists})
 
 
+class Gathered:
+    """A question whose answer is one row, however many there are.
+
+    Before each row that SQLite's module fetches other threads have their turn: where the loop is
+    busy that is 5 ms, and of 5,000 rows as many seconds as nobody has.
+    """
+
+    def __init__(self, columns: str, rest: str) -> None:
+        self._plain = Plain(
+            f"select json_group_array(json_array({columns})) {rest}",
+            postgresql=f"select coalesce(json_agg(json_build_array({columns})), '[]') {rest}",
+        )
+
+    def rows(self, connection: Connection, **values: object) -> list[list[Any]]:
+        ((found,),) = self._plain.rows(connection, **values)
+        answer: list[list[Any]] = json.loads(found) if isinstance(found, str) else found
+        return answer
+
+
 class Each:
     """One statement for many rows of values, which stand in the places of its ?s."""
 

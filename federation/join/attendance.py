@@ -15,6 +15,7 @@ from meshfed.catalog.leases import Beat, Leases, Word
 from meshfed.catalog.model import Known, Workload
 from meshfed.catalog.schema import GONE
 from meshfed.catalog.store import Away
+from meshfed.catalog.together import APART
 from meshfed.federation.join.methods import ByCertificate, Caller, registration
 from meshfed.federation.join.request import Refused, Report
 from meshfed.federation.register import Register
@@ -97,7 +98,9 @@ class Attendance:
         workload, word = machine.workload, spoken(said)
         until = stamp(self._clock() + self.lease.total_seconds())
         if not machine.gone and self._words.last(workload.id) == word:
-            self._beats.setdefault(workload.id, Beat(workload, until, word))
+            there = self._beats.get(workload.id)
+            newer = replace(there, until=until) if there else Beat(workload, until, word)
+            self._beats[workload.id] = newer
             return
         back = await self._again(workload, machine.token) if machine.gone else None
         self._machines.pop(caller.serial, None)
@@ -146,6 +149,7 @@ class Attendance:
 
     async def run(self) -> None:
         while True:
+            await asyncio.sleep(APART)
             with suppress(TimeoutError):
                 async with asyncio.timeout(TOGETHER):
                     await self._news.wait()

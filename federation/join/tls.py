@@ -22,6 +22,7 @@ STRANGERS = 1000  # connected at once; beyond them the answer is 503
 # later, too, after half an hour to an hour.
 KEPT = 3600.0  # seconds
 QUIET = 60  # seconds in which it asks for nothing
+ROOM = 4096  # bytes that are read at once; a word has 500
 EACH = 4  # connections by one certificate; the oldest gives way: its agent may be gone
 CALLER = "meshfed.caller"  # where the ASGI scope has who is at the other end
 
@@ -85,6 +86,7 @@ class Connection(H11Protocol):
         # None is no limit to uvicorn, which would count strangers and others as one; 0 is 503.
         self.limit_concurrency = None if self._room.enter(self) else 0
         if self.shown:
+            slim(transport)
             self.timeout_keep_alive = QUIET
             self._end = self.loop.call_later(KEPT * (1 + random()) / 2, self.shutdown)
         else:
@@ -103,6 +105,15 @@ class Connection(H11Protocol):
         self._end.cancel()
         self._room.leave(self)
         super().connection_lost(exc)
+
+
+def slim(transport: asyncio.Transport) -> None:
+    """Keep little for what comes next: asyncio has 256 kB for each connection that speaks TLS."""
+    speaks: Any = getattr(transport, "_ssl_protocol", None)
+    if hasattr(speaks, "max_size") and hasattr(speaks, "_ssl_buffer_view"):
+        speaks.max_size = ROOM
+        speaks._ssl_buffer = bytearray(ROOM)
+        speaks._ssl_buffer_view = memoryview(speaks._ssl_buffer)
 
 
 def context(control: ControlPlane) -> ssl.SSLContext:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from meshfed.catalog import believe as believing
-from meshfed.catalog import claims, plain, reading, register
+from meshfed.catalog import claims, joins, leases, plain, reading, register
 from meshfed.catalog.model import (
     Endpoint,
     Identity,
@@ -242,4 +242,17 @@ def test_no_question_of_a_change_goes_through_a_table(sqlite_url: str) -> None:
             cursor.execute(f"explain query plan {asked._sqlite}", values)
             plan = [str(row[-1]) for row in cursor.fetchall()]
             assert [step for step in plan if SCAN.match(step)] == []
+    engine.dispose()
+
+
+def test_a_machine_is_found_by_its_id_and_not_among_all_that_are_registered(
+    sqlite_url: str,
+) -> None:
+    engine = create_engine(sqlite_url)
+    with closing(engine.raw_connection()) as connection:
+        for asked, values in ((joins.HERE, {"ids": "[]"}), (leases.EVERY._plain, {})):
+            plan = connection.cursor().execute(f"explain query plan {asked._sqlite}", values)
+            found = " ".join(str(row[-1]) for row in plan.fetchall())
+            assert "USING INDEX workloads_workload (workload=?)" in found
+            assert "SCAN w" not in found
     engine.dispose()
