@@ -130,11 +130,12 @@ def grounded(
     addresses: str,
     xds: Mapping[str, object] = MappingProxyType({"listen": "127.0.0.1"}),
     providers: Sequence[Mapping[str, object]] = (),
+    before: Callable[[Ground], None] = lambda _: None,
     **settings: object,
 ) -> Iterator[Ground]:
     """Served. Machines have their addresses of this network, as `127.0.47`.
 
-    `providers`: beside that of the hosts.
+    `providers`: beside that of the hosts. `before`: what happened before it was started.
     """
     (port,) = free_ports(1)
     mesh = live.Mesh(folder, hosts, {})
@@ -144,8 +145,10 @@ def grounded(
     mesh.written["xds"] = {**xds, "listen": f"{xds['listen']}:{port_of_xds}"}
     mesh.written["join"] = {"listen": f"0.0.0.0:{port}", **settings}
     rewrite(mesh.config, json.dumps(mesh.written))
+    made = Ground(mesh, port, folder, (f"{addresses}.{n}" for n in range(20, 250)))
+    before(made)
     try:
         asyncio.run(mesh.serve())
-        yield Ground(mesh, port, folder, (f"{addresses}.{n}" for n in range(20, 250)))
+        yield made
     finally:
         mesh.end()
