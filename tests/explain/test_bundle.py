@@ -79,7 +79,7 @@ async def test_a_bundle_of_a_running_mesh_is_searched_for_its_secrets(world) -> 
     assert b"PRIVATE KEY" not in everything
     assert b"open-.*" not in everything
     views = {name for name in members if "/views/" in name}
-    assert len(views) == 19
+    assert len(views) == 21
     proxies = json.loads(members["meshfed-support/views/mesh_proxies.json"])
     assert {each["workload"] for each in proxies} == {"caller", "stranger", "server", "spare"}
     assert any(s["step"] == "protected" for s in json.loads(members["meshfed-support/doctor.json"]))
