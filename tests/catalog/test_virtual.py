@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from meshfed.catalog.model import Known, Port, Service, ServiceName
+from meshfed.catalog.plain import Plain
 from meshfed.catalog.ranges import Ranges
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog
@@ -183,3 +184,17 @@ async def test_writers_at_once_give_nobody_the_same(url: str) -> None:
     finally:
         for handle in handles:
             handle.close()
+
+
+async def test_what_a_version_before_wrote_without_one_has_it_again_from_the_next_leader(
+    catalog: Catalog,
+) -> None:
+    await ranged(catalog, SIX)
+    await say(catalog, A, B)
+    await catalog.change(
+        lambda writing: Plain("update services set virtual_ips = ''").run(writing.connection)
+    )
+    assert await given(catalog) == {"a": "", "b": ""}
+    await ranged(catalog, SIX)
+    assert await given(catalog) == {"a": "1", "b": "2"}
+    assert await ranged(catalog, SIX) is None
