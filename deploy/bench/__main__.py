@@ -16,6 +16,8 @@ from cold import Cold, cold
 from figures import Figure, shown, told
 from history import Growth, history
 from inside import inside
+from joins import Joins
+from leases import Leases, joined_and_renewed
 from propagation import propagation
 from readiness import readiness
 from rich.box import SIMPLE_HEAD
@@ -34,6 +36,8 @@ class Format(StrEnum):
 
 SUSTAINED = 60.0  # seconds
 OFTEN = 5  # times as many, where a 99th percentile must be reached
+RENEWED = 40.0  # seconds
+ON_SQLITE = "sqlite:///meshfed.db"
 STARTS = 3  # of a control plane with twice the endpoints
 
 
@@ -43,6 +47,21 @@ class Large:
 
     databases: list[Scale]
     start: Cold
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """What machines that join cost."""
+
+    joins: Joins
+    leases: Leases
+
+    @property
+    def figures(self) -> list[Figure]:
+        return [*self.joins.figures(), *self.leases.figures()]
+
+    def told(self) -> dict[str, object]:
+        return {"joins": self.joins.told(), "leases": self.leases.told()}
 
 
 async def measured(proxies: int, times: int) -> tuple[list[Figure], Growth]:
@@ -58,6 +77,11 @@ async def large(endpoints: int, times: int) -> Large:
     databases = await both(endpoints, 10 * times, SUSTAINED)
     with tempfile.TemporaryDirectory(prefix="meshfed-bench-") as name:
         return Large(databases, await cold(Path(name), 2 * endpoints, STARTS))
+
+
+async def joining(machines: int) -> Machines:
+    with tempfile.TemporaryDirectory(prefix="meshfed-bench-") as name:
+        return Machines(*await joined_and_renewed(Path(name), ON_SQLITE, machines, RENEWED))
 
 
 def machine() -> str:
@@ -101,6 +125,9 @@ def bench(
     endpoints: Annotated[
         int, typer.Option(help="Of a large catalog, on both databases: takes six minutes more.")
     ] = 0,
+    machines: Annotated[
+        int, typer.Option(help="That join, and renew their leases: 5,000 take three minutes more.")
+    ] = 0,
     output: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> None:
     """Measure propagation through a real control plane, and the parts by themselves.
@@ -109,23 +136,31 @@ def bench(
     """
     configure()
     progress, where = Console(stderr=True), machine()
-    with progress.status(f"measuring on {where}; {'some minutes' if endpoints else 'a minute'}"):
+    with progress.status(
+        f"measuring on {where}; {'some minutes' if endpoints or machines else 'a minute'}"
+    ):
         try:
             figures, growth = asyncio.run(measured(proxies, times))
             much = asyncio.run(large(endpoints, times)) if endpoints else None
+            many = asyncio.run(joining(machines)) if machines else None
         except* Broken as broken:
             print(*broken.exceptions, sep="\n", file=sys.stderr)
             raise typer.Exit(1) from None
     if output is Format.JSON:
         said = [told(each) for each in figures]
         found = {"machine": where, "figures": said, "history": asdict(growth)}
-        print(json.dumps(found | ({"large": asdict(much)} if much else {}), indent=2))
+        found |= {"large": asdict(much)} if much else {}
+        found |= {"machines": many.told()} if many else {}
+        print(json.dumps(found, indent=2))
     else:
         console = Console()
         console.print(table(figures))
         console.print(str(growth), highlight=False, soft_wrap=True)
         if much:
             console.print(requirements(much))
+        if many:
+            console.print(table(many.figures))
+            console.print(str(many.joins), str(many.leases), sep="\n", highlight=False)
         console.print(where, style="dim")
 
 

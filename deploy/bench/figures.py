@@ -28,6 +28,10 @@ class Figure:
     def p99(self) -> float:
         return percentile(self.milliseconds, 0.99)
 
+    def __str__(self) -> str:
+        most = shown(max(self.milliseconds))
+        return f"{self.what}: p50 {shown(self.median)}, p99 {shown(self.p99)}, at most {most}"
+
 
 def percentile(samples: Sequence[float], part: float) -> float:
     """The nearest rank: with fewer than 20 samples p95 is the worst, and p99 of 100."""
