@@ -4,6 +4,7 @@ import asyncio
 import grp
 import os
 import pwd
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -97,7 +98,15 @@ class Intercepting:
     async def run(self) -> None:
         while True:
             whole = await asyncio.to_thread(self.look)
-            await asyncio.sleep(LOOK if whole else SOON)
+            await self._rest(LOOK if whole else SOON)
+
+    async def _rest(self, step: float) -> None:
+        """Until the next look: for a while, or until its sidecar listens, if that is missing."""
+        until = time.monotonic() + LOOK
+        while time.monotonic() < until:
+            await asyncio.sleep(step)
+            if step < LOOK and OUTBOUND in listening(TABLES[4].read_text()):
+                return
 
     def look(self) -> bool:
         """Whether all is in place, as far as can be now."""
@@ -181,12 +190,12 @@ def release() -> bool:
 
     Raises Unable, OSError.
     """
-    naming.unname()
-    found = {family: removed(standing(family)) for family in families()}
-    for family, text in found.items():
-        if text:
+    there = False
+    for family in families():
+        if text := removed(standing(family)):
             put(family, text)
-    return any(found.values())
+            there = True
+    return naming.unname() or there
 
 
 def aside(said: Intercepted | None) -> None:

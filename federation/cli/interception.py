@@ -114,7 +114,7 @@ def intercepted(wanted: Wanted, papers: "Papers | None", out: Path) -> "Intercep
             raise Finding("--exclude-…, --include-…: they go with --interception transparent")
         return None
     there = Intercepted.read(out) if papers else None
-    if there and not wanted.excludes:
+    if there and wanted.how is None and not wanted.excludes:
         return there
     return Intercepted(there.group if there else spare(taken), _capture(wanted))
 
