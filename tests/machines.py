@@ -66,7 +66,6 @@ class Machine:
             nodad = ["nodad"] if ":" in own else []
             ip("addr", "add", outside, "dev", self.device, *nodad)
             ip("-n", self.name, "addr", "add", own, "dev", "eth0", *nodad)
-        ip("-n", self.name, "route", "add", "default", "via", self.outside)
 
     def _enter(self) -> None:
         with Path("/run/netns", self.name).open() as there:

@@ -22,7 +22,7 @@ import pytest
 from attesting import LEAF
 from cryptography.hazmat.primitives.serialization import Encoding
 from joining import WEB, Ground, grounded
-from machines import LIBC, PATH, Machine
+from machines import LIBC, PATH, Machine, ip
 
 from meshfed.federation.agent import naming
 from meshfed.federation.agent.intercepting import Intercepted, listening, spare
@@ -78,6 +78,8 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     made = Machine(tmp_path, NETWORK, SERVES, **TABLES, PATH=path)
     try:
         made.start((f"{OUTSIDE6}/64", f"{OWN6}/64"), (f"{APART}/24", "10.213.54.2/24"))
+        # Virtual IPs are nowhere, and what leads nowhere is not even sent.
+        ip("-n", made.name, "route", "add", "default", "via", OUTSIDE)
         yield made
     finally:
         made.end()
