@@ -98,4 +98,4 @@ def test_nothing_fails_while_sidecars_and_the_control_plane_restart_and_tokens_a
 
 @pytest.mark.soak
 def test_nothing_fails_however_often() -> None:
-    nothing_failed(lived(20, 1500), 20)
+    nothing_failed(lived(10, 1200), 10)
