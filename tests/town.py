@@ -274,7 +274,9 @@ class Town(Shop):
         """As a careful operator does it: nobody is sent there first, and what is open ends."""
         began = time.time()
         if serves := name == "bookstore-v1":
-            await self.mesh.change(lambda: self.answering(ready=False))
+            edit = await self.mesh.change(lambda: self.answering(ready=False))
+            # Envoys acknowledge a moment before they apply: until then requests still come.
+            await asyncio.sleep(max(0.0, edit.applied - time.time()))
             await until("the end of its requests", lambda: self.idle(name))
         self.mesh.stop(name)
         self.start(name)
@@ -366,7 +368,7 @@ async def main(folder: Path, rounds: int) -> None:
             await made.renew()
             if rounds > 1:
                 await made.returned()
-            for name in PODS:
+            for name in reversed(PODS):  # the buyer asks for names again for a while after its own
                 await made.restart(name)
         made.spans.append(await made.weigh(50, 50))
         print(json.dumps(await made.told()))
