@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from meshfed.catalog import believe as believing
-from meshfed.catalog import claims, joins, leases, plain, reading, register
+from meshfed.catalog import claims, joins, leases, plain, reading, register, unions
 from meshfed.catalog.model import (
     Endpoint,
     Identity,
@@ -228,7 +227,7 @@ def test_no_question_of_a_change_goes_through_a_table(sqlite_url: str) -> None:
         "name": (claims.CONTESTED,),
         "names": (
             register.ELSEWHERE,
-            believing.STATED,
+            unions.STATED,
             reading.ITS_WORKLOADS.some,
             reading.ITS_SERVICES.some,
         ),
