@@ -54,7 +54,13 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(SECONDS + 300)]
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "azure.pem").write_bytes(ROOT.public_bytes(Encoding.PEM))
-    said = {"policies": [POLICY], "azure_roots": "azure.pem", "refusals": 10_000, "lease": "2h"}
+    said = {
+        "policies": [POLICY],
+        "azure_roots": "azure.pem",
+        "refusals": 10_000,
+        "lease": "2h",
+        "gone": "2h",
+    }
     with grounded(folder, HOSTS, "127.0.51", **said) as ground:
         yield ground
 

@@ -93,7 +93,7 @@ async def grounded(folder: Path, catalog: str, lease: str) -> AsyncIterator[Grou
         "catalog": catalog,
         "xds": {"listen": f"127.0.0.1:{xds}"},
         "admin": {"listen": where.admin},
-        "join": {"listen": f"127.0.0.1:{join}", "lease": lease},
+        "join": {"listen": f"127.0.0.1:{join}", "lease": lease, "gone": lease},
     }
     where.config.write_text(json.dumps(written))
     (folder / "machines").mkdir(exist_ok=True)
