@@ -34,6 +34,12 @@ LONGEST = (
     "test_mistakes",
     "test_specification_kubernetes",
     "test_bench",
+    "test_town",
+    "test_rates",
+    "test_inject_live",
+    "test_interception",
+    "test_long_off",
+    "test_partition",
 )
 LIVING_TOGETHER = ("tests/explain/",)  # folders whose files use one mesh
 

@@ -30,7 +30,7 @@ TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTls
 HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 # Well below the 15 s after which Envoy gives up waiting for what it should have been sent.
-SOON = 6.0
+SOON = 12.0
 
 BOTH = pytest.mark.parametrize("api", ["DELTA_GRPC", "GRPC"], ids=["delta", "sotw"])
 

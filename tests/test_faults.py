@@ -113,7 +113,7 @@ def sound(mesh: Mesh) -> int:
         return newest
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(30, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(30, marks=pytest.mark.soak)])
 async def test_killed_at_any_moment_it_comes_back_whole(tmp_path: Path, rounds: int) -> None:
     moments, steps = random.Random(20), count(1)
     async with served(tmp_path) as mesh:
@@ -184,7 +184,11 @@ async def test_a_taken_port_is_one_line_and_nothing_is_written(tmp_path: Path, d
 
 
 @pytest.mark.parametrize(
-    "log", [pytest.param(False, id="the catalog's"), pytest.param(True, id="its log's too")]
+    "log",
+    [
+        pytest.param(False, id="the catalog's"),
+        pytest.param(True, id="its log's too", marks=pytest.mark.soak),
+    ],
 )
 async def test_a_full_disk_costs_nothing_but_time(tmp_path: Path, log: bool) -> None:
     async with served(tmp_path) as mesh:
