@@ -43,6 +43,11 @@ POSTGRES: dict[str, Any] = {
     "tcp_user_timeout": 10_000,
     "application_name": "meshfed",
 }
+# Whose file it is: one that has tables, and not the catalog's, is left as it is.
+THEIRS = (
+    "select 1 from sqlite_master where type = 'table' and not exists"
+    " (select 1 from sqlite_master where type = 'table' and name = 'state') limit 1"
+)
 PATIENCE = 5.0  # seconds that a SQLite connection waits for its turn
 SQLITE = (
     "pragma synchronous = normal",  # safe against kill -9; a power cut may undo the last commits
@@ -242,7 +247,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         isolation_level=None,  # transactions begin where _on_begin says, not by guess
         check_same_thread=False,  # the pool gives it to one thread after another
     )
-    if not frozen:
+    if not (frozen or connection.execute(THEIRS).fetchone()):
         _write_ahead(connection)
     for pragma in SQLITE:
         connection.execute(pragma)

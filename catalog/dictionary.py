@@ -23,9 +23,10 @@ psql postgresql://ann@db/meshfed -c "select * from mesh_endpoints"
 On Postgres, `meshfed migrate --reader ROLE` gives a person's role the same right: to read the views
 and nothing else.
 
-Times are ISO-8601 text in UTC, so they compare as text. An hour ago is
-`strftime('%Y-%m-%dT%H:%M:%SZ', 'now', '-1 hour')` for SQLite and
-`to_char(now() at time zone 'UTC' - interval '1 hour', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')` for Postgres.
+Times are ISO-8601 text in UTC with milliseconds, so they compare as text. An hour ago is
+`strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 hour')` for SQLite and
+`to_char(now() at time zone 'UTC' - interval '1 hour', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')` for
+Postgres.
 
 Yes and no is `true` and `false`: write `where not mtls`, which both databases understand. SQLite
 has no type for it and prints 1 and 0; `meshfed get` prints true and false for both. Lists are
@@ -82,7 +83,7 @@ where address = '10.0.0.1' order by valid_from_revision
 
 What changed in the last hour, and which provider said so?
 select at, what, object, change, provider, cause from mesh_changes
-where at >= '2026-11-23T11:00:00Z' order by revision
+where at >= '2026-11-23T11:00:00.000Z' order by revision
 
 Who asked for a change by hand?
 select at, who, what, object, change from mesh_changes where who <> '' order by revision

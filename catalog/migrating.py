@@ -13,7 +13,8 @@ from meshfed.catalog import viewing
 from meshfed.catalog.database import Database
 
 NUMBER = re.compile(r"\d+")
-OURS = "alembic_version"  # the table that stays when all others are gone again
+VERSION = "alembic_version"  # Alembic's own, which stays when all others are gone
+OURS = {VERSION, "state", "scopes"}  # of every schema
 
 
 class Unfit(ValueError):
@@ -40,7 +41,7 @@ class Step:
 def way(known: Mapping[str, str], here: str, to: str | None) -> tuple[Step, ...]:
     """From a schema to another, or the newest; those `known`, oldest first, have a meaning."""
     if to is not None and to not in known:
-        raise Unmigratable(f"{to} is no schema of this version: it knows {', '.join(known)}")
+        raise Unmigratable(f"{to!r} is no schema of this version: it knows {', '.join(known)}")
     names = ["", *known]
     if here not in names and not follows(here, names[-1]):
         raise Unfit(
@@ -145,9 +146,9 @@ def config(connection: Connection | None = None) -> Any:
 
 
 def _steps(connection: Connection, to: str | None) -> tuple[Step, ...]:
-    here = schema(connection)
-    others = [] if here else sorted({*inspect(connection).get_table_names()} - {OURS})
-    if others:
+    here, there = schema(connection), {*inspect(connection).get_table_names()}
+    others = sorted(there - {VERSION})
+    if (others or here) and not there >= OURS:
         told = ", ".join(others[:3]) + ", …" * bool(others[3:])
         raise Unfit(
             f"this database has tables that meshfed did not make ({told}):"

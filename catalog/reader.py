@@ -49,13 +49,12 @@ WIDTH = re.compile(r"\d{8}|\*")  # in a format
 SCHEMA = {"sqlite_schema", "sqlite_master"}
 OPEN = {view.name for view in VIEWS} | SCHEMA
 READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE}
-# `with mesh_services as (…)`: SQLite would take what that reads for what the view reads.
-BETWEEN = r"(?:\s|/\*.*?\*/|--[^\n]*(?:\n|$))*"
-COLUMNS = rf"(?:\([^()]*\){BETWEEN})?"
-NAMED_AS_A_VIEW = re.compile(
-    rf"\b({'|'.join(sorted(OPEN))})\b[\"'`\]]?{BETWEEN}{COLUMNS}as{BETWEEN}(?:not{BETWEEN})?"
-    rf"(?:materialized{BETWEEN})?\(",
-    re.IGNORECASE | re.DOTALL,
+ASIDE = {"not", "materialized"}
+# What SQLite reads as one: a comment, text or a name in quotes, a name, or a sign.
+TOKEN = re.compile(
+    r"(?P<aside>\s+|--[^\n]*|/\*.*?(?:\*/|$))|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`"
+    r"|\[[^\]]*\]|\w+|.",
+    re.DOTALL,
 )
 
 # Volatile, as Postgres calls them, and yet harmless; and stable ones that use up a transaction.
@@ -157,9 +156,30 @@ def _taken(rows: Iterator[tuple[Any, ...]], most: int) -> tuple[tuple[Any, ...],
 # SQLite
 
 
+def named_as_a_view(statement: str) -> str:
+    """The view whose name `with` gives to something else; "" mostly.
+
+    SQLite would take what that reads for what the view reads.
+    """
+    tokens = [found[0] for found in TOKEN.finditer(statement) if not found["aside"]]
+    for at, token in enumerate(tokens):
+        name = token.strip("'\"`[]").lower()
+        if name in OPEN and _is_made(tokens[at + 1 :]):
+            return name
+    return ""
+
+
+def _is_made(after: list[str]) -> bool:
+    """Whether what follows a name says what it is: `as (…)`, perhaps with columns before it."""
+    if after[:1] == ["("]:
+        after = after[after.index(")") + 1 :] if ")" in after else []
+    words = [token.lower() for token in after[:4]]
+    return words[:1] == ["as"] and "(" in words and {*words[1 : words.index("(")]} <= ASIDE
+
+
 def _sqlite(url: URL, statement: str, seconds: float, most: int) -> Answer:
-    if taken := NAMED_AS_A_VIEW.search(statement):
-        raise Refused(f"{taken[1]} is a view's name: give what you select in `with` another")
+    if taken := named_as_a_view(statement):
+        raise Refused(f"{taken} is a view's name: give what you select in `with` another")
     address = readable(Path(str(url.database)))
     until = time.monotonic() + seconds
     with (

@@ -33,7 +33,7 @@ from meshfed.federation.sections import (
     SpecificationEntry,
 )
 from meshfed.federation.settings import Refused, Settings, known_keys, only
-from meshfed.federation.specification.files import Held, Text, held, scan
+from meshfed.federation.specification.files import Held, Text, held, piped, scan
 from meshfed.providers import hosts
 from meshfed.providers.provider import load
 
@@ -270,7 +270,8 @@ def check(paths: Iterable[Path], stdin: TextIO, environ: Mapping[str, str]) -> C
 
 def _texts(path: Path, stdin: TextIO) -> Iterator[Text]:
     if path == STDIN:
-        yield _piped(stdin)
+        text = piped(stdin)
+        yield replace(text, fault=EMPTY) if not text.fault and _empty(text) else text
         return
     seen = scan(path)
     if seen.fault:
@@ -284,16 +285,6 @@ def _texts(path: Path, stdin: TextIO) -> Iterator[Text]:
 
 def _empty(text: Text) -> bool:
     return all(not line.strip() or line.lstrip().startswith("#") for line in text.text.splitlines())
-
-
-def _piped(stdin: TextIO) -> Text:
-    try:
-        text = stdin.read()
-        text.encode()  # a locale without UTF-8 reads any byte, and fails here
-    except UnicodeError:
-        return Text("stdin", fault="not UTF-8 text")
-    piped = Text("stdin", text)
-    return replace(piped, fault=EMPTY) if _empty(piped) else piped
 
 
 def _folder(file: str) -> Path:

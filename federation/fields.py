@@ -2,10 +2,11 @@
 
 import re
 from datetime import timedelta
+from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 from pydantic.json_schema import GenerateJsonSchema
@@ -62,7 +63,13 @@ class CatalogUrl(str):
     def under(self, base: Path) -> "CatalogUrl":
         """The same database, found from anywhere: SQLite's files are named by absolute path."""
         scheme, found, file = self.partition("sqlite:///")
-        return CatalogUrl(f"{scheme}{found}{base / file}") if found else self
+        return CatalogUrl(f"{scheme}{found}{Path(quote(str(base))) / file}") if found else self
+
+
+def sqlite_file(url: str) -> str | None:
+    """The file of a SQLite URL, in which % and ? stand for themselves only as %25 and %3F."""
+    scheme, found, rest = url.partition(":///")
+    return unquote(rest.partition("?")[0]) if found and scheme == "sqlite" else None
 
 
 def duration(text: object) -> timedelta:
@@ -96,7 +103,8 @@ def catalog_url(text: object) -> CatalogUrl:
     wanted = "must be sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
     scheme, found, rest = text.partition("://") if isinstance(text, str) else ("", "", "")
     if scheme == "sqlite" and rest.startswith("/"):
-        if rest[1:].partition("?")[0] in ("", ":memory:"):
+        file = unquote(rest[1:].partition("?")[0])
+        if file.endswith("/") or Path(file).name in ("", "..", ":memory:"):
             raise ValueError(f"{wanted}: a catalog is a file")
         return CatalogUrl(text)
     if not found or scheme not in ("postgresql+psycopg", "postgresql", "postgres"):
@@ -106,9 +114,20 @@ def catalog_url(text: object) -> CatalogUrl:
         _ = parts.port
     except ValueError as error:
         raise ValueError(f"{wanted}: the port is none") from error
-    if why := entra.refusal(dict(parse_qsl(parts.query)), parts.password):
+    asked = dict(parse_qsl(parts.query))
+    if why := entra.refusal(asked, parts.password):
         raise ValueError(why)
+    if strange := asked.keys() - {entra.KEY} - options():
+        raise ValueError(f"{min(strange)!r} is no option of a connection to Postgres")
     return CatalogUrl(f"postgresql+psycopg://{rest}")
+
+
+@cache
+def options() -> frozenset[str]:
+    """The parameters that libpq knows (PostgreSQL, 32.1.2)."""
+    from psycopg import pq  # slow to load, and not needed for SQLite
+
+    return frozenset(each.keyword.decode() for each in pq.Conninfo.get_defaults())
 
 
 def trust_domain(text: str) -> str:

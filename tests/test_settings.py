@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
+from sqlalchemy.engine import make_url
 
-from meshfed.federation.fields import CatalogUrl, address, catalog_url, duration
+from meshfed.federation.fields import CatalogUrl, address, catalog_url, duration, sqlite_file
 from meshfed.federation.sections import FilesEntry, KubernetesEntry
 from meshfed.federation.settings import Refused, Settings, schema
 
@@ -271,6 +272,22 @@ def test_what_is_no_address(text: object):
 )
 def test_catalogs(url: str, same: str):
     assert catalog_url(url).under(Path("/srv")) == same
+
+
+def test_a_folder_may_have_any_name():
+    found = catalog_url("sqlite:///meshfed.db").under(Path("/srv/a%41?b"))
+    assert make_url(found).database == sqlite_file(found) == "/srv/a%41?b/meshfed.db"
+
+
+@pytest.mark.parametrize("file", ["", "/", ".", "..", "folder/", ":memory:"])
+def test_a_catalog_is_a_file(file: str):
+    with pytest.raises(ValueError, match="a catalog is a file"):
+        catalog_url(f"sqlite:///{file}")
+
+
+def test_an_option_that_postgres_does_not_know_is_named():
+    with pytest.raises(ValueError, match="'foo' is no option of a connection to Postgres"):
+        catalog_url("postgresql://me@db/mesh?sslmode=require&foo=bar")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """`meshfed backup` and `meshfed restore`: the catalog and the key of its authority, encrypted."""
 
+import asyncio
 import io
 import os
 import sys
 import zipfile
 from collections.abc import Mapping
+from contextlib import closing
 from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,7 +67,13 @@ def backup(
     phrase = _passphrase(passphrase_file, twice=True)
     try:
         with reachable():
-            members = {CATALOG: copied(url), KEY: _standing_key(seal).encode()}
+            key = _standing_key(seal)
+            if not key and asyncio.run(_has_authority(url)):
+                raise Finding(
+                    f"{seal.path}: the key that opens this catalog's authority is not there:"
+                    " name its configuration with --config, or set MESHFED_KEY"
+                )
+            members = {CATALOG: copied(url), KEY: key.encode()}
     except (Uncopied, Unsealable) as why:
         raise Finding(why) from why
     _write_whole(file, locked(packed(members), phrase))
@@ -101,7 +109,15 @@ def restore(
             put_back(url, contents[CATALOG], also=lambda: _put_key_back(key, seal))
     except (Uncopied, Unopenable, Unsealable) as why:
         raise Finding(f"{file}: {why}") from why
-    say("restored: `meshfed serve` goes on with it, and the proxies' certificates stay good")
+    good = "and the proxies' certificates stay good" if key else "which had no key in its backup"
+    say(f"restored: `meshfed serve` goes on with it, {good}")
+
+
+async def _has_authority(url: str) -> bool:
+    from meshfed.catalog.store import Catalog
+
+    with closing(Catalog(url)) as catalog:
+        return await catalog.authority() is not None
 
 
 def _standing_key(seal: "Seal") -> str:

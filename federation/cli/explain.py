@@ -232,7 +232,7 @@ def _asked(destination: str, port: int | None, request: "Request | None") -> "As
     from meshfed.federation.explain.judge import Asked
 
     name, colon, number = destination.lower().partition(":")
-    if colon and not number.isdigit():
+    if colon and not number.isdecimal():
         raise typer.BadParameter(f"{number!r} is not a port", param_hint="DESTINATION")
     if colon and port is not None and port != int(number):
         raise typer.BadParameter(f"{port} is not {number}: name one", param_hint="--port")

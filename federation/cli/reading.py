@@ -162,7 +162,9 @@ def what_counts(answer: "Answer") -> tuple[tuple[object, ...], ...]:
 
 
 def get(
-    kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    kind: Annotated[
+        Kind, typer.Argument(help=f"What to list: {', '.join(Kind)}.", show_default=False)
+    ],
     output: Output = Format.TABLE,
     watch: Annotated[
         bool, typer.Option("-w", "--watch", help="Print it again whenever it changes.")

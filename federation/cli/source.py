@@ -18,10 +18,10 @@ SQLITE = b"SQLite format 3\0"  # how such a file begins: https://sqlite.org/file
 
 def sqlite_file(url: str) -> Path | None:
     """The file behind a SQLite URL; None for another database."""
-    scheme, found, rest = url.partition(":///")
-    if not found or not scheme.startswith("sqlite"):
-        return None
-    return Path(rest.partition("?")[0])
+    from meshfed.federation import fields
+
+    file = fields.sqlite_file(url)
+    return None if file is None else Path(file)
 
 
 def configured(config: Path | None) -> "Settings":

@@ -56,7 +56,7 @@ def parsed(name: str) -> Place | None:
             literal = ip_address(address.strip("[]") if bracketed else address)
         except ValueError:
             continue
-        if number and not number.isdigit():
+        if number and not number.isdecimal():
             return None
         return Place(str(literal), int(number) if number else None)
     return None

@@ -14,6 +14,7 @@ from cryptography import x509
 
 from meshfed.catalog.bearings import unwritable
 from meshfed.catalog.store import Away, Catalog, Unfit, pending
+from meshfed.federation import fields
 from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.explain import doctor, probes, seen
 from meshfed.federation.explain.doctor import Door, Store
@@ -139,8 +140,8 @@ def shown(url: str) -> str:
 
 
 def sqlite_file(url: str) -> Path | None:
-    scheme, found, rest = url.partition(":///")
-    return Path(rest.partition("?")[0]) if found and scheme == "sqlite" else None
+    file = fields.sqlite_file(url)
+    return None if file is None else Path(file)
 
 
 def _doors(settings: Settings) -> tuple[Door, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TextIO
 
 from meshfed.catalog.model import Rejected, Specified
-from meshfed.federation.specification.files import Held, Text, held, scan
+from meshfed.federation.specification.files import Held, Text, held, piped, scan
 
 STDIN = Path("-")
 
@@ -26,7 +26,9 @@ def given(paths: Iterable[Path], stdin: TextIO) -> Given:
     faults: list[Rejected] = []
     for path in paths:
         if path == STDIN:
-            texts.append(Text("stdin", stdin.read()))
+            text = piped(stdin)
+            texts += [] if text.fault else [text]
+            faults += [Rejected("stdin", "", text.fault)] if text.fault else []
             continue
         seen = scan(path.absolute())
         if seen.fault:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mappin
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from watchfiles import awatch
 from watchfiles._rust_notify import WatchfilesRustInternalError
@@ -183,6 +184,15 @@ async def _first(changes: AsyncIterator[object]) -> None:
     # not text, which watchfiles cannot tell of.
     except* (OSError, WatchfilesRustInternalError):
         await asyncio.sleep(POLL_MS / 1000)
+
+
+def piped(stdin: TextIO) -> Text:
+    try:
+        text = stdin.read()
+        text.encode()  # a locale without UTF-8 reads any byte, and fails here
+    except UnicodeError:
+        return Text("stdin", fault="not UTF-8 text")
+    return Text("stdin", text)
 
 
 def scan(path: Path) -> Scan:

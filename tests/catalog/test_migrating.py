@@ -1,6 +1,8 @@
 """Up to this version's tables and back, one migration at a time, with what people rely on."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -107,6 +109,23 @@ def test_what_somebody_else_keeps_there_is_left_alone(empty: str) -> None:
     there = theirs.read(lambda connection: inspect(connection).get_table_names())
     theirs.close()
     assert there == ["invoices"]
+
+
+@pytest.mark.parametrize("schema", ["13ab45cd67ef", "0013", "0001", "0012b"])
+def test_another_programs_migrations_are_not_taken_for_the_meshs(
+    tmp_path: Path, schema: str
+) -> None:
+    file = tmp_path / "theirs.db"
+    with closing(sqlite3.connect(file)) as theirs:
+        theirs.executescript(
+            "create table users (id); create table alembic_version (version_num text);"
+            f" insert into alembic_version values ('{schema}')"
+        )
+    before = file.read_bytes()
+    for act in (planned, migrate, pending):
+        with pytest.raises(Unfit, match=r"\(users\): give the catalog a database of its own"):
+            act(f"sqlite:///{file}")
+    assert file.read_bytes() == before
 
 
 def test_each_migration_is_undone_and_done_again(empty: str) -> None:

@@ -79,6 +79,19 @@ def test_a_backup_without_a_passphrase_is_refused(meshfed: Run, shop: str, tmp_p
     assert not (tmp_path / "monday").exists()
 
 
+def test_a_backup_that_nobody_could_start_from_is_not_made(
+    meshfed: Run, shop: str, tmp_path: Path, passphrase: str
+) -> None:
+    seal(shop, tmp_path)
+    (tmp_path / "meshfed.key").rename(tmp_path / "elsewhere.key")
+    ended = meshfed("backup", "monday")
+    assert ended.code == 1
+    (line,) = ended.lines
+    why = "meshfed.key: the key that opens this catalog's authority is not there: name its"
+    assert line.startswith(f"{tmp_path}/{why}")
+    assert not (tmp_path / "monday").exists()
+
+
 def test_what_is_in_use_is_not_overwritten(
     meshfed: Run, shop: str, tmp_path: Path, passphrase: str
 ) -> None:

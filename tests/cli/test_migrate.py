@@ -65,7 +65,7 @@ def test_a_catalog_moves_with_its_history(meshfed: Run, shop: str, tmp_path: Pat
         (("--to", "elsewhere"), "--to: must be sqlite:///FILE or "),
         (("--to", "sqlite:////nowhere/at/all.db"), "/nowhere/at/all.db: unable to open"),
         (("--to", "sqlite:///notes.txt"), "notes.txt: file is not a database"),
-        (("--to-revision", "7777"), "7777 is no schema of this version: it knows 0001, 0002"),
+        (("--to-revision", "7777"), "'7777' is no schema of this version: it knows 0001, 0002"),
         (("--reader", "ann"), "SQLite has no roles: who may read the file may read the catalog"),
     ],
 )
