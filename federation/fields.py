@@ -172,6 +172,16 @@ def loopback(listen: Address) -> Address:
     return listen
 
 
+# Loopback, link-local, multicast and the like, and what is never captured (RFC 6890; Azure's own).
+ELSEWHERE = tuple(
+    ip_network(each)
+    for each in (
+        "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "168.63.129.16/32", "224.0.0.0/4",
+        "255.255.255.255/32", "::/127", "::ffff:0:0/96", "fe80::/10", "ff00::/8",
+    )
+)  # fmt: skip
+
+
 def virtual_range(text: str) -> str:
     try:
         found = ip_network(text)
@@ -180,7 +190,7 @@ def virtual_range(text: str) -> str:
         raise ValueError(f"{why} ({error})") from error
     if found.num_addresses <= ENDS:
         raise ValueError(f"{text!r} has no address for a service")
-    if found.is_loopback or found.is_multicast or found.is_link_local or found.is_unspecified:
+    if any(found.version == each.version and found.overlaps(each) for each in ELSEWHERE):
         raise ValueError(f"{text!r}: what is said to such addresses does not come to a sidecar")
     return str(found)
 

@@ -20,8 +20,12 @@ CHECK = "/grpc.health.v1.Health/Check"
 SERVING = b"\x08\x01"  # HealthCheckResponse{status: SERVING}
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r\n]")  # RFC 9112, section 4
 SILENT = f"no answer within {PATIENCE:g} s"
-# What no machine says of itself: it is who asks that cannot reach it.
-UNREACHED = frozenset({SILENT, *map(os.strerror, (errno.EHOSTUNREACH, errno.ENETUNREACH))})
+# What no machine says of itself: it is who asks that cannot reach it, or has nothing to ask with.
+OWN = (
+    errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EACCES,
+    errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
+)  # fmt: skip
+UNREACHED = frozenset({SILENT, *map(os.strerror, OWN)})
 
 Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

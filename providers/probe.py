@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-WRITTEN = re.compile(r"(http|tcp|grpc):(\d{1,5})(/[!-~]*)?")
+WRITTEN = re.compile(r"(http|tcp|grpc):(\d{1,5})(/[!-~]{0,100})?")
 EXAMPLES = "http:8080/healthz, tcp:3306 or grpc:9090"
 
 

@@ -1,6 +1,7 @@
 """Whether hosts without an agent are well, as the control plane finds by asking them."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,12 +43,18 @@ def believed(held: Mapping[Target, Held], before: Believed) -> Believed:
     """When most of those that were well fall silent at once, it is rather that they cannot be
     asked: they would hear from here that there is nobody to call. Who answers is believed.
     """
-    standing = [target for target in held if target not in before.failing]
-    silent = [target for target in standing if held[target].last in UNREACHED]
+    standing: defaultdict[str, set[Target]] = defaultdict(set)  # by host
+    for target in held.keys() - before.failing.keys():
+        standing[target[0]].add(target)
+    silent = [
+        targets
+        for targets in standing.values()
+        if all(held[target].last in UNREACHED for target in targets)
+    ]
     failing = {target: each.verdict.why for target, each in held.items() if each.verdict.why}
     if len(standing) < 2 or 2 * len(silent) <= len(standing):
         return Believed(failing)
-    doubted = frozenset(silent)
+    doubted = frozenset[Target]().union(*silent)
     kept = {target: why for target, why in failing.items() if target not in doubted}
     return Believed(kept, f"{len(silent)} of {len(standing)} hosts do not answer probes at once")
 

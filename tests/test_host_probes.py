@@ -128,6 +128,19 @@ def test_silence_of_most_hosts_at_once_is_not_believed(last: tuple[str, ...], fa
     assert bool(now.doubt) == (2 * last.count(SILENT) > len(last) > 1)
 
 
+def test_a_host_is_one_however_many_of_its_ports_are_asked() -> None:
+    held = {
+        (host, Probe.parse(f"tcp:{port}")): why
+        for host, ports, why in (("10.0.0.1", 3, SILENT), ("10.0.0.2", 1, ""), ("10.0.0.3", 1, ""))
+        for port in range(1, ports + 1)
+    }
+    now = believed(
+        {at: Held(Verdict(why, known=True), why) for at, why in held.items()}, Believed()
+    )
+    assert {host for host, _ in now.failing} == {"10.0.0.1"}
+    assert now.doubt == ""
+
+
 def test_who_was_silent_before_most_were_stays_so() -> None:
     before = believed(asked(SILENT, "", "", ""), Believed())
     now = believed(asked(SILENT, SILENT, SILENT, ""), before)

@@ -329,6 +329,8 @@ def test_what_is_no_trust_domain(file: Path, domain: str):
                      id="no room"),
         pytest.param("[127.0.0.0/8]", "[0]: '127.0.0.0/8': what is said to such addresses does not"
                      " come to a sidecar", id="loopback"),
+        pytest.param("['::/64']", "[0]: '::/64': what is said to such addresses does not come to a"
+                     " sidecar", id="a range that holds it"),
         pytest.param("[240.0.0.0/16, 241.0.0.0/16]", ": at most one range of IPv4 and one of IPv6",
                      id="two of a family"),
     ],

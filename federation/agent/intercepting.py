@@ -24,6 +24,7 @@ from meshfed.federation.capture import (
     Capture,
     machine_in,
     machine_out,
+    network,
     removed,
     replaced,
     stand,
@@ -50,10 +51,13 @@ class Intercepted:
     def read(cls, folder: Path) -> "Intercepted | None":
         """None where nothing is intercepted. Raises Unjoinable, OSError."""
         try:
-            return msgspec.json.decode((folder / CAPTURE).read_bytes(), type=cls)
+            said = msgspec.json.decode((folder / CAPTURE).read_bytes(), type=cls)
+            for each in (*said.capture.outbound_ranges, *said.capture.only_ranges):
+                network(each)
+            return said
         except FileNotFoundError:
             return None
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError) as error:
             why = f"{folder / CAPTURE}: damaged: `meshfed join --interception transparent` again"
             raise Unjoinable(why) from error
 
