@@ -37,6 +37,7 @@ from meshfed.federation.capture import (
 )
 from meshfed.federation.cli.main import main
 from meshfed.federation.demo.control import until
+from meshfed.federation.join.machine import CAPTURE, Unjoinable
 from meshfed.xds.dns import DNS_PORT
 
 TOOLS = ("iptables-restore", "ip6tables-restore", "unshare", "ip")
@@ -376,6 +377,20 @@ def test_a_dry_run_prints_rules_that_iptables_takes(
     assert list(tmp_path.iterdir()) == []
     if not ABSENT and os.geteuid() == 0:
         assert stand(first, kernel(f"{restored(four)}\n{SAVE}")[0])
+
+
+@pytest.mark.parametrize(
+    "damaged", ['{"group":1500,"capt', '{"group":1500,"capture":{"outbound_ranges":["banana"]}}']
+)
+def test_what_is_damaged_is_said_and_written_anew_where_it_is_asked_for(
+    tmp_path: Path, damaged: str
+) -> None:
+    (tmp_path / CAPTURE).write_text(damaged)
+    with pytest.raises(Unjoinable, match="damaged: `meshfed join --interception transparent`"):
+        Intercepted.read(tmp_path)
+    assert Intercepted.legible(tmp_path) is None
+    Intercepted(1500).write(tmp_path)
+    assert Intercepted.read(tmp_path) == Intercepted(1500)
 
 
 @pytest.mark.parametrize(

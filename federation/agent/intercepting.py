@@ -61,6 +61,14 @@ class Intercepted:
             why = f"{folder / CAPTURE}: damaged: `meshfed join --interception transparent` again"
             raise Unjoinable(why) from error
 
+    @classmethod
+    def legible(cls, folder: Path) -> "Intercepted | None":
+        """None also where what stands is damaged: it is written anew, or goes. Raises OSError."""
+        try:
+            return cls.read(folder)
+        except Unjoinable:
+            return None
+
     def write(self, folder: Path) -> None:
         """Raises OSError."""
         draft = folder / f"..{CAPTURE}"

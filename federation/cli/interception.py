@@ -113,7 +113,8 @@ def intercepted(wanted: Wanted, papers: "Papers | None", out: Path) -> "Intercep
         if wanted.excludes:
             raise Finding("--exclude-…, --include-…: they go with --interception transparent")
         return None
-    there = Intercepted.read(out) if papers else None
+    read = Intercepted.read if wanted.how is None else Intercepted.legible
+    there = read(out) if papers else None
     if there and wanted.how is None and not wanted.excludes:
         return there
     return Intercepted(there.group if there else spare(taken), _capture(wanted))
@@ -171,7 +172,7 @@ def placed(said: "Intercepted | None", out: Path) -> bool:
     from meshfed.federation.agent.intercepting import Intercepted
     from meshfed.federation.certificates import proxyfiles
 
-    if said is None or said == Intercepted.read(out):
+    if said is None or said == Intercepted.legible(out):
         return False
     said.write(out)
     proxyfiles.share(out, said.group)

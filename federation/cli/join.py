@@ -146,7 +146,7 @@ def join(
         if papers and papers.valid(time.time()):
             if others := [*_others(papers, name, address, ca, pin, interception)]:
                 raise Finding(*others)
-            aside(Intercepted.read(out))
+            aside(Intercepted.legible(out))
             who = joined(_again(url, papers), out, {}, papers)
             if keep_token and token:
                 kept(out, token)
@@ -179,14 +179,14 @@ def leave(out: Out = FOLDER) -> None:
     from meshfed.federation.agent import unit
     from meshfed.federation.agent.command import Unable
     from meshfed.federation.agent.intercepting import Intercepted, aside, release
-    from meshfed.federation.join.machine import Papers, Unjoinable, removed
+    from meshfed.federation.join.machine import CAPTURE, Papers, Unjoinable, removed
     from meshfed.federation.join.machine import leave as left
 
     try:
-        capture = Intercepted.read(out)
+        capture = (out / CAPTURE).exists()
         if capture and os.geteuid():
             raise Finding("its traffic is intercepted, which root alone can end: run this as root")
-        aside(capture)
+        aside(Intercepted.legible(out))
         if (papers := Papers.read(out)) is None:
             raise Finding(f"{out}: this machine did not join: nothing of it is there")
         if papers.valid(time.time()):
