@@ -352,7 +352,7 @@ HOUR = {"sqlite": "SQLite", "postgresql+psycopg": "Postgres"}
 
 def test_an_hour_ago_is_as_the_page_says(shop: str) -> None:
     name = HOUR[make_url(shop).drivername]
-    told = re.search(rf"`([^`]+)` for {name}", OPENING)
+    told = re.search(rf"`([^`]+)`\s+for\s+{name}", OPENING)
     assert told
     ((then,),) = query(shop, f"select {told[1]}").rows
     ago = datetime.now(UTC) - datetime.fromisoformat(str(then))
