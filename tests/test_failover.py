@@ -9,6 +9,7 @@ import live
 import pytest
 import pytest_asyncio
 import yaml
+from live import INBOUND
 
 WEB = 14101
 CALLER, RACK, ONE, TWO = (f"127.0.41.{n}" for n in range(1, 5))
@@ -55,6 +56,12 @@ class World:
     """A caller, one host of a rack, and two that stand for Azure."""
 
     mesh: live.Mesh
+    webs: dict[str, AsyncExitStack]  # each application, to be stopped by itself
+
+    async def application(self, name: str) -> None:
+        running = self.webs[name] = AsyncExitStack()
+        at = live.listening(live.Web(name), self.mesh.binds[name], WEB)
+        await running.enter_async_context(at)
 
     def listed(self, *names: str) -> None:
         live.replace(self.mesh.folder / "azure.yaml", azure(*names))
@@ -68,13 +75,14 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     made = live.Mesh(tmp_path_factory.mktemp("failover"), HOSTS, {"web.yaml": POLICY})
     made.binds |= {"one": ONE, "two": TWO}
     made.written["providers"] += [{"name": "azure", "type": "hosts", "path": "azure.yaml"}]
-    found = World(made)
+    found = World(made, {})
     found.listed("one", "two")
     found.ruled(prefer=["azure", "rack"])
     async with AsyncExitStack() as running:
         running.callback(made.end)
-        for name, at in {"rack": RACK, "one": ONE, "two": TWO}.items():
-            await running.enter_async_context(live.listening(live.Web(name), at, WEB))
+        for name in ("rack", "one", "two"):
+            await found.application(name)
+            running.push_async_callback(found.webs[name].aclose)
         await made.serve()
         await made.start("caller", "rack", "one", "two")
         yield found
@@ -95,6 +103,59 @@ async def test_the_next_takes_over_when_the_preferred_leaves_and_returns(world: 
         world.listed("one")
         await traffic.settled({"one"})
     assert failed(traffic) == []
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_comes_over_open_connections_once_a_host_serves_no_more_was_not_heard(
+    world: World,
+) -> None:
+    """Its callers may hear of it a moment later than it does; this one does not hear of it at all.
+
+    What the host's sidecar says then is for theirs, which asks another.
+    """
+    world.ruled()
+    world.listed("one", "two")
+    caller, one = (world.mesh.sidecars[name] for name in ("caller", "one"))
+    papers, name = caller.tls("http/1.1"), live.server_name("web.live", 8080)
+    asked = b"GET / HTTP/1.1\r\nhost: web.live\r\n\r\n"
+
+    async def serves() -> bool:
+        return bool(await live.answer(asked, ONE, INBOUND, papers, name))
+
+    async def serves_no_more() -> bool:
+        return "cluster.local|web.live|8080.upstream_cx_total" not in await one.stats()
+
+    await live.until("one serves", serves)
+    async with live.dial(ONE, INBOUND, papers, name) as (reader, writer):
+        writer.write(asked)
+        assert b"x-name: one" in await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len("one GET / "))
+        world.listed("two")
+        await live.until("the end of its cluster", serves_no_more)
+        writer.write(asked)
+        said = await reader.readuntil(b"\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 503 "), said
+    assert b"\r\nx-meshfed-unheard: NC\r\n" in said
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_an_application_that_is_away_behind_its_sidecar_costs_no_call_while_another_is_there(
+    world: World,
+) -> None:
+    world.ruled()
+    world.listed("one")
+    async with live.traffic(world.mesh.sidecars["caller"], "web.live", "/") as traffic:
+        await traffic.settled({"one", "rack"})
+        await world.webs["one"].aclose()
+        await traffic.settled({"rack"})
+        assert len(failed(traffic)) <= 1, "more than the one that it may have heard as it ended"
+        await world.webs["rack"].aclose()
+        await traffic.settled({"503"}, 5)
+        got = await traffic.client.get("/", headers=traffic.headers)
+        assert "x-meshfed-unheard" not in got.headers, "it is for sidecars alone"
+        for name in ("one", "rack"):
+            await world.application(name)
+        await traffic.settled({"one", "rack"})
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -25,7 +25,7 @@ from meshfed.xds.clusters import PASSTHROUGH, TUNNEL, http2, literal, local_name
 from meshfed.xds.endpoints import INBOUND_PORT, address
 from meshfed.xds.rbac import per_connection
 from meshfed.xds.resource import packed
-from meshfed.xds.routes import CONNECT, OUTBOUND, RBAC_FILTER, by_name, inbound_name
+from meshfed.xds.routes import CONNECT, OUTBOUND, RBAC_FILTER, UNHEARD, by_name, inbound_name
 from meshfed.xds.secrets import INBOUND, TCP_ALPN, ads, downstream_tls, server_name, validation_name
 
 OUTBOUND_PORT = 15001
@@ -39,6 +39,7 @@ FilterChainMatch = listener_components_pb2.FilterChainMatch
 Filter = listener_components_pb2.Filter
 Manager = http_connection_manager_pb2.HttpConnectionManager
 HttpFilter = http_connection_manager_pb2.HttpFilter
+ResponseMapper = http_connection_manager_pb2.ResponseMapper
 TcpProxy = tcp_proxy_pb2.TcpProxy
 
 
@@ -161,8 +162,22 @@ def inbound_http(name: str, inbound: Inbound) -> Filter:
     # The application learns who calls, and cannot be lied to about it.
     manager.forward_client_cert_details = Manager.SANITIZE_SET
     manager.set_current_client_cert_details.uri = True
+    manager.local_reply_config.mappers.append(unheard())
     manager.upgrade_configs.append(Manager.UpgradeConfig(upgrade_type="websocket"))
     return filter_("envoy.filters.network.http_connection_manager", manager)
+
+
+def unheard() -> ResponseMapper:
+    """Says with which of Envoy's response flags, where it answers itself before any application.
+
+    NC is what it answers when its machine no longer serves this: what callers that have not heard
+    of it yet send over open connections finds its cluster gone (Envoy 1.40).
+    """
+    answer = ResponseMapper()
+    answer.filter.response_flag_filter.flags.extend(("NC", "NR", "UF", "UH"))
+    header = base_pb2.HeaderValue(key=UNHEARD, value="%RESPONSE_FLAGS%")
+    answer.headers_to_add.append(base_pb2.HeaderValueOption(header=header))
+    return answer
 
 
 def outbound_http(stat_prefix: str, routes: str) -> Filter:

@@ -35,6 +35,8 @@ RBAC_FILTER = "envoy.filters.http.rbac"
 CONNECT = "CONNECT"
 # Nothing of a request has reached an application in any of these cases: it is safe to ask another.
 RETRY_ON = "connect-failure,refused-stream,reset-before-request"
+# With it a server's sidecar says the same of an answer of its own; applications never see it.
+UNHEARD = "x-meshfed-unheard"
 
 Route = route_components_pb2.Route
 RouteAction = route_components_pb2.RouteAction
@@ -54,7 +56,11 @@ def inbound_routes(inbound: Inbound, trust_domain: str) -> RouteConfiguration:
     )
     if inbound.grants is not None:
         enforce(route.typed_per_filter_config, per_route(inbound.grants, trust_domain))
-    return RouteConfiguration(name=name, virtual_hosts=[host(name, ["*"], [route])])
+    answer = VirtualHost(name=name, domains=["*"], routes=[route])
+    answer.response_headers_to_remove.append(UNHEARD)  # is not the application's to say
+    answer.retry_policy.retry_on = RETRY_ON
+    answer.retry_policy.num_retries.value = 2  # there is no other: the caller's sidecar knows some
+    return RouteConfiguration(name=name, virtual_hosts=[answer])
 
 
 def explicit_routes(view: View) -> RouteConfiguration:
@@ -198,7 +204,9 @@ def host(name: str, domains: Iterable[str], routes: Iterable[Route]) -> VirtualH
         typed_config=packed(previous_hosts_pb2.PreviousHostsPredicate()),
     )
     answer = VirtualHost(name=name, domains=domains, routes=routes)
-    answer.retry_policy.retry_on = RETRY_ON
+    answer.response_headers_to_remove.append(UNHEARD)
+    answer.retry_policy.retry_on = f"{RETRY_ON},retriable-headers"
+    answer.retry_policy.retriable_headers.append(HeaderMatcher(name=UNHEARD, present_match=True))
     answer.retry_policy.num_retries.value = 5
     answer.retry_policy.host_selection_retry_max_attempts = 10
     answer.retry_policy.retry_host_predicate.append(another)
