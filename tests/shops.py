@@ -63,10 +63,10 @@ class Caller:
         writer.write(head.encode())
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
         headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-        await reader.readexactly(int(headers.get("content-length", 0)))
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
         if headers.get("connection") == "close":
             self.close()
-        return headers.get("x-name") or first.split()[1]
+        return headers.get("x-name") or f"{first.split()[1]} {body.decode()}"
 
     def close(self) -> None:
         if self.open is not None:
