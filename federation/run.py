@@ -244,7 +244,8 @@ async def _serve(
             running.append(tasks.create_task(aside(partial(webhook.run, doors.webhook))))
         if doors.health is not None:
             shown = admin.health(standing, registry, home)
-            running.append(tasks.create_task(aside(partial(admin.serve, shown, doors.health))))
+            served = partial(admin.serve, shown, doors.health, door="health.listen")
+            running.append(tasks.create_task(aside(served)))
         await stop.wait()
         log.info("stopping", streams=server.streams)
         await server.stop(GRACE)

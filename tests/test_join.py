@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import inspect
+import json
 import os
 import re
 import shlex
@@ -16,7 +17,7 @@ from asyncio.sslproto import SSLProtocol
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -63,7 +64,7 @@ from meshfed.federation.join.pace import MOST, WINDOW, Pace
 from meshfed.federation.join.request import Refused, signing_request
 from meshfed.federation.join.secret import Secret
 from meshfed.federation.join.server import Guard, again
-from meshfed.federation.join.tls import CALLER, EACH, ROOM, STRANGERS, Room, slim
+from meshfed.federation.join.tls import CALLER, EACH, FROM_ONE, ROOM, STRANGERS, Room, slim
 from meshfed.federation.register import register
 from meshfed.providers.registered import Registration
 from meshfed.xds.peer import Peer
@@ -645,16 +646,33 @@ async def test_a_connection_that_is_kept_is_read_a_little_at_a_time_and_no_less(
     line.close()
 
 
+def test_who_shakes_no_hands_has_few_descriptors_of_the_control_plane(ground: Ground) -> None:
+    serve = ground.mesh.process
+    files = Path(f"/proc/{serve.popen.pid}/fd")
+    before, there = len([*files.iterdir()]), ("127.0.0.1", ground.port)
+    with ExitStack() as silent:
+        for _ in range(2 * FROM_ONE):
+            opened = socket.create_connection(there, 5, ("127.0.47.254", 0))
+            silent.enter_context(closing(opened))
+        ground.joined("neighbour")
+        assert len([*files.iterdir()]) - before < FROM_ONE + 20
+    said = [json.loads(line) for line in serve.log.read_text().splitlines()]
+    (refused,) = [each for each in said if each["event"] == "connections refused"]
+    assert (refused["door"], refused["last"]) == ("join.listen", "127.0.47.254")
+
+
 def test_strangers_leave_room_for_those_who_joined() -> None:
     room = Room(STRANGERS + 20)
-    strangers = [SimpleNamespace(shown=b"") for _ in range(STRANGERS + 1)]
+    strangers = [SimpleNamespace(shown=b"", source=str(n)) for n in range(STRANGERS + 1)]
     assert [room.enter(each) for each in strangers] == [True] * STRANGERS + [False]
     room.leave(strangers[-1])
     members = [SimpleNamespace(shown=b"%d" % n) for n in range(21)]
     assert [room.enter(each) for each in members] == [True] * 20 + [False]
     for each in strangers[:-1]:
         room.leave(each)
-    assert room.enter(SimpleNamespace(shown=b""))
+    of_one = [SimpleNamespace(shown=b"", source="one") for _ in range(FROM_ONE + 1)]
+    assert [room.enter(each) for each in of_one] == [True] * FROM_ONE + [False]
+    assert room.enter(SimpleNamespace(shown=b"", source="another"))
 
 
 # Whom a machine believes

@@ -17,11 +17,14 @@ from prometheus_client.exposition import choose_encoder
 
 from meshfed.catalog.reports import ProxyState
 from meshfed.federation.admin.aside import Home
+from meshfed.federation.gate import Gate, Limits
 from meshfed.federation.propagation import Propagation
 
 LONGEST_WAIT = 60.0
 HUNG = 30.0  # seconds without a sign of life
-CONNECTIONS = 1000  # at once; beyond them the answer is 503
+CONNECTIONS = 1000  # at once; beyond them the answer is 503, beyond twice as many there is none
+BACKLOG = 2048  # that wait to be accepted
+ROOM = Limits(2 * CONNECTIONS)
 GRACE = 1  # seconds for requests under way when the control plane stops
 
 
@@ -171,7 +174,7 @@ def bound(address: str, setting: str = "admin.listen") -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((bare, int(port)))
-        listener.listen(1024)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         why = _why(error)
@@ -184,8 +187,14 @@ async def serve(
     listener: socket.socket,
     tls: ssl.SSLContext | None = None,
     http: Callable[..., asyncio.Protocol] | Literal["auto"] = "auto",
+    *,
+    door: str = "admin.listen",
+    limits: Limits = ROOM,
 ) -> None:
-    """Answer on a bound socket until cancelled; signals are someone else's."""
+    """Answer on a bound socket until cancelled; signals are someone else's.
+
+    `door`: the setting that names it.
+    """
     config = uvicorn.Config(
         api,
         log_config=None,  # its loggers end in ours
@@ -198,13 +207,22 @@ async def serve(
         timeout_graceful_shutdown=GRACE,
     )
     config.load()
-    config.ssl = tls
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    # The parts of Server.serve() without its signal handlers, which would replace ours.
-    await server.startup(sockets=[listener])
+    state = server.server_state
+
+    def connection() -> asyncio.Protocol:
+        made: Callable[..., asyncio.Protocol] = config.http_protocol_class
+        return made(config=config, server_state=state, app_state=server.lifespan.state)
+
+    # The parts of Server.serve() without its signal handlers, which would replace ours, and
+    # without its accepting, which counts nobody before a handshake is over.
+    await server.startup(sockets=[])
     try:
-        await server.main_loop()
+        async with asyncio.TaskGroup() as tasks:
+            gate = Gate(door, limits, lambda: len(state.connections))
+            tasks.create_task(gate.run(listener, connection, tls))
+            tasks.create_task(server.main_loop())
     finally:
         await server.shutdown(sockets=[listener])
 

@@ -68,7 +68,7 @@ class Webhook:
                 for each in clusters.values():
                     tasks.create_task(each.run())
                 tasks.create_task(self._keep(made))
-                tasks.create_task(admin.serve(api, listener, made))
+                tasks.create_task(admin.serve(api, listener, made, door="injection.listen"))
         finally:
             for one in lines.values():
                 await one.close()

@@ -2,7 +2,8 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address, ip_network
+
+from meshfed.federation.gate import neighbourhood
 
 WINDOW = 60.0  # seconds
 MOST = 10_000  # addresses at once; beyond them the one that was refused longest ago is forgotten
@@ -12,17 +13,6 @@ MOST = 10_000  # addresses at once; beyond them the one that was refused longest
 class Count:
     since: float
     refused: int = 0
-
-
-def neighbourhood(address: str) -> str:
-    """What one machine can have as many of as it likes counts as one: an IPv6 /64."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address) and not parsed.ipv4_mapped:
-        return str(ip_network((parsed, 64), strict=False))
-    return address
 
 
 class Pace:

@@ -243,11 +243,15 @@ def app(desk: Desk) -> FastAPI:
 
 async def serve(desk: Desk, listener: socket.socket, control: ControlPlane) -> None:
     """Answer on a bound socket until cancelled."""
-    made, room = tls.context(control), tls.Room(files.raised() // 2)
+    made, most = tls.context(control), files.raised() // 2
+    room = tls.Room(most)
+    http, limits = partial(tls.Connection, room), tls.limits(most)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(tls.keep(made, control))
         tasks.create_task(desk.attendance.run())
-        tasks.create_task(admin.serve(app(desk), listener, made, partial(tls.Connection, room)))
+        tasks.create_task(
+            admin.serve(app(desk), listener, made, http, door="join.listen", limits=limits)
+        )
 
 
 class Guard:

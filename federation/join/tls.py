@@ -13,11 +13,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from meshfed.federation.certificates.control import ControlPlane
 from meshfed.federation.certificates.keypair import GLANCE, Keypair
+from meshfed.federation.gate import Limits, Tally, neighbourhood
 from meshfed.federation.join.methods import Caller
 from meshfed.xds.peer import met, names
 
 LONGEST = 20.0  # seconds that a stranger's connection may last; a join takes milliseconds
-STRANGERS = 1000  # connected at once; beyond them the answer is 503
+BRIEF = 2.0  # seconds that one may last which is answered with 503 alone
+STRANGERS = 1000  # connected at once; beyond them the answer is 503,
+FROM_ONE = 250  # and beyond these of one address: many machines may be behind it
 # Whoever shows a certificate of this mesh comes again and again: to a replica that was started
 # later, too, after half an hour to an hour.
 KEPT = 3600.0  # seconds
@@ -37,7 +40,7 @@ class Room:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._strangers = 0
+        self._strangers = Tally()
         self._members: dict[bytes, list[Connection]] = {}  # by what they show, the oldest first
         self._count = 0
 
@@ -45,8 +48,9 @@ class Room:
         """Whether there is room for it."""
         self._count += 1
         if not connection.shown:
-            self._strangers += 1
-            return self._strangers <= STRANGERS and self._count <= self._most
+            self._strangers.add(connection.source)
+            here, of_one = self._strangers.count, self._strangers.by[connection.source]
+            return here <= STRANGERS and of_one <= FROM_ONE and self._count <= self._most
         same = self._members.setdefault(connection.shown, [])
         same.append(connection)
         if len(same) > EACH:
@@ -56,13 +60,19 @@ class Room:
     def leave(self, connection: "Connection") -> None:
         self._count -= 1
         if not connection.shown:
-            self._strangers -= 1
+            self._strangers.add(connection.source, -1)
             return
         same = self._members.get(connection.shown, [])
         if connection in same:  # else it gave way
             same.remove(connection)
             if not same:
                 del self._members[connection.shown]
+
+
+def limits(most: int) -> Limits:
+    """Of so many connections a part for those who have not shaken hands, and of that for each."""
+    arriving = min(STRANGERS, most // 2)
+    return Limits(most, arriving, arriving // 4)
 
 
 class Connection(H11Protocol):
@@ -72,11 +82,13 @@ class Connection(H11Protocol):
         super().__init__(**given)
         self._room = room
         self.shown = b""
+        self.source = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         self.shown = (tls.getpeercert(binary_form=True) if tls else None) or b""
+        self.source = neighbourhood(self.client[0] if self.client else "nowhere")
         inner: App = self.app
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,8 +96,10 @@ class Connection(H11Protocol):
 
         self.app = app
         # None is no limit to uvicorn, which would count strangers and others as one; 0 is 503.
-        self.limit_concurrency = None if self._room.enter(self) else 0
-        if self.shown:
+        self.limit_concurrency = None if (there := self._room.enter(self)) else 0
+        if not there:
+            self._end = self.loop.call_later(BRIEF, transport.abort)
+        elif self.shown:
             slim(transport)
             self.timeout_keep_alive = QUIET
             self._end = self.loop.call_later(KEPT * (1 + random()) / 2, self.shutdown)

@@ -1,0 +1,143 @@
+"""Who is let in at a port: counted from accept on, before hands are shaken or a word is said.
+
+asyncio tells of a connection when its handshake is over. Whoever begins none, or does not end it,
+is nobody's until then, and would have a descriptor of the whole control plane for a minute.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv6Address, ip_address, ip_network
+from itertools import count
+
+import structlog
+
+BURST = 64  # accepted in a row, before others have their turn
+PAUSE = 0.1  # seconds, when this machine has nothing left for one more
+EVERY = 60.0  # seconds between two lines about those who are refused
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much room there is."""
+
+    most: int  # connections
+    arriving: int = 1000  # of them without a handshake yet
+    each: int = 250  # of those of one address: many machines may be behind it
+    patience: float = 5.0  # seconds for a handshake
+
+
+def neighbourhood(address: str) -> str:
+    """What one machine can have as many of as it likes counts as one: an IPv6 /64."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address) and not parsed.ipv4_mapped:
+        return str(ip_network((parsed, 64), strict=False))
+    return address
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many there are, and how many of each neighbourhood."""
+
+    count: int = 0
+    by: Counter[str] = field(default_factory=Counter)
+
+    def add(self, who: str, n: int = 1) -> None:
+        self.count += n
+        self.by[who] += n
+        if not self.by[who]:
+            del self.by[who]
+
+
+def full(arriving: Tally, connected: int, who: str, limits: Limits) -> str:
+    """Why there is no room for one more, or nothing."""
+    if connected + arriving.count >= limits.most:
+        return f"{limits.most} are connected"
+    if arriving.count >= limits.arriving:
+        return f"{limits.arriving} have not shaken hands yet"
+    if arriving.by[who] >= limits.each:
+        return f"{limits.each} of its address have not shaken hands yet"
+    return ""
+
+
+class Gate:
+    """Lets in at one port."""
+
+    def __init__(
+        self,
+        door: str,
+        limits: Limits,
+        connected: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`door`: the setting that names it. `connected`: how many have arrived and not left."""
+        self._door = door
+        self._limits = limits
+        self._connected = connected
+        self._clock = clock
+        self._arriving = Tally()  # their handshakes are not over
+        self._refused = 0  # since they were told of
+        self._told = float("-inf")
+
+    async def run(
+        self,
+        listener: socket.socket,
+        protocol: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        """Until cancelled."""
+        loop, limits = asyncio.get_running_loop(), self._limits
+        if tls is None:  # whoever is accepted has arrived
+            limits = replace(limits, arriving=limits.most, each=limits.most)
+        listener.settimeout(0)
+        async with asyncio.TaskGroup() as tasks:
+            for n in count(1):
+                try:
+                    line, address = await loop.sock_accept(listener)
+                except OSError as error:  # no descriptor is left, say: those who wait are kept
+                    self._refuse("nobody", error.strerror or str(error))
+                    await asyncio.sleep(PAUSE)
+                    continue
+                who = neighbourhood(address[0])
+                if why := full(self._arriving, self._connected(), who, limits):
+                    line.close()
+                    self._refuse(address[0], why)
+                else:
+                    self._arriving.add(who)
+                    tasks.create_task(self._arrive(line, who, protocol, tls))
+                if n % BURST == 0:
+                    await asyncio.sleep(0)
+
+    async def _arrive(
+        self,
+        line: socket.socket,
+        who: str,
+        protocol: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        loop, patience = asyncio.get_running_loop(), self._limits.patience if tls else None
+        try:
+            with suppress(OSError):  # its certificate is none, it took too long, or it went
+                await loop.connect_accepted_socket(
+                    protocol, line, ssl=tls, ssl_handshake_timeout=patience
+                )
+        finally:
+            self._arriving.add(who, -1)
+
+    def _refuse(self, who: str, why: str) -> None:
+        self._refused += 1
+        now = self._clock()
+        if now - self._told >= EVERY:
+            fields = {"door": self._door, "refused": self._refused, "last": who, "reason": why}
+            log.warning("connections refused", **fields)
+            self._refused, self._told = 0, now
