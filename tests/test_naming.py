@@ -37,6 +37,32 @@ def test_what_the_resolver_is_told_is_where_the_sidecar_answers() -> None:
     assert naming.DOMAIN == DOMAIN
 
 
+NO_NETWORKS = os.geteuid() != 0 or {"unshare", "ip"} & {*ABSENT}
+HALF = f"ip link add {naming.LINK} type veth peer name {naming.OTHER_END}"
+LOOK = f"ip -json address show dev {naming.LINK}"
+
+
+@pytest.mark.skipif(bool(NO_NETWORKS), reason="network namespaces need root, unshare and ip")
+@pytest.mark.parametrize("before", ["true", HALF], ids=["no link", "half a link"])
+def test_a_link_of_which_only_half_was_made_is_finished(before: str) -> None:
+    """Who made it was killed in between, or one of its commands failed."""
+    made = "from meshfed.federation.agent import naming\nnaming.link()\nnaming.link()"
+    ended = subprocess.run(
+        ("unshare", "--net", "sh", "-ec", f'{before}; "$0" -c "$1"; {LOOK}', sys.executable, made),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    (seen,) = json.loads(ended.stdout)
+    address, _, bits = naming.ADDRESS.partition("/")
+    assert [(each["local"], str(each["prefixlen"])) for each in seen["addr_info"]][:1] == [
+        (address, bits)
+    ]
+    assert {"UP", "LOWER_UP"} <= {*seen["flags"]}
+
+
 @pytest.mark.skipif(
     os.geteuid() != 0 or bool(ABSENT),
     reason=f"no {', '.join(ABSENT)}" if ABSENT else "namespaces need root",

@@ -16,8 +16,8 @@ ADDRESS = "192.0.0.8/32"  # nobody's, and of global scope, as resolved wants one
 # As xds/dns.py has them. With that comes protobuf, for which an agent has no room.
 SERVER, DOMAIN = "127.0.0.1:15053", "mesh"
 RUNNING = Path("/run/systemd/resolve/stub-resolv.conf")
-MADE = (
-    f"ip link add {LINK} type veth peer name {OTHER_END}",
+ADDED = f"ip link add {LINK} type veth peer name {OTHER_END}"
+UP = (
     f"ip address replace {ADDRESS} dev {LINK}",
     f"ip link set {OTHER_END} up",
     f"ip link set {LINK} up",
@@ -46,9 +46,16 @@ def stands() -> bool:
         return False
 
 
+def link() -> None:
+    """Have it whole, also where whoever made it came no further than half. Raises Unable."""
+    for command in (*(() if stands() else (ADDED,)), *UP):
+        told(command.split())
+
+
 def name() -> None:
     """Have names of the mesh asked of the sidecar; again is as once. Raises Unable."""
-    for command in (*(() if stands() else MADE), *SAID):
+    link()
+    for command in SAID:
         told(command.split())
 
 
