@@ -1,7 +1,7 @@
 """The ranges that the mesh's own addresses come from, and the address that a number has there."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 Range = IPv4Network | IPv6Network
 
@@ -21,6 +21,10 @@ class Ranges:
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.of))
+
+    def __contains__(self, address: str) -> bool:
+        """Whether an IP literal is one of these."""
+        return any(ip_address(address) in each for each in self.of)
 
     @property
     def most(self) -> int:

@@ -20,6 +20,7 @@ from meshfed.catalog.model import (
     Specified,
     TrafficTarget,
 )
+from meshfed.catalog.ranges import NO_RANGES, Ranges
 from meshfed.catalog.rows import KINDS
 from meshfed.catalog.view import resolve
 from meshfed.federation.certificates import issuer as issuers
@@ -66,6 +67,7 @@ class HostText:
     text: Text
     provider: str = "hosts"
     format: str = ""
+    virtual: Ranges = NO_RANGES  # of the mesh whose configuration names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def sorted_out(texts: Iterable[Text]) -> Input:
 def checked(given: Input) -> Checked:
     """Everything together: each file by itself, then what they say of each other."""
     seen = [
-        hosts.check(each.text.text, each.text.file, each.provider, each.format)
+        hosts.check(each.text.text, each.text.file, each.provider, each.format, each.virtual)
         for each in given.host_lists
     ]
     specified = held(Held(), given.policies).specified("files")
@@ -205,7 +207,7 @@ def named(written: Document, base: Path, environ: Mapping[str, str]) -> Input:
         return Input(rejected=refused.rejected, partial=True)
     found = Input(rejected=tuple(_certificates(written, settings.certificates)))
     for n, entry in enumerate(settings.providers):
-        found += _observed(written, n, entry, settings.base)
+        found += _observed(written, n, entry, settings)
     for n, source in enumerate(settings.specification):
         found += _specified(written, n, source, settings.base)
     return found
@@ -224,7 +226,8 @@ def _certificates(written: Document, entry: Certificates) -> Iterator[Rejected]:
             yield written.reject(("certificates", "key_file"), str(error))
 
 
-def _observed(written: Document, n: int, entry: ProviderEntry, base: Path) -> Input:
+def _observed(written: Document, n: int, entry: ProviderEntry, settings: Settings) -> Input:
+    base = settings.base
     try:
         load(entry.type)(name=entry.name, options=entry.options, base=base)
     except ValueError as error:
@@ -238,7 +241,8 @@ def _observed(written: Document, n: int, entry: ProviderEntry, base: Path) -> In
     except Unreadable as unreadable:
         why = str(unreadable.rejected)
         return Input(rejected=(written.reject(("providers", n, "path"), why),), partial=True)
-    return Input(host_lists=(HostText(text, entry.name, form),))
+    listed = HostText(text, entry.name, form, settings.mesh.ranges)
+    return Input(host_lists=(listed,))
 
 
 def _specified(written: Document, n: int, entry: SpecificationEntry, base: Path) -> Input:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from meshfed.catalog.document import Unreadable
 from meshfed.catalog.model import Observation, Rejected
+from meshfed.catalog.ranges import NO_RANGES, Ranges
 from meshfed.providers.formats import FORMATS
 from meshfed.providers.hostlist import nearest
 from meshfed.providers.listing import (
@@ -29,9 +30,16 @@ NOBODY = Believed()
 OPTIONS = ("path", "format")
 
 
-def check(text: str, file: str, provider: str = "validate", kind: str = "") -> Observation:
+def check(
+    text: str,
+    file: str,
+    provider: str = "validate",
+    kind: str = "",
+    virtual: Ranges = NO_RANGES,
+) -> Observation:
     """What a host list says, without asking DNS; `rejected` and `fault` are what is wrong."""
-    return observation(listing(text, file, kind), provider, f"{provider}/{Path(file).name}")
+    listed = listing(text, file, kind, virtual)
+    return observation(listed, provider, f"{provider}/{Path(file).name}")
 
 
 def chosen(options: Mapping[str, object]) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from meshfed.catalog.model import (
     ServiceName,
     Workload,
 )
+from meshfed.catalog.ranges import NO_RANGES, Ranges
 from meshfed.providers.formats import Entries, Entry, entries
 from meshfed.providers.hostlist import HostEntry, ServiceEntry, explain, is_literal
 from meshfed.providers.probe import misplaced
@@ -42,6 +43,9 @@ ONE = (
     "cluster",
     "platform",
 )
+
+
+NO_VIP = "take `vip` away, and it has one of its own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +86,16 @@ class Answer:
     failing: bool = False  # DNS did not answer; not the same as the answer that there is none
 
 
-def listing(text: str, file: str, kind: str = "") -> Listing:
-    """Everything of a host list that is sound. A list that is not whole is a fault."""
+def listing(text: str, file: str, kind: str = "", virtual: Ranges = NO_RANGES) -> Listing:
+    """Everything of a host list that is sound. A list that is not whole is a fault.
+
+    `virtual`: the mesh's own addresses, where they are known.
+    """
     try:
         found = entries(text, file, kind)
     except Unreadable as unreadable:
         return Listing(fault=str(unreadable.rejected))
-    services, faulty, rejected = _services(found)
+    services, faulty, rejected = _services(found, virtual)
     hosts, more = _hosts(found)
     placed, unplaced, orphans = _placed(found, hosts, services, frozenset(faulty))
     rejected += [_with_hosts(said, orphans.get(name, 0)) for name, said in faulty.items()]
@@ -169,7 +176,7 @@ def judged(seen: Observation, believed: Believed) -> Observation:
 
 
 def _services(
-    found: Entries,
+    found: Entries, virtual: Ranges
 ) -> tuple[dict[ServiceName, Service], dict[ServiceName, Rejected], list[Rejected]]:
     """The services that are declared, those that cannot be, and what else is wrong with them."""
     services: dict[ServiceName, Service] = {}
@@ -189,6 +196,9 @@ def _services(
         else:
             service, clashes = _without_clashes(said.service(name), locals_)
             services[name] = service
+            if said.vip and said.vip in virtual:
+                why = f"{said.vip} is of mesh.virtual_ranges, which may be another service's"
+                rejected.append(entry.reject(found.document, ("vip",), f"{why}: {NO_VIP}"))
             rejected += [
                 entry.reject(found.document, ("ports", port, "local"), why) for port, why in clashes
             ]

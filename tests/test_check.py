@@ -225,3 +225,14 @@ def test_a_key_that_could_not_be_used_is_a_mistake(folder: Path, key: str, mode:
 def test_a_file_that_is_not_there_is_a_mistake(folder: Path):
     [why] = map(str, checked("nowhere.yaml").rejected)
     assert why == "nowhere.yaml: No such file or directory"
+
+
+def test_a_virtual_ip_that_the_mesh_may_give_to_another_is_refused(folder: Path) -> None:
+    said = "{ports: {http: 8080}, protocol: http, vip: 240.240.0.1}"
+    hosts = HOSTS.replace("{ports: {http: 8080}, protocol: http}", said, 1)
+    (folder / "hosts.yaml").write_text(hosts)
+    (why,) = map(str, checked("meshfed.yaml", "hosts.yaml").rejected)
+    where = "hosts.yaml:2: services.bookstore.shop.vip"
+    assert why.startswith(f"{where}: 240.240.0.1 is of mesh.virtual_ranges, which may be another")
+    append(folder, "mesh: {virtual_ranges: [240.241.0.0/16, 'fd00:240::/64']}\n")
+    assert checked("meshfed.yaml").rejected == ()
