@@ -9,12 +9,12 @@ from itertools import accumulate, islice
 
 import structlog
 
-from meshfed.catalog.model import Evidence, Known, Observation
+from meshfed.catalog.model import Evidence, Health, Known, Observation
 from meshfed.catalog.orders import Orders
 from meshfed.catalog.store import Away, Catalog
 from meshfed.federation.admit import Admitted, Fleet, Trial, admit, vanished
 from meshfed.federation.presence import Presence
-from meshfed.providers.provider import Attachable, Metered, Provider
+from meshfed.providers.provider import Attachable, Judging, Metered, Provider
 
 BACKOFF = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # seconds between looks at a doubted scope
 PASS = 10.0  # seconds; absences closer together than this belong to one pass of the provider
@@ -124,13 +124,15 @@ class Feed:
     async def _begin(self) -> None:
         """Before it looks, the provider hears what is attached and which scopes there were.
 
-        Else machines that are attached would be missing at first, and a scope that ended while
-        nobody looked would be remembered for ever.
+        Else machines that are attached would be missing at first, a scope that ended while nobody
+        looked would be remembered for ever, and who was not well would be called in between.
         """
         while True:
             try:
                 orders = await self._catalog.orders(self.name)
-                for scope in sorted(await self._catalog.scopes(self.name)):
+                scopes = sorted(await self._catalog.scopes(self.name))
+                await self._recall(scopes)
+                for scope in scopes:
                     await self._provider.refresh(scope)
             except Away as away:
                 self._presence.lost(self.name, away)
@@ -139,6 +141,13 @@ class Feed:
             self._presence.found(self.name)
             self._attach(orders)
             return
+
+    async def _recall(self, scopes: Sequence[str]) -> None:
+        """Raises Away."""
+        if isinstance(self._provider, Judging):
+            known = (await self._catalog.all_known(self.name, scopes)).values()
+            every = (endpoint for each in known for endpoint in each.endpoints)
+            self._provider.recall(each for each in every if each.health is Health.UNHEALTHY)
 
     def _attach(self, orders: Orders) -> None:
         if isinstance(self._provider, Attachable):

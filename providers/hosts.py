@@ -2,13 +2,13 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meshfed.catalog.document import Unreadable
-from meshfed.catalog.model import Observation, Rejected
+from meshfed.catalog.model import Endpoint, Observation, Rejected
 from meshfed.catalog.ranges import NO_RANGES, Ranges
 from meshfed.providers.formats import FORMATS
 from meshfed.providers.hostlist import nearest
@@ -125,6 +125,9 @@ class HostsProvider:
     async def refresh(self, scope: str) -> None:
         self._asked = self._asked or scope == self._scope
         self._wake.set()
+
+    def recall(self, failing: Iterable[Endpoint]) -> None:
+        self._probing.recall({(e.address, e.target): e.health_reason for e in failing})
 
     async def observe(self) -> AsyncGenerator[Observation, None]:
         tasks = frozenset(

@@ -26,7 +26,7 @@ from meshfed.catalog.ranges import NO_RANGES, Ranges
 from meshfed.providers.formats import Entries, Entry, entries
 from meshfed.providers.hostlist import HostEntry, ServiceEntry, explain, is_literal
 from meshfed.providers.probe import misplaced
-from meshfed.providers.probing import Believed, Target
+from meshfed.providers.probing import Believed, Target, reason
 
 Checked = TypeVar("Checked", HostEntry, ServiceEntry)
 
@@ -163,7 +163,8 @@ def probed(listed: Listing, answers: Mapping[str, Answer]) -> frozenset[Target]:
 
 def judged(seen: Observation, believed: Believed) -> Observation:
     """With what probes found."""
-    why = {(at, probe.port): f"{probe}: {said}" for (at, probe), said in believed.failing.items()}
+    failing = believed.failing.items()
+    why = {(at, probe.port): reason(probe, said) for (at, probe), said in failing}
     if not why and not believed.doubt:
         return seen
     endpoints = frozenset(

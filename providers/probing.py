@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import uniform
 
 from meshfed.providers.asking import UNREACHED, ask
@@ -18,6 +18,7 @@ SETTLE = 1.0  # seconds between two looks at what came of it
 FIRST = 5.0  # seconds in which all should have been asked once
 
 Target = tuple[str, Probe]  # an address, and what is asked there
+Place = tuple[str, int]  # an address, and an application's port there
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,18 @@ class Believed:
 
     failing: Mapping[Target, str] = field(default_factory=dict)
     doubt: str = ""
+
+
+def reason(probe: Probe, why: str) -> str:
+    """Why an endpoint is not well, as the mesh is told."""
+    return f"{probe}: {why}"
+
+
+def recalled(target: Target, reasons: Mapping[Place, str]) -> str:
+    """Why it was not well, if that was found by the same probe; else nothing."""
+    address, probe = target
+    said, mark = reasons.get((address, probe.port), ""), reason(probe, "")
+    return said.removeprefix(mark) if said.startswith(mark) else ""
 
 
 def believed(held: Mapping[Target, Held], before: Believed) -> Believed:
@@ -71,7 +84,12 @@ class Probing:
         self._unasked: set[Target] = set()
         self._all = asyncio.Event()  # were asked once
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._recalled: dict[Place, str] = {}  # why it was not well, until it is watched
         self.believed = Believed()
+
+    def recall(self, reasons: Mapping[Place, str]) -> None:
+        """Who was not well, when another asked; before anything is watched."""
+        self._recalled = dict(reasons)
 
     def watch(self, targets: Iterable[Target]) -> None:
         """These are asked from now on, and no others."""
@@ -79,8 +97,15 @@ class Probing:
         if wanted == self._held.keys():
             return
         self._unasked = (self._unasked & wanted) | (wanted - self._held.keys())
-        self._held = {target: self._held.get(target, Held()) for target in wanted}
+        self._held = {target: self._held.get(target) or self._begun(target) for target in wanted}
         self._changed.set()
+
+    def _begun(self, target: Target) -> Held:
+        if not (why := recalled(target, self._recalled)):
+            return Held()
+        del self._recalled[target[0], target[1].port]
+        self.believed = replace(self.believed, failing={**self.believed.failing, target: why})
+        return Held(Verdict(why, known=True), why)
 
     async def looked(self) -> None:
         """Until all were asked once, if that takes no longer than it should."""

@@ -6,7 +6,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from meshfed.catalog.model import Identity, Observation
+from meshfed.catalog.model import Endpoint, Identity, Observation
 from meshfed.catalog.orders import Attachment
 from meshfed.catalog.records import Record
 
@@ -45,6 +45,15 @@ class Attachable(Protocol):
 
     def attach(self, attached: Iterable[Attachment]) -> None:
         """This is all that is attached now, also what is other providers'."""
+        ...
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """A provider that finds out by itself which of its endpoints are well."""
+
+    def recall(self, failing: Iterable[Endpoint]) -> None:
+        """These were not when they were looked at last, by whoever did; before `observe`."""
         ...
 
 

@@ -3,20 +3,25 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, closing
 from pathlib import Path
 
 import live
 import pytest
+from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.model import Evidence, Health, Observation
+from meshfed.catalog.store import Catalog, migrate
+from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.demo.folder import free_ports, replace
-from meshfed.providers import probing
+from meshfed.federation.feed import Feed
+from meshfed.federation.presence import Presence
+from meshfed.providers import asking, probing
 from meshfed.providers.asking import SILENT
 from meshfed.providers.hosts import HostsProvider, check
 from meshfed.providers.hysteresis import DOWN, UP, Verdict
 from meshfed.providers.probe import Probe
-from meshfed.providers.probing import Believed, Held, Probing, Target, believed
+from meshfed.providers.probing import Believed, Held, Probing, Target, believed, recalled
 
 HERE, DEAD = "127.0.55.1", "127.0.55.2"
 PERIOD = 0.05
@@ -38,6 +43,10 @@ async def well(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     await live.read_request(reader)
     writer.write(b"HTTP/1.1 204 so\r\n\r\n")
     await writer.drain()
+
+
+async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()  # until whoever asks has lost patience
 
 
 async def ill(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,6 +101,50 @@ async def test_who_does_not_answer_when_the_list_is_first_read_is_never_called(
     refused = (Health.UNHEALTHY, f"tcp:{port}: {REFUSED}")
     assert (seen.evidence, seen.fault) == (Evidence.STATED, "")
     assert verdicts(seen) == {HERE: refused}
+
+
+async def fed(catalog: Catalog, folder: Path, many: int) -> Mapping[str, tuple[Health, str]]:
+    """What one control plane has believed of so many hosts, when it ends."""
+    provider = HostsProvider(name="rack", options={"path": "hosts.yaml"}, base=folder)
+    feed = Feed(provider, "hosts", catalog, Presence(Metrics(CollectorRegistry())), time.monotonic)
+    running = asyncio.create_task(feed.run())
+    await feed.observed.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    known = await catalog.known("rack", "rack/hosts.yaml")
+    assert known
+    assert len(known.endpoints) == many
+    return {each.address: (each.health, each.health_reason) for each in known.endpoints}
+
+
+async def test_who_was_silent_is_so_for_the_next_control_plane_though_most_are_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "PATIENCE", 0.2)
+    (port,) = free_ports(1)
+    addresses = [f"127.0.55.{n}" for n in range(11, 15)]
+    hosts = (host(each, each, port, f", probe: 'http:{port}/'") for each in addresses)
+    replace(tmp_path / "hosts.yaml", "hosts:\n" + "".join(hosts))
+    url = f"sqlite:///{tmp_path}/meshfed.db"
+    migrate(url)
+    silent = Health.UNHEALTHY, f"http:{port}/: {SILENT}"
+    for speaking in (3, 1):  # of four: the first is silent all the time
+        async with AsyncExitStack() as open_:
+            for n, each in enumerate(reversed(addresses)):
+                answer = well if n < speaking else mute
+                await open_.enter_async_context(live.listening(answer, each, port))
+            with closing(Catalog(url)) as catalog:
+                found = await fed(catalog, tmp_path, len(addresses))
+        assert found == dict.fromkeys(addresses, (Health.HEALTHY, "")) | {addresses[0]: silent}
+
+
+def test_what_another_probe_found_is_nothing_that_is_known_of_this_one() -> None:
+    failing = {("10.0.0.1", 80): "http:80/a: answered 503", ("10.0.0.2", 80): ""}
+    target = "10.0.0.1", Probe.parse("http:80/a")
+    assert recalled(target, failing) == "answered 503"
+    for other in ("http:80/ab", "http:80", "tcp:80", "http:81/a"):
+        assert recalled(("10.0.0.1", Probe.parse(other)), failing) == ""
+    assert recalled(("10.0.0.2", target[1]), failing) == ""
 
 
 def test_it_takes_some_looks_in_a_row_either_way() -> None:
