@@ -5,7 +5,7 @@ import re
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from meshfed.federation.inject.patch import applied, patched
 ENVOY = Path(sys.executable).with_name("envoy")
 HERE = "127.0.72.1"  # the pod's address, and its loopback
 SOON = 10.0  # seconds
+BACK = 8.0  # seconds: gRPC asks again every 5 s, more or less a fifth of it
 ADS = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 HEALTH = "grpc.health.v1.Health"
 # HealthCheckResponse, whose only field is 1: https://github.com/grpc/grpc-proto health.proto
@@ -95,7 +96,7 @@ class Door:
 
 
 @asynccontextmanager
-async def opened(door: Door, paper: Paper) -> AsyncIterator[int]:
+async def opened(door: Door, paper: Paper, at: int = 0) -> AsyncIterator[int]:
     server = grpc.aio.server()
     stream = grpc.stream_stream_rpc_method_handler(
         door.streamed,
@@ -105,7 +106,7 @@ async def opened(door: Door, paper: Paper) -> AsyncIterator[int]:
     handler = grpc.method_handlers_generic_handler(ADS, {"DeltaAggregatedResources": stream})
     server.add_generic_rpc_handlers((handler,))
     shown = grpc.ssl_server_credentials([(paper.key.read_bytes(), paper.certificate.read_bytes())])
-    port = server.add_secure_port("localhost:0", shown)
+    port = server.add_secure_port(f"localhost:{at}", shown)
     await server.start()
     try:
         yield port
@@ -189,38 +190,49 @@ class Pod:
 
 @asynccontextmanager
 async def started(door: Door, authority: Authority, folder: Path) -> AsyncIterator[Pod]:
-    """The sidecar of POD with its arguments as they are, but for where this machine differs."""
+    async with (
+        opened(door, authority.serves()) as port,
+        beside(port, authority, folder) as pod,
+    ):
+        yield pod
+
+
+@asynccontextmanager
+async def beside(port: int, authority: Authority, folder: Path) -> AsyncIterator[Pod]:
+    """The sidecar of POD with its arguments as they are, but for where this machine differs.
+
+    `port`: of its control plane on this machine, which may be away.
+    """
     (folder / "token").write_text("first")
-    async with opened(door, authority.serves()) as port:
-        injection = Injection(control_plane=f"localhost:{port}")
-        changes = patched(POD, None, injection, authority.file.read_text()).changes
-        spec = applied(POD, changes)["spec"]
-        [sidecar] = [each for each in spec["initContainers"] if each["name"] == PROXY]
-        environment = {
-            "POD_NAME": "web-1",
-            "POD_NAMESPACE": "shop",
-            "POD_ACCOUNT": "web",
-            "POD_IP": HERE,
-        }
-        assert environment.keys() == {each["name"] for each in sidecar["env"]}
-        arguments = [
-            expanded(each, environment).replace("127.0.0.1", HERE).replace(FOLDER, str(folder))
-            for each in sidecar["args"]
-        ]
-        with (folder / "envoy.log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                ENVOY,
-                *arguments,
-                *("--concurrency", "1", "--log-level", "warning"),
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            async with httpx.AsyncClient(trust_env=False, timeout=1) as client:
-                yield Pod(spec, client)
-        finally:
-            process.kill()
-            await process.wait()
+    injection = Injection(control_plane=f"localhost:{port}")
+    changes = patched(POD, None, injection, authority.file.read_text()).changes
+    spec = applied(POD, changes)["spec"]
+    [sidecar] = [each for each in spec["initContainers"] if each["name"] == PROXY]
+    environment = {
+        "POD_NAME": "web-1",
+        "POD_NAMESPACE": "shop",
+        "POD_ACCOUNT": "web",
+        "POD_IP": HERE,
+    }
+    assert environment.keys() == {each["name"] for each in sidecar["env"]}
+    arguments = [
+        expanded(each, environment).replace("127.0.0.1", HERE).replace(FOLDER, str(folder))
+        for each in sidecar["args"]
+    ]
+    with (folder / "envoy.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            ENVOY,
+            *arguments,
+            *("--concurrency", "1", "--log-level", "warning"),
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=1) as client:
+            yield Pod(spec, client)
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def until(asked: Callable[[], Awaitable[bool]]) -> None:
@@ -261,6 +273,29 @@ async def test_a_sidecar_shows_its_token_and_is_ready_when_it_knows_the_mesh(aut
         async with asyncio.timeout(SOON):
             assert await door.tokens.get() == "Bearer second"
         assert await pod.answers(ready) == 200
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        pytest.param(2.0, id="for a moment"),
+        # Envoy's own patience grows to 30 s, and would have by then.
+        pytest.param(60.0, id="for a minute", marks=pytest.mark.soak),
+    ],
+)
+async def test_a_sidecar_is_back_seconds_after_its_control_plane(away, authority, tmp_path):
+    before, after, paper = Door(), Door(), authority.serves()
+    async with AsyncExitStack() as first:
+        port = await first.enter_async_context(opened(before, paper))
+        async with beside(port, authority, tmp_path), asyncio.timeout(away + 2 * SOON):
+            await before.tokens.get()
+            await first.aclose()
+            await asyncio.sleep(away)
+            async with opened(after, paper, port), asyncio.timeout(BACK):
+                assert await after.tokens.get() == "Bearer first"
+                # One stream waited all that time: of others Envoy would have said that they ended.
+                said = (tmp_path / "envoy.log").read_text()
+                assert "DeltaAggregatedResources" not in said
 
 
 async def test_probes_through_the_sidecar_say_what_the_application_says(authority, tmp_path):

@@ -4,6 +4,7 @@ It is the same text for every pod but for the probes: `$(POD_…)` is what kubel
 container's arguments by its environment, which the downward API fills in.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,8 @@ FIELDS = {
 NAME, IDENTITY = "$(POD_NAME).$(POD_NAMESPACE)", "$(POD_ACCOUNT).$(POD_NAMESPACE)"
 FILTERS = "type.googleapis.com/envoy.extensions.filters"
 CREDENTIALS = "envoy.grpc_credentials.file_based_metadata"
+# A stream that is begun while nobody is there waits until somebody is: gRPC's service config.
+WAITING: Json = {"methodConfig": [{"name": [{}], "waitForReady": True}]}
 APART = "1s"  # how often a port, or a gRPC server, is asked
 
 
@@ -105,10 +108,12 @@ def by_token(where: Address, roots: str, token: str) -> Json:
                     "grpc.keepalive_timeout_ms": {"int_value": 10_000},
                     # How soon it asks again: by default up to two minutes later.
                     "grpc.max_reconnect_backoff_ms": {"int_value": 5_000},
+                    # Envoy (1.40) heeds its `retry_policy` for its own client alone: after each
+                    # stream that ends at once this one's next would come later, by up to 30 s.
+                    "grpc.service_config": {"string_value": json.dumps(WAITING)},
                 }
             },
         },
-        "retry_policy": {"retry_back_off": {"base_interval": "0.5s", "max_interval": "5s"}},
     }
 
 
