@@ -49,11 +49,18 @@ def readdress(writing: Writing) -> None:
 
 
 def address(writing: Writing) -> None:
-    """Those that have no virtual IP and should: written by a version before, or while all full."""
-    lacking = [name for name, *_ in LACKING.rows(writing.connection)]
-    if lacking and virtual.room(writing):
+    """Those that have no virtual IP and should: written by a version before, or while all full.
+
+    Of the others the line that says so stands.
+    """
+    names = lacking(writing.connection)
+    if names and (room := virtual.room(writing, len(names))):
         writing.shape_moved()
-        unite(writing, lacking, "")
+        unite(writing, names[:room], "")
+
+
+def lacking(connection: Connection) -> list[str]:
+    return [name for name, *_ in LACKING.rows(connection)]
 
 
 def _said(connection: Connection, names: list[str]) -> Mapping[str, Service]:

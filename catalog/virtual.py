@@ -57,9 +57,9 @@ def give(
     return {name: its.addresses(number) for name, number in numbers.items()}
 
 
-def room(writing: Writing) -> bool:
-    """Whether there is a number for one service more."""
-    return any(_free(writing.connection, writing.now, 1, ranges(writing.connection).most))
+def room(writing: Writing, many: int) -> int:
+    """For how many services there are numbers, of so many."""
+    return len(_free(writing.connection, writing.now, many, ranges(writing.connection).most))
 
 
 def _new(writing: Writing, names: Sequence[str], its: Ranges) -> dict[str, int]:

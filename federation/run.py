@@ -15,6 +15,7 @@ from meshfed.catalog.reports import ProxyState
 from meshfed.catalog.store import Away, Catalog, Unfit, migrate
 from meshfed.federation import files, garbage
 from meshfed.federation.account import Account
+from meshfed.federation.addressing import keep_addressed
 from meshfed.federation.admin import app as admin
 from meshfed.federation.admin import workloads
 from meshfed.federation.admin.aside import Home, aside
@@ -193,6 +194,7 @@ async def _serve(
             heed(settings, led, presence),
             sources.run(led),
             prune(led, retain, minutes),
+            keep_addressed(led),
             listen(led, settings.join.lease, settings.join.gone),
             *(webhook.duties() if webhook else ()),
         )

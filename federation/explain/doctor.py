@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from meshfed.catalog.model import Endpoint, Interception, Service, TrafficTarget
+from meshfed.catalog.ranges import Ranges
 from meshfed.federation.explain.facts import Facts
 from meshfed.federation.explain.seen import Certified, Provided, Refusal
 from meshfed.federation.explain.step import State, Step, counted, failing, note, ok, some, warning
@@ -113,13 +114,14 @@ def policies(facts: Facts, refused: Iterable[Refusal]) -> Iterator[Step]:
         yield ok("policy", "all", f"{len(facts.mesh.policies)} objects, all in force")
 
 
-def virtual_ips(services: Iterable[Service]) -> Iterator[Step]:
-    """Who has none though others have: the ranges are full."""
+def virtual_ips(services: Iterable[Service], ranges: Ranges) -> Iterator[Step]:
+    """Who has none though there are ranges: they are full."""
     there = [each for each in services if not (each.vip or each.headless)]
     lacking = sorted(str(each.name) for each in there if not each.virtual)
-    if lacking and len(lacking) < len(there):
-        why = "there is none left in mesh.virtual_ranges: its name stands for its members"
-        remedy = "a wider range of the same start leaves all others theirs"
+    if lacking and ranges.most:
+        why = f"there is none left in {ranges}: its name stands for its members"
+        remedy = "a wider range of the same start leaves all others theirs; else it has that of one"
+        remedy += " that is gone, a day after"
         yield failing("virtual IP", some(lacking), why, remedy)
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from cryptography import x509
 
+from meshfed.catalog import virtual
 from meshfed.catalog.bearings import unwritable
+from meshfed.catalog.ranges import Ranges
 from meshfed.catalog.store import Away, Catalog, Unfit, pending
 from meshfed.federation import fields
 from meshfed.federation.certificates.keys import Unsealable
@@ -44,7 +46,7 @@ def examined(settings: Settings, url: str) -> Iterator[Step]:
     yield from doctor.platforms(asyncio.run(_platforms(settings)))
     yield from doctor.platforms(asyncio.run(_webhooks(settings, url)))
     yield from doctor.policies(facts, seen.refused(url))
-    yield from doctor.virtual_ips(facts.mesh.services.values())
+    yield from doctor.virtual_ips(facts.mesh.services.values(), asyncio.run(_ranges(url)))
     yield from _certificates(settings, url, facts.now)
     yield from doctor.proxies(facts)
     endpoints = [e for there in facts.mesh.endpoints.values() for e in there]
@@ -108,6 +110,11 @@ def _store(url: str) -> Store:
         free = usage.free / usage.total
     unwritable = "" if lacking else _unwritable(url, file)
     return Store(where, "", lacking, why_deaf, unwritable, free)
+
+
+async def _ranges(url: str) -> Ranges:
+    with closing(Catalog(url)) as catalog:
+        return await catalog.ask(virtual.ranges)
 
 
 async def _deaf(url: str) -> str:

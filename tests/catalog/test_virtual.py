@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import aclosing, closing
 from dataclasses import replace
 
 import pytest
@@ -12,7 +12,9 @@ from meshfed.catalog.plain import Plain
 from meshfed.catalog.ranges import Ranges
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog
+from meshfed.catalog.unaddressed import address
 from meshfed.catalog.virtual import RESTS
+from meshfed.federation import addressing
 
 SIX = Ranges.parse("240.240.0.0/29")
 BOTH = Ranges.parse("240.240.0.0/29, fd00:6d65::/125")
@@ -131,6 +133,27 @@ async def test_where_it_is_full_a_line_says_so_and_addresses_of_the_gone_rest_fi
     assert await given(catalog) == {**dict(zip("bcdef", "23456", strict=True)), "g": "1", "h": ""}
     await say(catalog, *"abcdefgh")  # it was given away
     assert (await given(catalog))["a"] == ""
+
+
+async def test_who_has_none_has_one_as_soon_as_one_has_rested(
+    catalog: Catalog, url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(addressing, "EVERY", 0.01)
+    await ranged(catalog, SIX)
+    await say(catalog, *"abcdef")
+    await say(catalog, *"abcdefgh")
+    await say(catalog, *"bcdefgh")  # a is gone, and its address rests
+    leading = asyncio.create_task(addressing.keep_addressed(catalog))
+    async with asyncio.timeout(10), aclosing(catalog.follow()) as followed:
+        before = await anext(followed)
+        assert await address(catalog) is None
+        clock.now += RESTS + 1
+        assert await anext(followed) == before + 1
+    leading.cancel()
+    await asyncio.wait([leading])
+    assert await given(catalog) == {**dict(zip("bcdef", "23456", strict=True)), "g": "1", "h": ""}
+    told = "select object from mesh_changes where change like 'no virtual%' order by object"
+    assert rows(url, told) == [("g.shop",), ("h.shop",)]  # once
 
 
 async def test_a_wider_range_gives_those_without_one_theirs_and_leaves_the_others_theirs(

@@ -12,6 +12,7 @@ import pytest
 from meshfed.catalog.bearings import Bearings, Connected, Replica
 from meshfed.catalog.leadership import Leader, Term
 from meshfed.catalog.model import Mesh, Port, Service, ServiceName
+from meshfed.catalog.ranges import NO_RANGES, Ranges
 from meshfed.catalog.view import resolve
 from meshfed.federation.explain import examine
 from meshfed.federation.explain.doctor import (
@@ -154,10 +155,13 @@ def test_services_that_have_no_virtual_ip_because_there_is_none_left() -> None:
 
     given = service("a", virtual=("240.240.0.1",))
     others = service("b", vip="10.96.0.7"), service("c", headless=True)
-    (step,) = virtual_ips([service("e"), given, *others, service("d")])
-    assert step.object == "d.shop, e.shop"
-    assert [*virtual_ips([given, *others])] == []
-    assert [*virtual_ips([service("d"), *others])] == []  # there are no ranges
+    ranges = Ranges.parse("240.240.0.0/29")
+    for there in ([given, *others], others):
+        (step,) = virtual_ips([service("e"), *there, service("d")], ranges)
+        assert step.object == "d.shop, e.shop"
+        assert "240.240.0.0/29" in step.what
+    assert [*virtual_ips([given, *others], ranges)] == []
+    assert [*virtual_ips([service("d"), *others], NO_RANGES)] == []
 
 
 def replica(name: str = "r1", evaluated: int = 7, silent_for: float = 1.0) -> Replica:
