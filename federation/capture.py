@@ -126,13 +126,13 @@ def replaced(rules: Iterable[str], saved: str) -> str:
     return table([*_unhooked(saved), *rules])
 
 
-def removed(saved: str) -> str:
-    """What takes ours away; nothing, where none stand."""
-    chains = [chain for chain in CHAINS if f"\n:{chain} " in saved]
-    if not chains:
+def removed(saved: str, chains: Sequence[str] = CHAINS) -> str:
+    """What takes these of ours away; nothing, where none of them stand."""
+    there = [chain for chain in chains if f"\n:{chain} " in saved]
+    if not there:
         return ""
-    gone = [f"{act} {chain}" for act in ("-F", "-X") for chain in chains]
-    return "\n".join(["*nat", *_unhooked(saved), *gone, "COMMIT", ""])
+    gone = [f"{act} {chain}" for act in ("-F", "-X") for chain in there]
+    return "\n".join(["*nat", *_unhooked(saved, there), *gone, "COMMIT", ""])
 
 
 def stand(rules: Sequence[str], saved: str) -> bool:
@@ -141,14 +141,14 @@ def stand(rules: Sequence[str], saved: str) -> bool:
     return Counter(line.split()[1] for line in ours) == Counter(r.split()[1] for r in rules)
 
 
-def _unhooked(saved: str) -> list[str]:
-    """The ends of what leads into our chains."""
-    led = (line for line in saved.splitlines() if line.startswith("-A ") and _leads(line))
+def _unhooked(saved: str, chains: Sequence[str] = CHAINS) -> list[str]:
+    """The ends of what leads into these of our chains."""
+    led = (line for line in saved.splitlines() if line.startswith("-A ") and _leads(line, chains))
     return [f"-D {line.removeprefix('-A ')}" for line in led]
 
 
-def _leads(line: str) -> bool:
-    return line.rpartition(" -j ")[2] in CHAINS
+def _leads(line: str, chains: Sequence[str] = CHAINS) -> bool:
+    return line.rpartition(" -j ")[2] in chains
 
 
 def _is_ours(line: str) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from machines import LIBC, PATH, Machine, ip
 from meshfed.federation.agent import naming
 from meshfed.federation.agent.intercepting import Intercepted, listening, spare
 from meshfed.federation.capture import (
+    OUTBOUND,
     Capture,
     machine_in,
     machine_out,
@@ -50,7 +52,7 @@ real = pytest.mark.skipif(
 BUYER, NETWORK = "127.0.53.1", "10.213.53"
 OUTSIDE, OUTSIDE6, OWN6 = f"{NETWORK}.1", "fd53::1", "fd53::2"
 APART = "10.213.54.1"  # excluded
-TILL, OTHER, EXCLUDED, LONG = 8081, 8083, 8082, 8084
+TILL, OTHER, EXCLUDED, LONG, SHORT = 8081, 8083, 8082, 8084, 8085
 HOSTS = f"""
 services:
   till.live: {{ports: {{http: {TILL}}}, plaintext: allow}}
@@ -256,6 +258,51 @@ async def test_what_a_machine_says_and_hears_goes_through_its_sidecar_until_it_l
     assert machine.there(paid) == "direct"
     assert plainly(machine.address) == "200"
     assert set(machine.files()) - set(before) <= {"systemd", "systemd/system"}
+
+
+@real
+async def test_an_agent_that_stops_leaves_no_call_without_a_listener(
+    ground: Ground, machine: Machine
+) -> None:
+    captured.listen("outside", OUTSIDE, SHORT)
+    with closing(socket.create_server((OUTSIDE, LONG))) as listener:
+        threading.Thread(target=echo, args=(listener,), daemon=True).start()
+        await stopping(ground, machine)
+
+
+async def stopping(ground: Ground, machine: Machine) -> None:
+    join = f"meshfed join https://{OUTSIDE}:{ground.port} --token {ground.token()}"
+    await asyncio.to_thread(machine.typed, f"{join} --interception transparent")
+    machine.boot()
+
+    await until("what goes out", lambda: asyncio.to_thread(captures, machine))
+    # Its Envoy drains for as long as that lasts, and closes its listeners meanwhile.
+    lasting = machine.there(socket.create_connection, (OUTSIDE, LONG), 5)
+    lasting.sendall(b"before")
+    assert lasting.recv(100) == b"before"
+    machine.tells_agent(signal.SIGTERM)
+    while OUTBOUND in machine.there(listening_there):
+        assert machine.there(says, OUTSIDE, SHORT) == "outside"
+        await asyncio.sleep(0.05)
+    assert machine.there(says, OUTSIDE, SHORT) == "outside"
+    # From here on who calls it is refused: its application would not understand them.
+    assert plainly(machine.address) == REFUSED
+    lasting.sendall(b"still here")
+    assert lasting.recv(100) == b"still here"
+    lasting.close()
+    await until("the end of its agent", lambda: asyncio.to_thread(ended, machine))
+    assert "MESHFED" not in machine.rules() + machine.rules("ip6tables")
+    assert plainly(machine.address) == "200"
+
+
+def captures(machine: Machine) -> bool:
+    """Whether it calls through its sidecar, which is there."""
+    return "-j MESHFED_OUT" in machine.rules() and machine.there(says, OUTSIDE, SHORT) == "outside"
+
+
+def listening_there() -> frozenset[int]:
+    """Of the network that this thread is in: /proc/net is the process's."""
+    return listening(Path("/proc/thread-self/net/tcp").read_text())
 
 
 def ended(machine: Machine) -> bool:

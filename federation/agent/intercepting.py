@@ -17,6 +17,7 @@ from meshfed.federation.agent import naming
 from meshfed.federation.agent.command import Unable, told
 from meshfed.federation.capture import (
     AGAIN,
+    CHAINS,
     EVERYTHING,
     OUT,
     OUTBOUND,
@@ -106,11 +107,25 @@ class Intercepting:
         self._made: dict[int, tuple[str, ...]] = {}  # what was put in place, by family
         self._why = ""
         self._named = False
+        self._wanted = True
+        self._turn = asyncio.Lock()  # a look that has begun ends, whatever becomes of who awaits it
 
     async def run(self) -> None:
-        while True:
-            whole = await asyncio.to_thread(self.look)
+        """Until `released`."""
+        while self._wanted:
+            async with self._turn:
+                whole = not self._wanted or await asyncio.to_thread(self.look)
             await self._rest(LOOK if whole else SOON)
+
+    async def released(self, chains: Sequence[str] = CHAINS) -> None:
+        """What these bring into the sidecar finds its way without one again, from now on."""
+        self._wanted = False
+        async with self._turn:
+            try:
+                if await asyncio.to_thread(release, chains):
+                    log.info("intercepting no more", chains=chains)
+            except (Unable, OSError) as why:
+                log.warning("still intercepting", reason=str(why))
 
     async def _rest(self, step: float) -> None:
         """Until the next look: for a while, or until its sidecar listens, if that is missing."""
@@ -197,14 +212,14 @@ def put(family: int, text: str, *options: str) -> None:
     told((f"{TOOLS[family]}-restore", *AGAIN, "--noflush", *options), text)
 
 
-def release() -> bool:
-    """Take away what is there, and who leads to it; whether anything was.
+def release(chains: Sequence[str] = CHAINS) -> bool:
+    """Take away what is there of these, and who leads to it; whether anything was.
 
     Raises Unable, OSError.
     """
     there = False
     for family in families():
-        if text := removed(standing(family)):
+        if text := removed(standing(family), chains):
             put(family, text)
             there = True
     return naming.unname() or there

@@ -8,13 +8,13 @@ from pathlib import Path
 import structlog
 
 from meshfed.federation.agent.alone import Another, alone
-from meshfed.federation.agent.command import Unable
 from meshfed.federation.agent.envoy import NoEnvoy, Sidecar, binary
 from meshfed.federation.agent.events import Watching, azure
-from meshfed.federation.agent.intercepting import Intercepted, Intercepting, aside, release
+from meshfed.federation.agent.intercepting import Intercepted, Intercepting, aside
 from meshfed.federation.agent.probing import Probing
 from meshfed.federation.agent.renewal import Renewal
 from meshfed.federation.agent.reporting import LAST, TICK, Reporting
+from meshfed.federation.capture import OUT
 from meshfed.federation.join.imds import IMDS
 from meshfed.federation.join.machine import JOINED, Papers, Unjoinable
 
@@ -64,15 +64,6 @@ async def last_word(reporting: Reporting) -> bool:
         return False
 
 
-async def released() -> None:
-    """What goes out and comes in finds its way without a sidecar again."""
-    try:
-        if await asyncio.to_thread(release):
-            log.info("intercepting no more")
-    except (Unable, OSError) as why:
-        log.warning("still intercepting", reason=str(why))
-
-
 async def _run(
     envoy: str, folder: Path, papers: Papers, said: Intercepted | None, imds: str
 ) -> None:
@@ -83,6 +74,7 @@ async def _run(
     sidecar, probing = Sidecar(envoy, folder, user), Probing(papers.probes)
     await probing.look()
     reporting = Reporting(folder, lambda: probing.failing, sidecar.unready)
+    intercepting = Intercepting(folder) if said else None
 
     async def leave() -> None:
         await left(folder / JOINED)
@@ -93,16 +85,20 @@ async def _run(
         parts = [sidecar.run(), Renewal(folder).run(), probing.run(), reporting.run(), leave()]
         if imds:
             parts.append(Watching(imds, reporting, sidecar.busy).run())
-        if said:
-            parts.append(Intercepting(folder).run())
+        if intercepting:
+            parts.append(intercepting.run())
         running = [tasks.create_task(part) for part in parts]
         await stop.wait()
         log.info("stopping")
         if await last_word(reporting):
             await asyncio.sleep(SETTLE)
+        if intercepting:
+            # It drains for longer than it listens. What comes in is refused from then on: its
+            # application would not understand who is of the mesh.
+            await intercepting.released([OUT])
         await sidecar.stop()
         for task in running:
             task.cancel()
-    if said:
-        await released()
+    if intercepting:
+        await intercepting.released()
     log.info("stopped")
