@@ -26,7 +26,8 @@ CALLS = {
     ],
     # What goes out, from the pod, by whom.
     "out": [
-        (ROOT, NODE, 80), (ROOT, NODE6, 80), (ROOT, NODE, 5432), (ROOT, APART, 80),
+        (ROOT, NODE, 80), (ROOT, NODE6, 80), (ROOT, f"::ffff:{NODE}", 80), (ROOT, NODE, 5432),
+        (ROOT, APART, 80),
         (ROOT, "127.0.0.1", 8080), (ROOT, "::1", 8080), (ROOT, POD, 8080), (ROOT, POD6, 8080),
         (ENVOY, NODE, 80), (ENVOY, NODE6, 80), (ENVOY, "127.0.0.1", 8080),
     ],

@@ -28,6 +28,7 @@ from meshfed.federation.agent import naming
 MESH = "bookstore.shop.mesh"
 QUESTIONS = (
     (MESH, "A"),
+    (MESH, "AAAA"),
     ("example.com", "A"),
     ("example.com", "AAAA"),
     ("example.com", "MX"),

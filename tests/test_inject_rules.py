@@ -59,6 +59,7 @@ def test_what_comes_in_and_goes_out_goes_through_the_sidecar_but_for_what_is_exc
     assert dict(zip(captured.CALLS["out"], said["out"], strict=True)) == {
         (captured.ROOT, captured.NODE, 80): "outbound",
         (captured.ROOT, captured.NODE6, 80): "outbound",
+        (captured.ROOT, f"::ffff:{captured.NODE}", 80): "outbound",
         (captured.ROOT, captured.NODE, 5432): "node",
         (captured.ROOT, captured.APART, 80): "node",
         (captured.ROOT, "127.0.0.1", 8080): "application",
@@ -95,6 +96,7 @@ def test_where_only_some_ranges_are_captured_all_else_is_left_alone() -> None:
     assert dict(zip(captured.CALLS["out"], said["out"], strict=True)) == {
         (captured.ROOT, captured.NODE, 80): "node",
         (captured.ROOT, captured.NODE6, 80): "outbound",
+        (captured.ROOT, f"::ffff:{captured.NODE}", 80): "node",
         (captured.ROOT, captured.NODE, 5432): "node",
         (captured.ROOT, captured.APART, 80): "outbound",
         (captured.ROOT, "127.0.0.1", 8080): "application",

@@ -42,7 +42,7 @@ TOLD = {
     (MESH, "A"): "NOERROR 240.240.0.1",
     (MESH, "AAAA"): "NOERROR fd00:6d65::1",
     ("warehouse.shop.mesh", "A"): "NOERROR 240.240.0.2",
-    ("warehouse.shop.mesh", "AAAA"): "NXDOMAIN",
+    ("warehouse.shop.mesh", "AAAA"): "NOERROR ::ffff:240.240.0.2",
     ("nobody.shop.mesh", "A"): "NXDOMAIN",
 }
 

@@ -1,6 +1,6 @@
 """The mesh's names, `<service>.<namespace>.mesh`, answered by the sidecar itself, and no others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from envoy.config.core.v3 import address_pb2, base_pb2
@@ -57,9 +57,22 @@ def at(host: str) -> address_pb2.Address:
 
 
 def domain(name: str, addresses: Iterable[str]) -> Table.DnsVirtualDomain:
-    its = Table.AddressList(address=[*addresses][:MEMBERS])
+    its = Table.AddressList(address=answered([*addresses][:MEMBERS]))
     return Table.DnsVirtualDomain(
         name=f"{name}.{DOMAIN}",
         endpoint=Table.DnsEndpoint(address_list=its),
         answer_ttl=Duration(seconds=TTL_S),
     )
+
+
+def answered(addresses: Sequence[str]) -> Sequence[str]:
+    """For both families, so that no resolver hears that there is no such name.
+
+    Envoy (1.40) says NXDOMAIN where a name has no address of the family that is asked for, and
+    musl (Alpine) gives up then, whatever it hears of the other. Mapped addresses (RFC 4291,
+    2.5.5.2) are called over IPv4 though an application opens a socket of IPv6; of IPv6 addresses
+    there is no such thing for IPv4.
+    """
+    if any(":" in each for each in addresses):
+        return addresses
+    return [*addresses, *(f"::ffff:{each}" for each in addresses)]
