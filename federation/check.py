@@ -9,6 +9,7 @@ from typing import TextIO
 
 from meshfed.catalog.access import Unresolved, access
 from meshfed.catalog.document import Document, Unreadable, documents
+from meshfed.catalog.document import Path as Keys
 from meshfed.catalog.model import (
     Identity,
     Mesh,
@@ -26,7 +27,7 @@ from meshfed.catalog.view import resolve
 from meshfed.federation.certificates import issuer as issuers
 from meshfed.federation.certificates.issuer import UnknownIssuer
 from meshfed.federation.certificates.keys import Unsealable
-from meshfed.federation.findings import nearest
+from meshfed.federation.findings import nearest, unknown
 from meshfed.federation.sections import (
     Certificates,
     KubernetesEntry,
@@ -36,9 +37,13 @@ from meshfed.federation.sections import (
 from meshfed.federation.settings import Refused, Settings, known_keys, only
 from meshfed.federation.specification.files import Held, Text, held, piped, scan
 from meshfed.providers import hosts
+from meshfed.providers.kubernetes.kubeconfig import lacking
+from meshfed.providers.kubernetes.options import Where, options
 from meshfed.providers.provider import load
 
 STDIN = Path("-")
+POLICY_KEYS = frozenset({"apiVersion", "kind", "metadata", "spec"})
+HOSTS_KEYS = frozenset({"services", "hosts", "_meta"})
 EMPTY = "empty: there is nothing in it to check"
 
 
@@ -107,12 +112,15 @@ def kind(text: Text) -> Kind:
     if not isinstance(first.data, dict):
         return Kind.HOSTS  # a table, or a list of targets
     keys = {str(key) for key in first.data}
-    if keys & {"apiVersion", "kind", "metadata", "spec"}:
+    if keys & POLICY_KEYS:
         return Kind.POLICY
-    if keys & {"services", "hosts", "_meta"}:
+    if keys & HOSTS_KEYS:
         return Kind.HOSTS
     if any(nearest(key, known_keys(), cutoff=0.8) for key in keys):
         return Kind.CONFIGURATION
+    every = [*known_keys(), *sorted(HOSTS_KEYS | POLICY_KEYS)]
+    if misspelt := next((str(key) for key in first.data if nearest(str(key), every)), ""):
+        raise Unreadable(first.reject((misspelt,), unknown(misspelt, every)))
     why = "neither a configuration nor a host list nor SMI"
     raise Unreadable(first.reject((), why))
 
@@ -232,7 +240,11 @@ def _observed(written: Document, n: int, entry: ProviderEntry, settings: Setting
         load(entry.type)(name=entry.name, options=entry.options, base=base)
     except ValueError as error:
         key, _, why = str(error).partition(": ")
-        return Input(rejected=(written.reject(("providers", n, key), why),), partial=True)
+        at: Keys = ("providers", n, *key.split("."))
+        return Input(rejected=(written.reject(at, why),), partial=True)
+    if entry.type == "kubernetes":
+        where = options(entry.name, entry.options, base).where
+        return Input(rejected=_reached(written, ("providers", n), where), partial=True)
     if entry.type != "hosts":
         return Input(partial=True)
     path, form = hosts.chosen(entry.options)
@@ -247,13 +259,20 @@ def _observed(written: Document, n: int, entry: ProviderEntry, settings: Setting
 
 def _specified(written: Document, n: int, entry: SpecificationEntry, base: Path) -> Input:
     if isinstance(entry, KubernetesEntry):
-        return Input(elsewhere=True)
+        where, _ = entry.reached(base)
+        return Input(rejected=_reached(written, ("specification", n), where), elsewhere=True)
     path = shown(base / entry.path)
     seen = scan(Path(path))
     if seen.fault:
         why = f"{path}: {seen.fault}"
         return Input(rejected=(written.reject(("specification", n, "path"), why),))
     return Input(policies=seen.texts)
+
+
+def _reached(written: Document, at: Keys, where: Where) -> tuple[Rejected, ...]:
+    """What a kubeconfig lacks; no cluster is asked."""
+    key, _, why = lacking(where, shown).partition(": ")
+    return (written.reject((*at, key), why),) if key else ()
 
 
 def shown(path: Path) -> str:

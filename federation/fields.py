@@ -1,7 +1,7 @@
 """The fields of the configuration: what may stand in each, and why something else may not."""
 
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -75,7 +75,8 @@ def sqlite_file(url: str) -> str | None:
 def duration(text: object) -> timedelta:
     found = DURATION.fullmatch(text) if isinstance(text, str) else None
     if not found:
-        raise ValueError(f"{text!r} is not a duration: write 30d, 24h, 90m or 1h30m")
+        said = f"the date {text}" if isinstance(text, date) else repr(text)
+        raise ValueError(f"{said} is not a duration: write 30d, 24h, 90m or 1h30m")
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     length = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
     if not timedelta() < length <= LONGEST:
@@ -201,6 +202,8 @@ def each_of_a_family(ranges: tuple[str, ...]) -> tuple[str, ...]:
     return ranges
 
 
+# As it stands there: pydantic would take 1 and "true" as well.
+Switch = Annotated[bool, Field(strict=True)]
 PATTERN = r"^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
 Duration = Annotated[
     timedelta,

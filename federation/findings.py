@@ -17,6 +17,7 @@ WORDS = {
     "missing": "required",
     "string_type": "must be text: put it in quotes",
     "bool_type": "must be true or false",
+    "path_type": "must be the path of a file: put it in quotes",
     "bool_parsing": "must be true or false",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
@@ -42,9 +43,13 @@ def findings(error: ValidationError, model: type[BaseModel]) -> Iterator[Finding
     """Each mistake with the path of the value that has it."""
     for found in error.errors(include_url=False):
         path, around = _placed(found["loc"], model)
+        why = _words(found, around)
         if found["type"].startswith("union_tag"):
             path = (*path, found["ctx"]["discriminator"].strip("'"))
-        yield path, _words(found, around)
+        key, colon, rest = why.partition(": ")
+        if found["type"] == "value_error" and colon and key in _keys(around):
+            path, why = (*path, key), rest  # of two keys together: the model names one of them
+        yield path, why
 
 
 def unknown(name: str, known: Collection[str]) -> str:
@@ -62,6 +67,8 @@ def nearest(name: str, known: Collection[str], cutoff: float = 0.6) -> str:
 
 def _words(found: ErrorDetails, model: type[BaseModel]) -> str:
     kind, context = found["type"], found.get("ctx", {})
+    if kind == "bool_type" and str(found["input"]).lower() in ("true", "false"):
+        return f"{WORDS[kind]}, without quotes"
     if kind == "extra_forbidden":
         return unknown(str(found["loc"][-1]), list(_keys(model)))
     if kind == "value_error":

@@ -16,6 +16,7 @@ from meshfed.federation.fields import (
     Listen,
     LoopbackListen,
     Namespaces,
+    Switch,
     TrustDomain,
     VirtualRanges,
     duration,
@@ -31,7 +32,7 @@ class Mesh(Strict):
     """What holds for everyone in the mesh."""
 
     trust_domain: TrustDomain = Field(default="mesh.local", description="the SPIFFE trust domain")
-    permissive: bool = Field(
+    permissive: Switch = Field(
         default=False, description="true: everyone may call everyone, still over mutual TLS"
     )
     virtual_ranges: VirtualRanges = Field(
@@ -76,7 +77,7 @@ class KubernetesEntry(Strict):
     type: Literal["kubernetes"] = Field(description="`kubernetes`: CRDs of a cluster")
     context: str = Field(default="", description="the context of a kubeconfig")
     kubeconfig: str = Field(default="", description="a file; else KUBECONFIG, ~/.kube/config")
-    in_cluster: bool = Field(default=False, description="true: the cluster that meshfed runs in")
+    in_cluster: Switch = Field(default=False, description="true: the cluster that meshfed runs in")
     secret: str = Field(default="", description="<namespace>/<name> of the kubeconfig to use")
     namespaces: Namespaces = Field(default=None, description='names, or {label: "key=value"}')
 
@@ -131,7 +132,7 @@ class History(Strict):
     retain_traffic: Duration = Field(
         default=duration("7d"), description="how long it is kept how many calls went where"
     )
-    record_pushes: bool = Field(
+    record_pushes: Switch = Field(
         default=False, description="true: keep which versions each proxy was sent"
     )
 

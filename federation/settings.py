@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_settings import (
     BaseSettings,
@@ -172,7 +173,7 @@ def _clashes(settings: Settings) -> Iterator[Finding]:
                 entry.reached(settings.base)
             except ValueError as error:
                 key, _, why = str(error).partition(": ")
-                yield ("specification", n, key), why
+                yield ("specification", n, *key.split(".")), why
     lists = any(entry.type == "azure" for entry in settings.providers)
     for n, policy in enumerate(settings.join.policies):
         if not lists and (asked := next((key for key in LISTED if getattr(policy, key)), "")):
@@ -234,7 +235,20 @@ def over(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, 
 def _environment(variables: Mapping[str, str]) -> dict[str, object]:
     source = EnvSettingsSource(Settings)
     source.env_vars = {name.lower(): text for name, text in variables.items()}
-    return source()
+    return _switched(source(), Settings)
+
+
+def _switched(said: Mapping[str, object], model: type[BaseModel]) -> dict[str, object]:
+    """A variable has only text: where true or false is wanted, it is what it says."""
+    made = dict(said)
+    for name, value in said.items():
+        kind = model.model_fields[name].annotation if name in model.model_fields else None
+        if isinstance(value, str) and kind is bool:
+            with suppress(ValidationError):
+                made[name] = TypeAdapter(bool).validate_python(value)
+        elif isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, BaseModel):
+            made[name] = _switched(value, kind)
+    return made
 
 
 def _not_json(variables: Mapping[str, str]) -> Iterator[Rejected]:

@@ -111,7 +111,7 @@ class Sources:
             return provider.load(entry.type)(name=entry.name, options=options, base=base)
         except ValueError as error:
             key, _, why = str(error).partition(": ")
-            raise Refused(self._settings.reject(("providers", n, key), why)) from error
+            raise Refused(self._settings.reject(("providers", n, *key.split(".")), why)) from error
 
     @property
     def _all(self) -> list[Feed | Specifying]:

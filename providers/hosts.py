@@ -47,8 +47,10 @@ def chosen(options: Mapping[str, object]) -> tuple[str, str]:
     for key in options:
         if key not in OPTIONS:
             raise ValueError(f"{key}: unknown key; {nearest(key, OPTIONS)}")
-    path, kind = options.get("path"), options.get("format", "")
-    if not isinstance(path, str) or not path:
+    path, kind = options.get("path", ""), options.get("format", "")
+    if not isinstance(path, str):
+        raise ValueError("path: must be text: put it in quotes")
+    if not path:
         raise ValueError("path: missing: say which file lists the hosts")
     if kind not in ("", *FORMATS) or not isinstance(kind, str):
         raise ValueError(f"format: {kind!r} is none of {', '.join(FORMATS)}")

@@ -47,6 +47,7 @@ specification:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "this-users"))
     (tmp_path / "policy").mkdir()
     (tmp_path / "meshfed.yaml").write_text(CONFIGURATION)
     (tmp_path / "hosts.yaml").write_text(HOSTS)
@@ -236,3 +237,67 @@ def test_a_virtual_ip_that_the_mesh_may_give_to_another_is_refused(folder: Path)
     assert why.startswith(f"{where}: 240.240.0.1 is of mesh.virtual_ranges, which may be another")
     append(folder, "mesh: {virtual_ranges: [240.241.0.0/16, 'fd00:240::/64']}\n")
     assert checked("meshfed.yaml").rejected == ()
+
+
+KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+contexts: [{name: aks-weu, context: {cluster: weu}}, {name: aks-neu, context: {cluster: neu}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "written", "why"),
+    [
+        pytest.param("context: aks-weu, kubeconfig: kube.yaml", KUBECONFIG, "", id="it is there"),
+        pytest.param(
+            "context: aks-wue, kubeconfig: kube.yaml",
+            KUBECONFIG,
+            "context: 'aks-wue' is none of kube.yaml; did you mean aks-weu?",
+            id="misspelt",
+        ),
+        pytest.param(
+            "kubeconfig: kube.yaml",
+            KUBECONFIG,
+            "context: missing: kube.yaml has no current-context",
+            id="none is said, nor current",
+        ),
+        pytest.param(
+            "kubeconfig: kube.yaml",
+            KUBECONFIG + "current-context: aks-neu\n",
+            "",
+            id="the current one",
+        ),
+        pytest.param(
+            "kubeconfig: kube.yaml",
+            "[1]",
+            "kubeconfig: kube.yaml is no kubeconfig",
+            id="something else",
+        ),
+        pytest.param(
+            "context: aks-wue",
+            KUBECONFIG,
+            "",
+            id="of this user, who has none: it may be there where it is served",
+        ),
+        pytest.param("in_cluster: true", KUBECONFIG, "", id="none is used"),
+    ],
+)
+def test_a_cluster_is_one_that_its_kubeconfig_knows(
+    folder: Path, said: str, written: str, why: str
+) -> None:
+    (folder / "kube.yaml").write_text(written)
+    entry = f"{{name: aks, type: kubernetes, {said}}}"
+    (folder / "meshfed.yaml").write_text(f"providers:\n  - {entry}\n")
+    told = [str(each) for each in check([Path("meshfed.yaml")], io.StringIO(), {}).rejected]
+    assert told == ([f"meshfed.yaml:2: providers[0].{why}"] if why else [])
+
+
+def test_a_context_is_looked_for_in_this_users_kubeconfig_where_there_is_one(folder: Path) -> None:
+    (folder / "this-users").write_text(KUBECONFIG)
+    append(folder, "  - {type: kubernetes, context: aks-wue}\n")
+    [told] = check([Path("meshfed.yaml")], io.StringIO(), {}).rejected
+    assert str(told) == (
+        "meshfed.yaml:5: specification[1].context: 'aks-wue' is none of this-users;"
+        " did you mean aks-weu?"
+    )

@@ -447,7 +447,7 @@ async def test_a_context_that_is_none_is_a_fault(shop: Cluster) -> None:
         pytest.param({"context": "a", "namespaces": []}, "namespaces: empty", id="no names"),
         pytest.param({"context": "a", "namespaces": ["A"]}, "namespaces: 'A' is no", id="a name"),
         pytest.param(
-            {"context": "a", "namespaces": {"label": "a=b c"}}, "namespaces: label: ", id="label"
+            {"context": "a", "namespaces": {"label": "a=b c"}}, "namespaces.label: ", id="label"
         ),
         pytest.param({"context": "a", "namespaces": {"lable": "a"}}, "namespaces: ", id="a key"),
     ],

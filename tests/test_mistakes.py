@@ -194,6 +194,9 @@ async def test_a_folder_of_policies_that_is_gone_changes_nothing_and_is_named(me
     # What a provider says of its options is asked at the start, and by `validate`.
     texts(
         "config",
+        "host-list-that-is-a-number",
+        "kubeconfig-that-is-not-there",
+        "namespaces-by-half-a-label",
         "provider-of-no-known-type",
         "provider-whose-file-is-not-there",
         "provider-with-a-misspelt-option",

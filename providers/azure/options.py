@@ -135,19 +135,19 @@ def cloud(said: object, base: Path) -> Cloud:
         raise ValueError(f"cloud: {said!r} {why}")
     for key in said:
         if key not in CUSTOM:
-            raise ValueError(f"cloud: {key}: unknown key; {nearest(str(key), CUSTOM)}")
+            raise ValueError(f"cloud.{key}: unknown key; {nearest(str(key), CUSTOM)}")
     endpoint = https("endpoint", said.get("endpoint"))
     authority = https("authority", said.get("authority"))
     audience = said.get("audience", endpoint)
     if not isinstance(audience, str) or not audience:
-        raise ValueError(f"cloud: audience: {audience!r} is not the name of whom tokens are for")
+        raise ValueError(f"cloud.audience: {audience!r} is not the name of whom tokens are for")
     return Cloud(endpoint, authority, audience.rstrip("/"), ca(said.get("ca"), base))
 
 
 def https(key: str, said: object) -> str:
     if not isinstance(said, str) or urlsplit(said).scheme != "https" or not urlsplit(said).netloc:
         # Tokens are sent there.
-        raise ValueError(f"cloud: {key}: {said!r} is no https:// address")
+        raise ValueError(f"cloud.{key}: {said!r} is no https:// address")
     return said.rstrip("/")
 
 
@@ -155,7 +155,7 @@ def ca(said: object, base: Path) -> Path | None:
     if said is None:
         return None
     if not isinstance(said, str) or not (base / said).is_file():
-        raise ValueError(f"cloud: ca: {said!r} is no file with certificates")
+        raise ValueError(f"cloud.ca: {said!r} is no file with certificates")
     return base / said
 
 

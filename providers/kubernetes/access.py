@@ -21,6 +21,7 @@ from kubernetes.aio.config import (
     load_kube_config_from_dict,
 )
 
+from meshfed.providers.kubernetes.kubeconfig import files
 from meshfed.providers.kubernetes.messages import Answer, Refused, Unreachable, status
 from meshfed.providers.kubernetes.options import Where
 from meshfed.providers.kubernetes.reflect import Pace
@@ -103,16 +104,15 @@ class Kubeconfig:
 
     @property
     def _files(self) -> str:
-        named = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-        return str(self._path) if self._path else named
+        return files(self._path)
 
     async def text(self) -> str:
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> str:
-        files = [Path(file) for file in self._files.split(os.pathsep) if file]
+        paths = [Path(file) for file in self._files.split(os.pathsep) if file]
         try:
-            there = [file.read_text() for file in files if len(files) == 1 or file.exists()]
+            there = [path.read_text() for path in paths if len(paths) == 1 or path.exists()]
         except (OSError, ValueError) as error:
             raise Unreachable(f"{self._files}: {getattr(error, 'strerror', error)}") from error
         return "\n".join(there)

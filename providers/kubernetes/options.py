@@ -93,7 +93,7 @@ def monitored(said: object) -> Monitored:
         raise ValueError(f"namespaces: {said!r} {why}")
     label = said["label"]
     if not isinstance(label, str) or not SELECTOR.fullmatch(label):
-        raise ValueError(f"namespaces: label: {label!r} is not key, key=value or key in (a, b)")
+        raise ValueError(f"namespaces.label: {label!r} is not key, key=value or key in (a, b)")
     return Monitored(labels=(label,))
 
 
