@@ -256,10 +256,11 @@ def _scopes(connection: Connection, provider: str, scopes: Iterable[str]) -> dic
 
 def _said(before: Scope, believed: Known, kind: str) -> Scope:
     """The row once this is believed."""
+    accepted = bool(before.accepted) or before.state == "good"
     return Scope(
         before.revision,
         kind,
-        condition(before.fault, believed.doubt),
+        condition(before.fault, believed.doubt, accepted=accepted),
         believed.doubt,
         before.fault,
         "; ".join(map(str, believed.rejected)),

@@ -27,4 +27,5 @@ class Orders:
 
     paused: bool = False
     accepted: frozenset[str] = frozenset()  # scopes whose doubted observation is to be believed
+    settled: frozenset[tuple[str, str]] = frozenset()  # and those where a fault was, with it
     attached: tuple[Attachment, ...] = ()  # of all platforms

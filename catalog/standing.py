@@ -36,9 +36,14 @@ def observed(connection: Connection) -> frozenset[str]:
     return frozenset(connection.execute(select(scopes.c.provider).where(ever)).scalars())
 
 
-def condition(fault: str, doubt: str) -> str:
-    """The state of a scope; that it is paused stands beside it."""
-    return "failing" if fault else "doubted" if doubt else "good"
+def condition(fault: str, doubt: str, *, accepted: bool) -> str:
+    """The state of a scope; that it is paused stands beside it.
+
+    `accepted`: somebody said that what this fault leaves is true.
+    """
+    if fault and not (accepted and not doubt):
+        return "failing"
+    return "doubted" if doubt else "good"
 
 
 def stood(writing: Writing, provider: str, scopes: Iterable[str]) -> None:

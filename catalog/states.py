@@ -37,8 +37,10 @@ def seen(writing: Writing, provider: str, kind: str, scope: str, fault: str) -> 
         new = {"provider": provider, "scope": scope, "state": "good"}
         writing.connection.execute(insert(scopes).values(new))
     doubt = before["doubt"] if before else ""
-    said: dict[str, Any] = {"type": kind, "fault": fault, "state": condition(fault, doubt)}
-    if not fault and not doubt:
+    accepted = before is not None and before["state"] == "good" and before["fault"] == fault
+    state = condition(fault, doubt, accepted=accepted)
+    said: dict[str, Any] = {"type": kind, "fault": fault, "state": state}
+    if state == "good":
         said["last_good"] = writing.now
     writing.connection.execute(update(scopes).where(mine).values(said))
     if fault != (before["fault"] if before else ""):
@@ -52,9 +54,13 @@ def seen(writing: Writing, provider: str, kind: str, scope: str, fault: str) -> 
 def ordered(connection: Connection, provider: str) -> Orders:
     paused = select(orders.c.paused).where(orders.c.provider == provider)
     accepted = select(acceptances.c.scope).where(acceptances.c.provider == provider)
+    settled = select(scopes.c.scope, scopes.c.fault).where(
+        scopes.c.provider == provider, scopes.c.state == "good", scopes.c.fault != ""
+    )
     return Orders(
         paused=bool(connection.execute(paused).scalar()),
         accepted=frozenset(connection.execute(accepted).scalars()),
+        settled=frozenset((scope, fault) for scope, fault in connection.execute(settled)),
         attached=attached(connection),
     )
 

@@ -185,7 +185,7 @@ class Feed:
         self._waiting |= dict.fromkeys(orders.accepted & self._seen.keys())
         self._paused = orders.paused
         if self._waiting and not orders.paused:
-            await self._take(self._next(), orders.accepted)
+            await self._take(self._next(), orders)
             if self._waiting:
                 self._wake.set()
         self._room.set()
@@ -200,12 +200,12 @@ class Feed:
         first, *more = accumulate(sizes, lambda before, one: (one[0], before[1] + one[1]))
         return [first[0], *(scope for scope, endpoints in more if endpoints <= LARGE)]
 
-    async def _take(self, scopes: Sequence[str], accepted: frozenset[str]) -> None:
+    async def _take(self, scopes: Sequence[str], orders: Orders) -> None:
         """Some scopes together: what is believed of all of them is one transaction."""
         name, now, before = self.name, self._clock(), self._pass.copy()
         known = await self._catalog.all_known(name, scopes)
         settled = [
-            self._admit(scope, known.get(scope) or Known(name, scope), now, scope in accepted)
+            self._admit(scope, known.get(scope) or Known(name, scope), now, orders)
             for scope in scopes
         ]
         try:
@@ -227,8 +227,9 @@ class Feed:
                 tell(each.before, each.admitted.known, revision)
         self._stand(settled)
 
-    def _admit(self, scope: str, before: Known, now: float, accepted: bool) -> Settled:
+    def _admit(self, scope: str, before: Known, now: float, orders: Orders) -> Settled:
         seen = self._seen[scope]
+        accepted = scope in orders.accepted or (scope, seen.fault) in orders.settled
         admitted = admit(
             before,
             seen,

@@ -22,6 +22,7 @@ from meshfed.catalog.model import (
     ServiceName,
     Workload,
 )
+from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation import feed
 from meshfed.federation.admin.metrics import Metrics
@@ -89,16 +90,28 @@ def endpoint(number: int, workload: Workload) -> Endpoint:
 class Fed:
     """A feed that runs, its provider, and the catalog behind it."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog = catalog
+    def __init__(self, catalog: Catalog, url: str) -> None:
+        self.catalog, self.url = catalog, url
         self.provider = Scripted(options={}, base=Path())
+        self.begin()
+
+    def begin(self) -> None:
         self.feed = Feed(
             self.provider,
             "scripted",
-            catalog,
+            self.catalog,
             Presence(Metrics(CollectorRegistry())),
             lambda: FASTER * time.monotonic(),
         )
+        self.running = asyncio.create_task(self.feed.run())
+
+    async def end(self) -> None:
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+
+    async def restart(self) -> None:
+        await self.end()
+        self.begin()
 
     async def until(self, *numbers: int, doubt: str | None = None) -> Known:
         """Until the catalog holds exactly these, with this doubt."""
@@ -118,11 +131,9 @@ async def fed(tmp_path: Path) -> AsyncIterator[Fed]:
     migrate(url)
     catalog = Catalog(url)
     await catalog.configure("shop.example", permissive=False)
-    made = Fed(catalog)
-    running = asyncio.create_task(made.feed.run())
+    made = Fed(catalog, url)
     yield made
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    await made.end()
     catalog.close()
 
 
@@ -153,6 +164,34 @@ async def test_a_fault_is_doubt_until_an_operator_accepts_it(fed: Fed) -> None:
     await fed.until(1, 2, doubt="the file has vanished")
     await fed.catalog.accept(SCOPE, who="ops")
     await fed.until(doubt="")
+
+
+async def test_what_an_operator_accepted_fails_no_more_until_it_is_something_else(
+    fed: Fed,
+) -> None:
+    async def stands(state: str) -> None:
+        sql = "select state from mesh_providers"
+        async with asyncio.timeout(5):
+            while (await asyncio.to_thread(query, fed.url, sql)).rows != ((state,),):
+                await asyncio.sleep(0.01)  # a state moves no revision
+
+    fed.provider.see(1)
+    await fed.until(1)
+    fed.provider.see(evidence=Evidence.FAULT, fault="there are none")
+    await fed.until(1, doubt="there are none")
+    await stands("failing")
+    await fed.catalog.accept(SCOPE, who="ops")
+    await stands("good")
+    await fed.restart()  # it is asked for what it saw last
+    before = fed.feed.standing
+    async with asyncio.timeout(5):
+        while fed.feed.standing is before:  # what nothing comes of has no event
+            await asyncio.sleep(0.01)
+    await stands("good")
+    assert not fed.feed.standing.doubts
+    fed.provider.see(evidence=Evidence.FAULT, fault="no such file")
+    await fed.until(doubt="no such file")
+    await stands("failing")
 
 
 @pytest.mark.parametrize(
