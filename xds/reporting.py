@@ -97,7 +97,7 @@ class LoadReporting:
     async def _serve(self, _: object, call: Call) -> None:
         ending = await self._converse(call)
         if ending.code != grpc.StatusCode.OK:
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, grpc.aio.InternalError):
                 async with asyncio.timeout(LAST_WORDS):
                     await call.abort(ending.code, ending.why)
 
@@ -186,3 +186,5 @@ class Hearing:
         except TimeoutError:
             why = f"a message was not taken in {UNREAD:.0f} seconds"
             self.end(Ending(grpc.StatusCode.DEADLINE_EXCEEDED, why))
+        except grpc.aio.InternalError:  # nobody is there any more
+            self.end(BYE)

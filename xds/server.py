@@ -240,9 +240,13 @@ class Conversation:
             self._wake.clear()
             for response in self._stream.outgoing(time.monotonic()):
                 self._writing = time.monotonic()
-                await self._call.write(response.body)
+                try:
+                    await self._call.write(response.body)
+                except grpc.aio.InternalError:  # nobody is there any more
+                    self.end(BYE)
+                else:
+                    self._sent(response.type, response.resources, len(response.body))
                 self._writing = None
-                self._sent(response.type, response.resources, len(response.body))
                 if self._over.done():
                     return
             self._report()
@@ -356,7 +360,7 @@ class Server:
             return
         # A client that does not read does not take the status either. What grpc keeps for it then
         # (4 MB at most) goes with its connection; nobody waits for it.
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, grpc.aio.InternalError):
             async with asyncio.timeout(LAST_WORDS):
                 await call.abort(ending.code, ending.why)
 
