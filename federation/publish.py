@@ -36,7 +36,9 @@ from meshfed.xds.subscription import Memory
 
 BETWEEN_SHAPES = 0.1  # seconds, while changes go on
 BEHIND = 0.001  # seconds that shapes let the endpoint lane go first: streams write what they have
-FLUSH = 0.2  # seconds between two writes of receipts
+FLUSH = 0.2  # seconds between two writes of receipts, at least;
+SHARE = 4  # times as long as one took, while many proxies answer all the time,
+LONGEST = 2.0  # up to so many seconds
 ALIVE = 2.0  # seconds between two signs of life, when nothing else is written
 MOST = 1000  # revisions at once whose propagation is measured
 GLANCE = 1.0  # seconds between two looks at how proxies fare
@@ -335,6 +337,7 @@ class Publisher:
         while True:
             # What is being pushed goes first: for a thousand proxies this is half a core for 0.1 s.
             await self._account.rested()
+            began = time.monotonic()
             try:
                 await self._keep()
                 await self._write()
@@ -344,7 +347,8 @@ class Publisher:
                 await asyncio.sleep(PAUSE)
             else:
                 self._presence.found("record")
-            await asyncio.sleep(FLUSH)
+            took = time.monotonic() - began
+            await asyncio.sleep(min(max(FLUSH, SHARE * took), LONGEST))
 
     async def _write(self) -> None:
         closed = {s for s in self._subscribers if s.closed}

@@ -153,11 +153,11 @@ class Worlds:
             self._made[kind] = replace(made, world=self._world(kind, resources))
             self._moved.add(kind)
 
-    def _world(self, kind: ProxyClass, resources: Mapping[Type, Resources]) -> World:
+    def _world(self, kind: ProxyClass, resources: Mapping[str, Resources]) -> World:
         by_name = kind.interception is Interception.GRPC
         return World(self.mesh.revision, resources, by_name)
 
-    def _told(self, kind: ProxyClass, shape: Snapshot) -> dict[Type, Resources]:
+    def _told(self, kind: ProxyClass, shape: Snapshot) -> dict[str, Resources]:
         return {
             Type.CLUSTER: shape.clusters,
             Type.ENDPOINTS: {name: self._assigned[name].resource for name in shape.assignments},
@@ -230,7 +230,7 @@ class Worlds:
         return secrets
 
 
-def kept(old: Mapping[Type, Resources], new: Mapping[Type, Resources]) -> dict[Type, Resources]:
+def kept(old: Mapping[str, Resources], new: Mapping[str, Resources]) -> dict[str, Resources]:
     """The new resources; a type in which nothing moved stays the object it was."""
     return {kind: old[kind] if same(old[kind], new[kind]) else new[kind] for kind in new}
 

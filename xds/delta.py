@@ -79,6 +79,9 @@ def due(subscription: Subscription, resources: Resources, *, breaking: bool) -> 
 def parts(push: Push, subscription: Subscription) -> Iterator[Push]:
     """The same in messages of a size that every client takes; removals come last, and with what
     replaces them (O9) if that fits."""
+    if len(push.resources) == 1 and not push.removed:  # mostly
+        yield push
+        return
     told = subscription.batches(push.resources, lambda each: len(each.delta)) or [()]
     gone = batches(push.removed, len) or [()]
     together = [*(len(each.delta) for each in told[-1]), *map(len, gone[0])]

@@ -114,7 +114,7 @@ class World:
     """All that one proxy may be told at one revision. Other names do not exist for it."""
 
     revision: int
-    resources: Mapping[Type, Resources]
+    resources: Mapping[str, Resources]  # by type URL
     by_name: bool = False  # to a gRPC client: it never means all of them by naming none
 
     def of(self, kind: Type) -> Resources:

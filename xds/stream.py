@@ -7,6 +7,7 @@ from functools import lru_cache
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.any_pb2 import Any
+from msgspec import Struct
 
 from meshfed.xds import delta, sotw
 from meshfed.xds.resource import NOTHING, SHORT, Resource, Resources, Type, World
@@ -14,16 +15,12 @@ from meshfed.xds.subscription import GATE, Answer, Memory, Past, Push, Subscript
 
 Request = discovery_pb2.DeltaDiscoveryRequest | discovery_pb2.DiscoveryRequest
 
-# Type(url) takes nine times as long, and is asked 47 times for each push.
-SERVED: dict[str, Type] = {kind: kind for kind in Type}
-
 
 class Malformed(Exception):
     """A request that no client of this protocol sends; the message says what is missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """What to write, and what it is, for those who count."""
 
     type: str  # CDS, EDS, SDS, LDS, RDS, or a type URL that is not served
@@ -147,28 +144,31 @@ class Stream:
         return self._memory.setdefault(request.type_url, Past())
 
     def _resources(self, kind: str) -> Resources:
-        served = SERVED.get(kind)
-        return self._world.resources.get(served, NOTHING) if self._world and served else NOTHING
+        return self._world.resources.get(kind, NOTHING) if self._world else NOTHING
 
     def outgoing(self, now: float) -> list[Response]:
         """Make before break: what is new from the bottom up, then what is gone."""
         self._deadline = None
         if self._world is None:
             return []  # an empty answer would delete everything (T16)
-        late = (s.kind for s in self._subscriptions.values() if s.late(now))
+        late = [s.kind for s in self._subscriptions.values() if s.unanswered and s.late(now)]
         self.overdue += [SHORT[Type(kind)] for kind in late if kind in SHORT]
         responses: list[Response] = []
-        if self._due() == [Type.ENDPOINTS]:  # mostly: and then the order of types is no question
+        due = self._due(self._world)
+        if due == [Type.ENDPOINTS]:  # mostly: and then the order of types is no question
             responses += self._push(Type.ENDPOINTS, now)
-        if self._due():
+            due = self._due(self._world)
+        if due:
             responses += self._make(now)
-        self._mark()
+            due = self._due(self._world)
+        if not due:
+            self._mark(self._world)
         return responses
 
-    def _due(self) -> list[str]:
+    def _due(self, world: World) -> list[str]:
         """The types of which something may have to be sent."""
-        subscriptions = self._subscriptions.values()
-        return [s.kind for s in subscriptions if s.current is not self._resources(s.kind)]
+        there, subscriptions = world.resources, self._subscriptions.values()
+        return [s.kind for s in subscriptions if s.current is not there.get(s.kind, NOTHING)]
 
     def _make(self, now: float) -> Iterator[Response]:
         yield from self._push(Type.CLUSTER, now)
@@ -269,25 +269,21 @@ class Stream:
         if endpoints and (names := {assignment(c) for c in clusters} & endpoints.names):
             endpoints.ask(names)
 
-    def _mark(self) -> None:
-        if self._world is None or self._world is self._marked:
+    def _mark(self, world: World) -> None:
+        if world is self._marked or not self._subscriptions:
             return
-        if not self._subscriptions or self._due():
-            return
-        subscriptions = self._subscriptions.values()
-        if any(s.past.rejected and s.standing(self._resources(s.kind)) for s in subscriptions):
-            return
+        for each in self._subscriptions.values():
+            if each.past.rejected and each.standing(self._resources(each.kind)):
+                return
         # The oldest is the next to settle, and the newest is what matters after it.
-        self._marks[1:] = [Mark(self._world.revision, self._number)]
-        self._marked = self._world
+        self._marks[1:] = [Mark(world.revision, self._number)]
+        self._marked = world
         self._settle()
 
     def _settle(self) -> None:
         if not self._marks:
             return
-        waiting = [
-            sent.number for s in self._subscriptions.values() for sent in s.unanswered.values()
-        ]
+        waiting = [s.oldest for s in self._subscriptions.values() if s.unanswered]
         oldest = min(waiting, default=self._number + 1)
         while self._marks and self._marks[0].number < oldest:
             self.settled = max(self.settled, self._marks.pop(0).revision)

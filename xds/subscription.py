@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 
+from msgspec import Struct
+
 from meshfed.xds.resource import Resource, Resources, Type, differences
 from meshfed.xds.wire import batches
 
@@ -22,8 +24,7 @@ MOST_UNANSWERED = 16
 UNSURE = ""  # the version of a resource whose update was rejected: never equal to a real one
 
 
-@dataclass(frozen=True, slots=True)
-class Push:
+class Push(Struct, frozen=True):
     """One update of one type, before it is bytes. `changed` are those of them that are news."""
 
     resources: tuple[Resource, ...]
@@ -31,8 +32,7 @@ class Push:
     changed: tuple[Resource, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Struct, frozen=True):
     """A response that the client has not answered yet."""
 
     number: int
@@ -41,8 +41,7 @@ class Sent:
     resources: tuple[Resource, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """The client's word on one response. Times are of the clock that was passed in."""
 
     kind: str  # a type URL
@@ -157,8 +156,8 @@ class Subscription:
             for name in [n for n in self.past.rejected if not self._refused(n, resources)]:
                 del self.past.rejected[name]
         news = {r.name: r for r in self._news(resources) if self.held.get(r.name) != r.version}
-        for name in self.past.rejected.keys() & news.keys():
-            del news[name]
+        for name in self.past.rejected:
+            news.pop(name, None)
         for name in self.owed:
             if answer := self.acceptable(resources.get(name)):
                 news[name] = answer
@@ -188,6 +187,11 @@ class Subscription:
     def gate(self) -> float | None:
         """Until when a push waits for the answer to the one before."""
         return next((sent.at + GATE for sent in reversed(self.unanswered.values())), None)
+
+    @property
+    def oldest(self) -> int:
+        """The number of the first response that has no answer, of those there are."""
+        return next(iter(self.unanswered.values())).number
 
     def late(self, now: float) -> bool:
         """Whether the oldest answer is overdue; said once of each."""
