@@ -59,7 +59,7 @@ def path(
     """Say what becomes of a call: allowed or not, by which policy, to which endpoints, encrypted.
 
     Without --method, --path and --header it is about any request. Exit code 1: refused, or nobody
-    answers.
+    answers, as where no sidecar of what is called is connected.
 
     Example: meshfed path bookbuyer.shop bookstore.shop:8080 --path /books-bought
     """

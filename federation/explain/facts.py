@@ -11,6 +11,7 @@ from meshfed.catalog.model import Interception, Mesh, Workload
 from meshfed.catalog.spelling import SILENT
 from meshfed.catalog.store import Catalog
 from meshfed.catalog.view import Resolved, resolve
+from meshfed.federation.explain.judge import UNCONNECTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Facts:
         if workload.interception is Interception.NONE or workload.identity is None:
             return ""
         if proxy is None:
-            return "is not connected"
+            return UNCONNECTED
         if self.silent(proxy.replica):
             return f"is silent: its replica {proxy.replica} writes nothing"
         if proxy.state == "synced" or (proxy.state == "behind" and not proxy.reason):

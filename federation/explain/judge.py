@@ -43,6 +43,9 @@ class Verdict(StrEnum):
     NOWHERE = "nowhere"  # nobody answers
 
 
+UNCONNECTED = "is not connected"  # the trouble of a proxy that no control plane has
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is known beside the mesh itself."""

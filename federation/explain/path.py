@@ -9,6 +9,7 @@ from meshfed.catalog.view import Resolved, view
 from meshfed.federation.explain.callers import Caller
 from meshfed.federation.explain.denials import why_unreachable
 from meshfed.federation.explain.judge import (
+    UNCONNECTED,
     Asked,
     Hop,
     Judged,
@@ -138,8 +139,19 @@ def _chosen(judged: Judged, choice: Choice, hops: tuple[Hop, ...], known: Known)
     if hops and not any(hop.used for hop in hops):
         about = judged.outbound.service
         yield failing("endpoint", about, "none of its endpoints is healthy", f"meshfed why {about}")
+    if _deserted(hops, known):
+        about = judged.outbound.service
+        what = "of none of its endpoints the proxy is connected: nobody would answer"
+        yield failing("endpoint", about, what, f"meshfed why {about}")
     if not hops:
         yield from why_unreachable(judged.mesh, judged.caller.network, choice)
+
+
+def _deserted(hops: tuple[Hop, ...], known: Known) -> bool:
+    """Whether all that would be called have no sidecar that anybody knows to run."""
+    used = [hop for hop in hops if hop.used]
+    lost = [hop for hop in used if known.trouble.get(hop.endpoint.workload) == UNCONNECTED]
+    return bool(used) and lost == used
 
 
 def _split(judged: Judged, choice: Choice) -> Iterator[Step]:

@@ -121,6 +121,23 @@ def test_nobody_answers(also: dict[str, object], why: str) -> None:
     assert why in whys(found)
 
 
+@pytest.mark.parametrize(
+    ("trouble", "found"),
+    [
+        pytest.param("is not connected", True, id="its sidecar is not there"),
+        pytest.param("is silent: its replica a writes nothing", False, id="nobody can say"),
+        pytest.param("is rejecting: LDS: no such filter", False, id="it goes on with what it had"),
+    ],
+)
+def test_nobody_answers_where_no_sidecar_is(trouble: str, found: bool) -> None:
+    known = mesh()
+    (who,) = callers(known, "buyer-1", resolve(known))
+    beside = Known(trouble={SELLING.id: trouble})
+    failed = whys(path(known, who, Asked(NAME, 80), beside, resolve(known)))
+    assert ("of none of its endpoints the proxy is connected" in failed) == found
+    assert bool(failed) == found
+
+
 def test_networks_that_do_not_meet() -> None:
     found = told(mesh(caller=structs.replace(BUYING, network="azure"), network="onprem"))
     assert found.verdict is Verdict.NOWHERE
