@@ -83,6 +83,8 @@ async def test_who_is_elsewhere_reads_health_and_metrics_and_nothing_else() -> N
     assert "meshfed_" in metrics.text
     assert {answer.status_code for answer in others} == {404}
     assert {answer.status_code for answer in written} == {405}
+    kinds = {answer.headers["content-type"] for answer in (*others, *written)}
+    assert kinds == {"application/problem+json"}
 
 
 async def test_a_revision_that_everyone_has_is_told_with_its_times() -> None:
@@ -104,7 +106,33 @@ async def test_a_revision_that_someone_lacks_is_not_found_and_says_so() -> None:
     async with asking(Running(connected=(proxy(), proxy("store-2", behind=7)))) as admin:
         answer = await admin.get("/v1/revisions/7")
     assert answer.status_code == 404
-    assert answer.json() == {"revision": 7, "reason": "1 of 2 proxies do not have it yet"}
+    why = "1 of 2 proxies do not have it yet"
+    told = answer.json()
+    assert (told["revision"], told["reason"], told["detail"]) == (7, why, why)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "detail"),
+    [
+        pytest.param("GET", "/v1/nothing", {}, 404, "nothing is at /v1/nothing", id="no page"),
+        pytest.param("POST", "/v1/proxies", {}, 405, "POST is not done there", id="no method"),
+        pytest.param("GET", "/v1/revisions/7", {}, 404, "not measured", id="no revision"),
+        pytest.param("GET", "/v1/revisions/x", {}, 422, "path.revision", id="no number"),
+        pytest.param(
+            "GET", "/healthz", {"host": "evil.example"}, 421, "host: ", id="no name of us"
+        ),
+    ],
+)
+async def test_whoever_is_refused_is_told_why_as_problem_details(
+    method: str, path: str, headers: dict[str, str], status: int, detail: str
+) -> None:
+    async with asking(Running()) as admin:
+        refused = await admin.request(method, path, headers=headers)
+    told = refused.json()
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert (refused.status_code, told["status"]) == (status, status)
+    assert detail in told["detail"]
+    assert ("allow" in refused.headers) == (status == 405)
 
 
 @pytest.mark.parametrize(

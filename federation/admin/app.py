@@ -17,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 
 from meshfed.catalog.reports import ProxyState
 from meshfed.federation.admin.aside import Home
+from meshfed.federation.admin.workloads import Mistake, Problem, problem, refusals
 from meshfed.federation.gate import Gate, Limits
 from meshfed.federation.propagation import Propagation
 
@@ -85,6 +86,8 @@ def health(standing: Standing, registry: CollectorRegistry, home: Home) -> FastA
 
 
 def _standing(api: FastAPI, standing: Standing, registry: CollectorRegistry, home: Home) -> None:
+    refusals(api)
+
     @api.get(
         "/healthz",
         response_class=PlainTextResponse,
@@ -128,8 +131,8 @@ def app(standing: Standing, registry: CollectorRegistry, home: Home) -> FastAPI:
         reached = (request.scope.get("server") or ("",))[0]
         host = request.headers.get("host", "")
         if _is_loopback(reached) and not is_local_name(host):
-            why = f"{host!r} is not a name of this machine: use localhost or its address\n"
-            return PlainTextResponse(why, status_code=421)
+            why = f"{host!r} is not a name of this machine: use localhost or its address"
+            return problem(421, Mistake(field="host", reason=why))
         return await answer(request)
 
     _standing(api, standing, registry, home)
@@ -140,7 +143,10 @@ def app(standing: Standing, registry: CollectorRegistry, home: Home) -> FastAPI:
         """The revision that proxies are told."""
         return {"revision": standing.revision()}
 
-    @api.get("/v1/revisions/{revision}", responses={404: {"description": "Not everyone has it"}})
+    @api.get(
+        "/v1/revisions/{revision}",
+        responses={404: {"description": "Not everyone has it", "model": Problem}},
+    )
     @home.does
     async def propagation(
         revision: int,
@@ -153,7 +159,7 @@ def app(standing: Standing, registry: CollectorRegistry, home: Home) -> FastAPI:
         if reached is not None:
             return JSONResponse(_told(reached))
         why = unsettled(revision, standing.revision(), standing.proxies())
-        return JSONResponse({"revision": revision, "reason": why}, status_code=404)
+        return problem(404, Mistake(field="", reason=why), revision=revision, reason=why)
 
     @api.get("/v1/proxies")
     @home.does

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
 
 from meshfed.catalog.document import dotted
 from meshfed.catalog.model import Endpoint, Workload
@@ -87,16 +88,30 @@ def offer(api: FastAPI, catalog: Catalog, home: Home) -> None:
     """Register, list and deregister workloads through this API."""
     api.include_router(_routes(catalog, home))
 
-    @api.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return problem(422, *map(mistake, error.errors()))
-
     @api.exception_handler(Wrong)
     async def wrong(_: Request, error: Wrong) -> JSONResponse:
         return problem(422, Mistake(field=error.field, reason=error.why))
 
     for kind, (status, field) in REFUSED.items():
         api.add_exception_handler(kind, _refusal(status, field))
+
+
+def refusals(api: FastAPI) -> None:
+    """What FastAPI itself refuses is told as everything else is."""
+
+    @api.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return problem(422, *map(mistake, error.errors()))
+
+    @api.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        why = {
+            404: f"nothing is at {request.url.path}",
+            405: f"{request.method} is not done there",
+        }.get(error.status_code, error.detail)
+        answer = problem(error.status_code, Mistake(field="", reason=why))
+        answer.headers.update(error.headers or {})
+        return answer
 
 
 def _refusal(status: int, field: str) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
@@ -167,11 +182,13 @@ def mistake(error: ErrorDetails) -> Mistake:
     return Mistake(field=dotted(own["loc"]), reason=explain(own, Registration))
 
 
-def problem(status: int, *mistakes: Mistake) -> JSONResponse:
+def problem(status: int, *mistakes: Mistake, **more: object) -> JSONResponse:
+    """`more`: members of its own (RFC 9457, 3.2)."""
     said = [": ".join(filter(None, (each.field, each.reason))) for each in mistakes]
     title = HTTPStatus(status).phrase
     body = Problem(title=title, status=status, detail="; ".join(said), errors=list(mistakes))
-    return JSONResponse(body.model_dump(), status_code=status, media_type=PROBLEM)
+    members = {**body.model_dump(), **more}
+    return JSONResponse(members, status_code=status, media_type=PROBLEM)
 
 
 def _answers(*statuses: int) -> dict[int | str, dict[str, object]]:
