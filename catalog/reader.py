@@ -212,6 +212,9 @@ def _explained(seconds: float) -> Iterator[None]:
         raise _explanation(error, seconds) from error
 
 
+MADE = "vtable constructor failed: "  # SQLite's words for a table that a function makes
+
+
 def _explanation(error: Exception, seconds: float) -> Exception:
     extended = getattr(error, "sqlite_errorcode", None)
     code = None if extended is None else extended & 0xFF
@@ -219,6 +222,10 @@ def _explanation(error: Exception, seconds: float) -> Exception:
         return Refused(f"it took more than {seconds:g} s and was stopped")
     if "user-defined function" in str(error):
         return Refused(f"{', '.join(SLOW)} of so much text, or so wide, would take too long")
+    if str(error).startswith(MADE):
+        name = str(error).removeprefix(MADE)
+        why = f"{name} is a table of SQLite's own: only the mesh_… views are read"
+        return Refused(f"{why}; json_extract(column, '$.key') takes a value out of JSON")
     # `create` is denied as SQLITE_SCHEMA, with these words.
     if code == sqlite3.SQLITE_AUTH or "not authorized" in str(error):
         return Refused(f"{error}: only selects of the mesh_… views are answered")

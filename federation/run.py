@@ -214,13 +214,8 @@ async def _serve(
     # What is wrong with it is said before anybody is served.
     joinable = desk(settings, catalog, issuer, lambda: server.port) if doors.join else None
     await server.start(settings.xds.listen, settings.xds.tokens or "")
-    log.info(
-        "serving",
-        replica=name,
-        xds=server.port,
-        tokens=server.port_of_tokens,
-        admin=doors.admin.getsockname()[1],
-    )
+    tokens = {"tokens": server.port_of_tokens} if settings.xds.tokens else {}
+    log.info("serving", replica=name, xds=server.port, **tokens, admin=doors.admin.getsockname()[1])
     standing = Running(lead, sources, publisher, account, presence, bearers)
     home = Home()
     api = admin.app(standing, registry, home)

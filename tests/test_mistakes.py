@@ -95,6 +95,12 @@ def well(mesh: Mesh) -> Callable[[], Awaitable[bool]]:
     return true
 
 
+def test_it_says_where_it_serves_and_names_no_door_that_is_shut(mesh: Mesh) -> None:
+    lines = map(json.loads, mesh.process.log.read_text().splitlines())
+    [said] = [line for line in lines if line["event"] == "serving"]
+    assert said.keys() == {"at", "level", "event", "replica", "xds", "admin"}
+
+
 # Host lists
 
 

@@ -1,6 +1,7 @@
 """Workloads registered over the admin API: what is said, what is refused, and that callers reach
 them."""
 
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -12,14 +13,16 @@ import pytest
 from answering import Running, answering
 from prometheus_client import CollectorRegistry
 
-from meshfed.catalog.model import Known, Workload
+from meshfed.catalog.model import Known, Protocol, Workload
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation.admin import workloads
 from meshfed.federation.admin.app import app
 from meshfed.federation.admin.aside import Home
 from meshfed.federation.demo.control import until
+from meshfed.providers import hosts
 
+PAGE = (Path(__file__).parent.parent / "docs" / "register.md").read_text()
 DB = {
     "name": "db-1",
     "address": "10.0.0.9",
@@ -65,6 +68,22 @@ async def test_what_is_posted_is_listed_as_it_was_said(admin: httpx.AsyncClient)
     assert listed == SHOWN
     again = await admin.post("/v1/workloads", json=listed)
     assert again.json() == {"name": "db-1", "revision": None}
+
+
+async def test_the_service_of_the_page_is_declared_as_no_http(
+    admin: httpx.AsyncClient, url: str
+) -> None:
+    [declared] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    seen = hosts.check(declared, "register.md", "rack", "")
+    assert not seen.rejected
+    assert not seen.fault
+    with closing(Catalog(url)) as catalog:
+        known = Known("rack", "rack/hosts.yaml", services=seen.services)
+        await catalog.believe(known, kind="hosts", cause="test")
+        assert (await admin.post("/v1/workloads", json=DB)).status_code == 200
+        [service] = (await catalog.read()).services.values()
+    [port] = service.ports
+    assert (str(service.name), port.number, port.protocol) == ("ledger.shop", 3306, Protocol.TCP)
 
 
 async def test_what_is_deleted_is_gone_and_once_only(admin: httpx.AsyncClient) -> None:

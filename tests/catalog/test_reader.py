@@ -206,6 +206,20 @@ def test_what_does_more_is_refused(attacked: dict[str, str], kind: str, sql: str
     assert trace(url) == before
 
 
+@pytest.mark.parametrize("made", ["json_each", "json_tree"])
+def test_a_table_that_a_function_makes_is_refused_with_what_does_it(
+    attacked: dict[str, str], made: str
+) -> None:
+    with pytest.raises(Refused) as refused:
+        query(attacked["sqlite"], f"select p.value from mesh_services s, {made}(s.ports) p")
+    assert str(refused.value) == (
+        f"{made} is a table of SQLite's own: only the mesh_… views are read;"
+        " json_extract(column, '$.key') takes a value out of JSON"
+    )
+    taken = query(attacked["sqlite"], "select json_extract('{\"a\": [1, 2]}', '$.a[1]')")
+    assert taken.rows == ((2,),)
+
+
 def trace(url: str) -> object:
     """What an attack would leave behind: files beside it, or transactions, locks and tables."""
     if url.startswith("sqlite"):
