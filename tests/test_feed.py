@@ -27,6 +27,7 @@ from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation import feed
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.admit import Admitted
+from meshfed.federation.demo.control import until
 from meshfed.federation.feed import Feed
 from meshfed.federation.presence import Presence
 
@@ -171,9 +172,11 @@ async def test_what_an_operator_accepted_fails_no_more_until_it_is_something_els
 ) -> None:
     async def stands(state: str) -> None:
         sql = "select state from mesh_providers"
-        async with asyncio.timeout(5):
-            while (await asyncio.to_thread(query, fed.url, sql)).rows != ((state,),):
-                await asyncio.sleep(0.01)  # a state moves no revision
+
+        async def said() -> bool:
+            return (await asyncio.to_thread(query, fed.url, sql)).rows == ((state,),)
+
+        await until(state, said)  # a state moves no revision
 
     fed.provider.see(1)
     await fed.until(1)
@@ -184,9 +187,11 @@ async def test_what_an_operator_accepted_fails_no_more_until_it_is_something_els
     await stands("good")
     await fed.restart()  # it is asked for what it saw last
     before = fed.feed.standing
-    async with asyncio.timeout(5):
-        while fed.feed.standing is before:  # what nothing comes of has no event
-            await asyncio.sleep(0.01)
+
+    async def settled() -> bool:
+        return fed.feed.standing is not before
+
+    await until("what it saw to be settled", settled)  # of which nothing comes
     await stands("good")
     assert not fed.feed.standing.doubts
     fed.provider.see(evidence=Evidence.FAULT, fault="no such file")
