@@ -154,6 +154,10 @@ class Machine:
         for each in self._started:
             each.wait(10)
         self._started.clear()
+        self.flushes()
+
+    def flushes(self) -> None:
+        """As whoever restores other rules without --noflush."""
         for tool in ("iptables-restore", "ip6tables-restore"):
             if shutil.which(tool):
                 subprocess.run(self.inside(tool), input=EMPTY, text=True, check=True)

@@ -26,7 +26,7 @@ from joining import WEB, Ground, grounded
 from machines import LIBC, PATH, Machine, ip
 
 from meshfed.federation.agent import naming
-from meshfed.federation.agent.intercepting import Intercepted, listening, spare
+from meshfed.federation.agent.intercepting import ANEW, Intercepted, listening, spare
 from meshfed.federation.capture import (
     OUTBOUND,
     Capture,
@@ -52,7 +52,7 @@ real = pytest.mark.skipif(
 BUYER, NETWORK = "127.0.53.1", "10.213.53"
 OUTSIDE, OUTSIDE6, OWN6 = f"{NETWORK}.1", "fd53::1", "fd53::2"
 APART = "10.213.54.1"  # excluded
-TILL, OTHER, EXCLUDED, LONG, SHORT = 8081, 8083, 8082, 8084, 8085
+TILL, EXCLUDED, OTHER, LONG, SHORT, LOST = range(8081, 8087)
 HOSTS = f"""
 services:
   till.live: {{ports: {{http: {TILL}}}, plaintext: allow}}
@@ -271,10 +271,10 @@ async def test_an_agent_that_stops_leaves_no_call_without_a_listener(
 
 
 async def stopping(ground: Ground, machine: Machine) -> None:
-    join = f"meshfed join https://{OUTSIDE}:{ground.port} --token {ground.token()}"
+    token = f"--token {ground.token()} --name stopping"
+    join = f"meshfed join https://{OUTSIDE}:{ground.port} {token}"
     await asyncio.to_thread(machine.typed, f"{join} --interception transparent")
     machine.boot()
-
     await until("what goes out", lambda: asyncio.to_thread(captures, machine))
     # Its Envoy drains for as long as that lasts, and closes its listeners meanwhile.
     lasting = machine.there(socket.create_connection, (OUTSIDE, LONG), 5)
@@ -293,6 +293,69 @@ async def stopping(ground: Ground, machine: Machine) -> None:
     await until("the end of its agent", lambda: asyncio.to_thread(ended, machine))
     assert "MESHFED" not in machine.rules() + machine.rules("ip6tables")
     assert plainly(machine.address) == "200"
+
+
+@real
+async def test_a_machine_that_lost_its_files_says_so_and_leaves_all_the_same(
+    ground: Ground, machine: Machine
+) -> None:
+    captured.listen("outside", OUTSIDE, LOST)
+    token = f"--token {ground.token()} --name lost"
+    join = f"meshfed join https://{OUTSIDE}:{ground.port} {token}"
+    await asyncio.to_thread(machine.typed, f"{join} --interception transparent")
+    machine.boot()
+    folder = machine.etc / "meshfed" / "proxy"
+
+    async def captures() -> bool:
+        return "-j MESHFED_OUT" in machine.rules()
+
+    await until("what goes out", captures)
+    # What stood is put back, by what the agent has read before.
+    (folder / CAPTURE).unlink()
+    await asyncio.to_thread(machine.flushes)
+    await until("rules that are put back", captures)
+    await until("a word on it", lambda: asyncio.to_thread(logged, machine, "gone: `meshfed join"))
+    assert "what was captured still is" in machine.log.read_text()
+    # Whose traffic goes where is not known to the next agent, so nothing is served.
+    machine.kills("meshfed.federation.agent")
+    machine.kills("envoy")
+    said = await asyncio.to_thread(refused, machine, "meshfed agent")
+    assert said == f"/etc/meshfed/proxy/{CAPTURE}: gone: {ANEW}"
+    # Nobody is there to let its own word through.
+    said = await asyncio.to_thread(machine.typed, "meshfed leave")
+    assert "iptables: its rules are removed" in said
+    assert not folder.exists()
+    assert "MESHFED" not in machine.rules() + machine.rules("ip6tables")
+
+
+@real
+def test_who_leaves_without_a_folder_has_the_rules_taken_away_that_are_ours(
+    tmp_path: Path,
+) -> None:
+    leaves = f"{sys.executable} -m meshfed.federation.cli leave --out {tmp_path}/gone 2>&1"
+    stood, said, left, again = kernel(
+        f"{OTHERS}\n{restored(table(RULES))}\n{SAVE}", leaves, SAVE, f"{leaves} || true"
+    )
+    assert stand(RULES, stood)
+    assert "iptables: its rules are removed" in said
+    assert f"{tmp_path}/gone: gone: `meshfed deregister NAME` on the control plane" in said
+    assert "MESHFED" not in left
+    assert "-d 10.0.0.1/32 -j RETURN" in left
+    assert "this machine did not join: nothing of it is there" in again
+
+
+def logged(machine: Machine, words: str) -> bool:
+    return words in machine.log.read_text()
+
+
+def refused(machine: Machine, line: str) -> str:
+    """Why a command of a person's is."""
+    program = [sys.executable, "-m", "meshfed.federation.cli", *line.split()[1:]]
+    done = subprocess.run(
+        machine.inside(*program), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stderr.strip().removeprefix("meshfed: ")
 
 
 def captures(machine: Machine) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import grp
 import os
 import pwd
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from meshfed.catalog.model import Interception
 from meshfed.federation.agent import naming
 from meshfed.federation.agent.command import Unable, told
 from meshfed.federation.capture import (
@@ -33,6 +35,7 @@ from meshfed.federation.capture import (
 from meshfed.federation.join.machine import CAPTURE, Papers, Unjoinable
 
 SOON, LOOK = 0.2, 5.0  # seconds between two looks: until all is in place, and then
+ANEW = "`meshfed join --interception transparent` writes it anew"
 TOOLS = {4: "iptables", 6: "ip6tables"}
 TABLES = {4: Path("/proc/net/tcp"), 6: Path("/proc/net/tcp6")}
 ADDRESSES = Path("/proc/net/if_inet6")
@@ -50,7 +53,7 @@ class Intercepted:
 
     @classmethod
     def read(cls, folder: Path) -> "Intercepted | None":
-        """None where nothing is intercepted. Raises Unjoinable, OSError."""
+        """None where nothing is intercepted. Raises Unjoinable."""
         try:
             said = msgspec.json.decode((folder / CAPTURE).read_bytes(), type=cls)
             for each in (*said.capture.outbound_ranges, *said.capture.only_ranges):
@@ -59,12 +62,24 @@ class Intercepted:
         except FileNotFoundError:
             return None
         except (msgspec.MsgspecError, ValueError) as error:
-            why = f"{folder / CAPTURE}: damaged: `meshfed join --interception transparent` again"
-            raise Unjoinable(why) from error
+            raise Unjoinable(f"{folder / CAPTURE}: damaged: {ANEW}") from error
+        except OSError as error:
+            raise Unjoinable(f"{folder / CAPTURE}: {error.strerror}: {ANEW}") from error
+
+    @classmethod
+    def needed(cls, folder: Path, papers: Papers) -> "Intercepted | None":
+        """As `read`; of a machine that joined as transparent it must be there.
+
+        Raises Unjoinable.
+        """
+        said = cls.read(folder)
+        if said is None and papers.interception == Interception.TRANSPARENT:
+            raise Unjoinable(f"{folder / CAPTURE}: gone: {ANEW}")
+        return said
 
     @classmethod
     def legible(cls, folder: Path) -> "Intercepted | None":
-        """None also where what stands is damaged: it is written anew, or goes. Raises OSError."""
+        """None also where what stands is damaged: it is written anew, or goes."""
         try:
             return cls.read(folder)
         except Unjoinable:
@@ -105,6 +120,7 @@ class Intercepting:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._made: dict[int, tuple[str, ...]] = {}  # what was put in place, by family
+        self._said: Intercepted | None = None  # as it could be read last
         self._why = ""
         self._named = False
         self._wanted = True
@@ -138,20 +154,36 @@ class Intercepting:
     def look(self) -> bool:
         """Whether all is in place, as far as can be now."""
         try:
-            said, papers = Intercepted.read(self._folder), Papers.read(self._folder)
-            if said is None or papers is None:  # it has just left
+            if (papers := Papers.read(self._folder)) is None:  # it has just left
+                return True
+            said, trouble = self._heard(papers)
+            if said is None:
+                self._tell(trouble)
                 return True
             there = {each: self._family(each, said, papers.ports) for each in families()}
             if there[4]:
                 self._name()
         except (Unable, Unjoinable, OSError) as why:
-            if str(why) != self._why:
-                log.warning("not intercepting", reason=str(why))
-            self._why = str(why)
+            self._tell(str(why))
             return True
-        self._why = ""
+        self._tell(trouble)
         # Its sidecar may listen to IPv4 alone.
         return there[4]
+
+    def _heard(self, papers: Papers) -> tuple[Intercepted | None, str]:
+        """What shall be captured: as it stands, else as it stood, and why it cannot be read."""
+        try:
+            self._said = Intercepted.needed(self._folder, papers)
+        except Unjoinable as why:
+            kept = "; what was captured still is" if self._said else ""
+            return self._said, f"{why}{kept}"
+        return self._said, ""
+
+    def _tell(self, trouble: str) -> None:
+        """Once."""
+        if trouble and trouble != self._why:
+            log.warning("interception in trouble", reason=trouble)
+        self._why = trouble
 
     def _family(self, family: int, said: Intercepted, served: Sequence[int]) -> bool:
         """Whether what goes out is captured. Raises Unable, OSError."""
@@ -210,6 +242,11 @@ def standing(family: int) -> str:
 def put(family: int, text: str, *options: str) -> None:
     """All of it or nothing. Raises Unable."""
     told((f"{TOOLS[family]}-restore", *AGAIN, "--noflush", *options), text)
+
+
+def may_stand() -> bool:
+    """Whether there may be rules of ours: root alone writes them, with these tools."""
+    return os.geteuid() == 0 and shutil.which(f"{TOOLS[4]}-save") is not None
 
 
 def release(chains: Sequence[str] = CHAINS) -> bool:

@@ -37,7 +37,7 @@ def run(folder: Path, imds: str = "") -> None:
         envoy, papers = binary(), Papers.read(folder)
         if papers is None:
             raise CannotStart(f"{folder}: nothing of joining is there: `meshfed join` comes first")
-        said = Intercepted.read(folder)
+        said = Intercepted.needed(folder, papers)
         if said and os.geteuid():
             raise CannotStart("transparent interception is root's: run the agent as root")
         aside(said)

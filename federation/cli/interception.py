@@ -113,8 +113,10 @@ def intercepted(wanted: Wanted, papers: "Papers | None", out: Path) -> "Intercep
         if wanted.excludes:
             raise Finding("--exclude-…, --include-…: they go with --interception transparent")
         return None
-    read = Intercepted.read if wanted.how is None else Intercepted.legible
-    there = read(out) if papers else None
+    there = None
+    if papers:
+        asked_anew = wanted.how is not None
+        there = Intercepted.legible(out) if asked_anew else Intercepted.needed(out, papers)
     if there and wanted.how is None and not wanted.excludes:
         return there
     return Intercepted(there.group if there else spare(taken), _capture(wanted))

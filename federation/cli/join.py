@@ -178,17 +178,21 @@ def leave(out: Out = FOLDER) -> None:
     """
     from meshfed.federation.agent import unit
     from meshfed.federation.agent.command import Unable
-    from meshfed.federation.agent.intercepting import Intercepted, aside, release
+    from meshfed.federation.agent.intercepting import Intercepted, aside
     from meshfed.federation.join.machine import CAPTURE, Papers, Unjoinable, removed
     from meshfed.federation.join.machine import leave as left
 
     try:
-        capture = (out / CAPTURE).exists()
+        if (papers := Papers.read(out)) is None:
+            _swept(out)
+            return
+        capture = (out / CAPTURE).exists() or papers.interception == TRANSPARENT
         if capture and os.geteuid():
             raise Finding("its traffic is intercepted, which root alone can end: run this as root")
-        aside(Intercepted.legible(out))
-        if (papers := Papers.read(out)) is None:
-            raise Finding(f"{out}: this machine did not join: nothing of it is there")
+        said = Intercepted.legible(out)
+        if capture and said is None:
+            _released()  # else what it says now would be captured: its group is not known any more
+        aside(said)
         if papers.valid(time.time()):
             left(_again(None, papers), papers)
         else:
@@ -197,15 +201,51 @@ def leave(out: Out = FOLDER) -> None:
         if why.status != 403:
             raise Finding(why) from why
         say(str(why))  # its certificate is nobody's any more, so it is of no use here
+    except Unable as why:
+        raise Finding(why) from why
     if out == FOLDER and unit.remove():
         say(f"{unit.FOLDER / unit.NAME}: removed")
     removed(out)
     say(f"{out}: removed")
     try:
-        if capture and release():
-            say("iptables: its rules are removed")
+        if capture:
+            _released()
     except Unable as why:
         raise Finding(why) from why
+
+
+def _released() -> bool:
+    """Whether anything was captured. Raises Unable."""
+    from meshfed.federation.agent.intercepting import release
+
+    there = release()
+    if there:
+        say("iptables: its rules are removed")
+    return there
+
+
+def _swept(out: Path) -> None:
+    """Take away what a machine has of the mesh though its folder is gone: its names are ours.
+
+    Raises Finding where there is nothing, Unable.
+    """
+    from meshfed.federation.agent import unit
+    from meshfed.federation.agent.intercepting import may_stand
+    from meshfed.federation.join.machine import JOINED, removed
+
+    there = False
+    if unit.ours(out, FOLDER) and unit.remove():
+        say(f"{unit.FOLDER / unit.NAME}: removed")
+        there = True
+    # With another folder than the one that there is, this machine's agent would put them back.
+    if (out == FOLDER or not (FOLDER / JOINED).exists()) and may_stand():
+        there = _released() or there
+    if (out / JOINED).exists():
+        removed(out)
+        there = True
+    if not there:
+        raise Finding(f"{out}: this machine did not join: nothing of it is there")
+    say(f"{out}: gone: `meshfed deregister NAME` on the control plane, if it stands there")
 
 
 def _again(url: str | None, papers: "Papers") -> "Server":
