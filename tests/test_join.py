@@ -31,7 +31,7 @@ from attesting import LEAF_KEY, ROOT, certificate
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fastapi import Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -678,9 +678,56 @@ def test_strangers_leave_room_for_those_who_joined() -> None:
 # Whom a machine believes
 
 
-def test_a_machine_sends_its_token_to_nobody_but_the_mesh_of_its_pin(ground: Ground) -> None:
+def test_a_machine_sends_its_token_to_nobody_but_the_mesh_of_its_pin(
+    ground: Ground, tmp_path: Path
+) -> None:
+    server = trusted(ground.server, b"\1" * 32)
     with pytest.raises(Unjoinable, match="not the mesh of this token: the pin is 0101"):
-        trusted(ground.server, b"\1" * 32)
+        join(server, tmp_path / "new", {"token": "secret"}, None)
+
+
+async def test_who_relays_the_roots_of_the_mesh_is_not_believed_for_it(
+    ground: Ground, tmp_path: Path
+) -> None:
+    """With a certificate of its own making, and with one that the mesh gave to a workload."""
+    papers = await asyncio.to_thread(ground.joined, "relay")
+    own = certificate("mesh", LEAF_KEY, "mesh", LEAF_KEY, ["mesh.example"])
+    (tmp_path / "own.pem").write_bytes(own.public_bytes(Encoding.PEM))
+    key = LEAF_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "own.key").write_bytes(key)
+    heard: list[str] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if request := await live.read_request(reader):
+            heard.append(request.path)
+        body = papers.bundle
+        writer.write(f"HTTP/1.1 200 so\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        await writer.drain()
+
+    (port,) = free_ports(1)
+    server = trusted(Server("127.0.0.1", port), Secret.parse(ground.standing).pin)
+    its = papers.folder / "certificate.pem", papers.folder / "key.pem"
+    for shown in ((tmp_path / "own.pem", tmp_path / "own.key"), its):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*shown)
+        async with live.listening(handle, "127.0.0.1", port, context):
+            with pytest.raises(Unjoinable):
+                await asyncio.to_thread(join, server, tmp_path / "new", {"token": "x"}, None)
+    assert heard == ["/v1/roots"] * 2
+
+
+async def test_a_machine_joins_on_one_connection(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handshakes: list[object] = []
+
+    def counted(*given: Any) -> Any:
+        handshakes.append(given)
+        return connected(*given)
+
+    monkeypatch.setattr("meshfed.federation.join.machine.connected", counted)
+    await asyncio.to_thread(ground.joined, "once")
+    assert len(handshakes) == 1
 
 
 async def test_a_workload_cannot_pass_for_the_control_plane(ground: Ground, tmp_path: Path) -> None:

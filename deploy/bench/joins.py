@@ -1,12 +1,14 @@
 """How many machines join in a second: `python deploy/bench/joins.py [MACHINES [postgres]]`.
 
-Each asks as `meshfed join` does: for the roots, on one connection, and on another, which must lead
-to these, to be let in with its token. They come from other processes on the same cores, some at a
-time, the next as soon as one has joined; their keys are made before. `cpu` is the control plane's.
+Each asks as `meshfed join` does, on one connection: for the roots, to one of which what it was
+shown must lead, and to be let in with its token. They come from other processes on the same cores,
+some at a time, the next as soon as one has joined; their keys are made before. `cpu` is the control
+plane's.
 """
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 import sys
@@ -17,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from figures import Figure, Json, told
@@ -24,7 +27,11 @@ from ground import PROCESSES, Ground, grounded
 from scale import on_postgres, on_sqlite
 
 from meshfed.federation.certificates.keypair import key_pem, request
+from meshfed.federation.join.machine import pinned
+from meshfed.federation.join.secret import pin
+from meshfed.federation.join.trust import control_plane, issued
 
+LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n")
 COUNTS = ("machines", "seconds", "rate", "worst", "cpu")
 READY = 6.0  # seconds for the machines' keys
 AT_ONCE = 16  # of each process
@@ -55,7 +62,7 @@ class Joins:
         return {**found, "figures": [told(each) for each in self.figures()]}
 
     def figures(self) -> list[Figure]:
-        how = f"{PROCESSES * AT_ONCE} at a time; both connections of each"
+        how = f"{PROCESSES * AT_ONCE} at a time; connection and all"
         health = "the control plane's health meanwhile"
         return [
             Figure("a machine joins", self.taken, how),
@@ -100,10 +107,10 @@ def arrive(
     """In a process of its own: how long each took, and when it had joined."""
     keys = {n: ec.generate_private_key(ec.SECP256R1()) for n in numbers}
     csrs = {n: request(key).public_bytes(Encoding.PEM).decode() for n, key in keys.items()}
-    bare, believing = (ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) for _ in range(2))
-    bare.check_hostname = believing.check_hostname = False
-    bare.verify_mode = ssl.CERT_NONE
-    believing.load_verify_locations(cadata=asked(port, bare, "GET", "/v1/roots"))
+    bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    bare.check_hostname, bare.verify_mode = False, ssl.CERT_NONE
+    with connected(port, bare) as line:
+        wanted = pin(x509.load_pem_x509_certificate(asked(line, "GET", "/v1/roots").encode()))
     given: dict[int, str] = {}
 
     def one(n: int) -> tuple[float, float]:
@@ -114,8 +121,12 @@ def arrive(
             "untrusted_addresses": [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}"],
         }
         began = time.monotonic()
-        asked(port, bare, "GET", "/v1/roots")
-        answer = asked(port, believing, "POST", "/v1/join", json.dumps(said))
+        with connected(port, bare) as line:
+            root = pinned(asked(line, "GET", "/v1/roots"), wanted)
+            shown = line.getpeercert(binary_form=True)
+            if not shown or not issued(shown, root, time.time()) or not control_plane(shown, ""):
+                raise RuntimeError("not the control plane")
+            answer = asked(line, "POST", "/v1/join", json.dumps(said))
         ended = time.monotonic()
         given[n] = json.loads(answer)["certificate"]
         return ended - began, ended
@@ -128,20 +139,29 @@ def arrive(
     return found
 
 
-def asked(port: int, context: ssl.SSLContext, method: str, path: str, body: str = "") -> str:
-    """On a connection of its own."""
-    head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
+def connected(port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port)))
+
+
+def asked(line: ssl.SSLSocket, method: str, path: str, body: str = "") -> str:
+    head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n"
     head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    with (
-        socket.create_connection(("127.0.0.1", port)) as raw,
-        context.wrap_socket(raw) as line,
-        line.makefile("rb") as reader,
-    ):
-        line.sendall(f"{head}{body}".encode())
-        first, _, answer = reader.read().partition(b"\r\n\r\n")
+    line.sendall(f"{head}{body}".encode())
+    said = b""
+    while not (found := LENGTH.search(said)) or b"\r\n\r\n" not in said:
+        said += received(line)
+    first, _, answer = said.partition(b"\r\n\r\n")
+    while len(answer) < int(found[1]):
+        answer += received(line)
     if not first.startswith(b"HTTP/1.1 200 "):
         raise RuntimeError(f"{path}: {answer.decode()}")
     return answer.decode()
+
+
+def received(line: ssl.SSLSocket) -> bytes:
+    if not (some := line.recv(65536)):
+        raise RuntimeError("the connection ended")
+    return some
 
 
 def named(n: int) -> str:

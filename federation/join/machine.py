@@ -27,7 +27,7 @@ from meshfed.federation.certificates.keypair import key_pem, request
 from meshfed.federation.join.answer import Answer
 from meshfed.federation.join.imds import Silent, evidence
 from meshfed.federation.join.secret import pin
-from meshfed.federation.join.trust import control_plane
+from meshfed.federation.join.trust import control_plane, issued
 from meshfed.xds.bootstrap import (
     BUNDLE,
     BUNDLE_SDS,
@@ -61,11 +61,15 @@ class Unjoinable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where the join server is, and the roots that its certificate must lead to (PEM)."""
+    """Where the join server is, and the roots that its certificate must lead to (PEM).
+
+    Where those are not known yet, the SHA-256 of one of them.
+    """
 
     host: str
     port: int
     roots: str = ""
+    pin: bytes = b""
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -229,17 +233,8 @@ def removed(folder: Path) -> None:
 
 
 def trusted(server: Server, wanted: bytes) -> Server:
-    """The server with the root of a pin. Nothing but that is asked before it is known.
-
-    Raises Unjoinable.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # what it says is believed only if its hash is the pin
-    status, body = _asked(server, context, "GET", "/v1/roots")
-    if status != HTTPStatus.OK:
-        raise Unjoinable(f"{server.url}: no join server: it answered {status}")
-    return Server(server.host, server.port, pinned(body, wanted))
+    """To be believed by the hash of a root."""
+    return replace(server, pin=wanted)
 
 
 def join(
@@ -265,7 +260,9 @@ def join(
     ports = papers.ports if papers else ()
     if papers is None and imds:
         asked = {**asked, **attestation(server, imds)}
-    answer = _told(server, "/v1/join", {**asked, "csr": csr}, papers)
+    with closing(opened(server, papers)) as line:
+        said_to = answered(server, line, "POST", "/v1/join", {**asked, "csr": csr})
+    answer = accepted(server, *said_to)
     try:
         said = msgspec.json.decode(answer, type=Answer)
         written = files(said, key, server, folder, addresses, imds, ports)
@@ -295,8 +292,9 @@ def _undone(server: Server, said: Answer, written: Mapping[str, bytes]) -> str:
 
 
 def attestation(server: Server, imds: str) -> Mapping[str, object]:
-    """What Azure attests of this machine, for this server and now. Raises Unjoinable."""
-    status, nonce = _asked(server, _context(server), "GET", "/v1/nonce")
+    """What Azure attests of this machine, for this server and now. Raises Unjoinable, OSError."""
+    with closing(opened(server, None)) as line:
+        status, nonce = answered(server, line, "GET", "/v1/nonce")
     if status != HTTPStatus.OK:
         raise Unjoinable(f"{server.url}: it takes no attested documents: it answered {status}")
     try:
@@ -306,15 +304,9 @@ def attestation(server: Server, imds: str) -> Mapping[str, object]:
 
 
 def leave(server: Server, papers: Papers) -> None:
-    """Raises Unjoinable."""
-    _told(server, "/v1/leave", {}, papers)
-
-
-def _told(server: Server, path: str, body: Mapping[str, object], papers: Papers | None) -> str:
-    """Raises Unjoinable, in the server's own words where it refuses."""
-    context = identified(server, papers) if papers else _context(server)
-    domain = papers.trust_domain if papers else ""
-    return accepted(server, *_asked(server, context, "POST", path, body, trust_domain=domain))
+    """Raises Unjoinable, OSError."""
+    with closing(opened(server, papers)) as line:
+        accepted(server, *answered(server, line, "POST", "/v1/leave", {}))
 
 
 def accepted(server: Server, status: int, answer: str) -> str:
@@ -347,17 +339,28 @@ def _context(server: Server) -> ssl.SSLContext:
     return context
 
 
-def _asked(
-    server: Server,
-    context: ssl.SSLContext,
-    method: str,
-    path: str,
-    body: Mapping[str, object] | None = None,
-    trust_domain: str = "",
-) -> tuple[int, str]:
-    """Raises Unjoinable, before anything is sent if roots are trusted and it is none of theirs."""
-    with closing(connected(server, context, trust_domain)) as line:
-        return answered(server, line, method, path, body)
+def opened(server: Server, papers: Papers | None) -> http.client.HTTPSConnection:
+    """A connection to the control plane, and to nobody else. Raises Unjoinable, OSError."""
+    if papers:
+        return connected(server, identified(server, papers), papers.trust_domain)
+    if server.roots or not server.pin:
+        return connected(server, _context(server), "")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is sent but the question for what it has shown
+    with ExitStack() as undone:
+        line = connected(server, context, "")
+        undone.callback(line.close)
+        status, body = answered(server, line, "GET", "/v1/roots")
+        if status != HTTPStatus.OK:
+            raise Unjoinable(f"{server.url}: no join server: it answered {status}")
+        root = pinned(body, server.pin)
+        shown = line.sock.getpeercert(binary_form=True)
+        if shown and issued(shown, root, time.time()) and control_plane(shown, ""):
+            undone.pop_all()
+            return line
+    # Others may stand between the two, which OpenSSL alone has seen.
+    return opened(replace(server, roots=root), None)
 
 
 def connected(
