@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 
 from meshfed.catalog.access import Access, Grant
 from meshfed.catalog.model import Identity, Interception, Mesh
-from meshfed.catalog.view import Part, ProxyClass, Resolved
+from meshfed.catalog.resolved import Part, Resolved
+from meshfed.catalog.view import ProxyClass
 
 Place = tuple[int, int, str]
 

@@ -22,8 +22,8 @@ from meshfed.catalog.model import (
     TrafficTarget,
 )
 from meshfed.catalog.ranges import NO_RANGES, Ranges
+from meshfed.catalog.resolved import resolve
 from meshfed.catalog.rows import KINDS
-from meshfed.catalog.view import resolve
 from meshfed.federation.certificates import issuer as issuers
 from meshfed.federation.certificates.issuer import UnknownIssuer
 from meshfed.federation.certificates.keys import Unsealable

@@ -12,7 +12,8 @@ from meshfed.catalog.concern import concern
 from meshfed.catalog.model import Identity, Interception, Mesh, ServiceName, Workload
 from meshfed.catalog.reach import Assignment
 from meshfed.catalog.reports import Reach
-from meshfed.catalog.view import ProxyClass, View, proxy_class, resolve, view
+from meshfed.catalog.resolved import resolve
+from meshfed.catalog.view import ProxyClass, View, proxy_class, view
 from meshfed.federation.certificates.custody import Custody
 from meshfed.xds.assembled import Assembled, assembled
 from meshfed.xds.resource import Resource, Resources, Type, World

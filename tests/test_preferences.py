@@ -14,7 +14,7 @@ from meshfed.catalog import preferences
 from meshfed.catalog.model import Endpoint, Health, Identity, Locality, Platform, ServiceName
 from meshfed.catalog.preferences import RELATIONS, Preference, Preferences
 from meshfed.catalog.reach import Assignment, Near
-from meshfed.catalog.view import resolve
+from meshfed.catalog.resolved import resolve
 from meshfed.federation.explain.callers import callers
 from meshfed.federation.explain.judge import Asked, Known
 from meshfed.federation.explain.path import path

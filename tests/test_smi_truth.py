@@ -31,7 +31,7 @@ from truth_table import CASES, PERMISSIVE
 from meshfed.catalog.document import Document
 from meshfed.catalog.model import ServiceName
 from meshfed.catalog.reader import query
-from meshfed.catalog.view import resolve
+from meshfed.catalog.resolved import resolve
 from meshfed.federation.explain import matching
 from meshfed.federation.explain.callers import callers
 from meshfed.federation.explain.facts import Facts, gathered

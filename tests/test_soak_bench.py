@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from meshfed.catalog.model import Mesh, Workload
-from meshfed.catalog.view import proxy_class, resolve, view
+from meshfed.catalog.resolved import resolve
+from meshfed.catalog.view import proxy_class, view
 from meshfed.federation.bench import given
 from meshfed.federation.bench.given import Size
 from meshfed.federation.bench.stage import Stage, staged

@@ -23,7 +23,8 @@ from meshfed.catalog.model import (
     TrafficTarget,
     Workload,
 )
-from meshfed.catalog.view import Anonymous, View, proxy_class, resolve, view
+from meshfed.catalog.resolved import resolve
+from meshfed.catalog.view import Anonymous, View, proxy_class, view
 
 HTTP = Port(80)
 TCP = Port(3306, protocol=Protocol.TCP, local=13306)

@@ -12,7 +12,7 @@ from google.protobuf.struct_pb2 import Struct
 from meshfed.catalog.model import Endpoint, Health, Interception
 from meshfed.catalog.preferences import Preference
 from meshfed.catalog.reach import Assignment, Transport
-from meshfed.catalog.view import reachable
+from meshfed.catalog.resolved import reachable
 from meshfed.xds.resource import Resource, Type, shared
 
 INBOUND_PORT = 15003

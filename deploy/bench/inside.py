@@ -12,8 +12,9 @@ import given
 from figures import Figure
 
 from meshfed.catalog.model import Known, Mesh, Observation
+from meshfed.catalog.resolved import resolve
 from meshfed.catalog.store import Catalog, migrate
-from meshfed.catalog.view import proxy_class, resolve, view
+from meshfed.catalog.view import proxy_class, view
 from meshfed.federation.admit import admit
 from meshfed.federation.specification.files import Held, Text, held
 from meshfed.providers.hosts import check, uncollected

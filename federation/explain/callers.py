@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from meshfed.catalog.model import Identity, Interception, Mesh, TrafficTarget, Workload
-from meshfed.catalog.view import Anonymous, ProxyClass, Resolved, proxy_class
+from meshfed.catalog.resolved import Resolved
+from meshfed.catalog.view import Anonymous, ProxyClass, proxy_class
 from meshfed.federation.findings import nearest
 
 

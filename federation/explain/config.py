@@ -8,7 +8,8 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.json_format import MessageToDict
 
 from meshfed.catalog.model import Mesh, Workload
-from meshfed.catalog.view import Resolved, proxy_class, view
+from meshfed.catalog.resolved import Resolved
+from meshfed.catalog.view import proxy_class, view
 from meshfed.federation.explain.kinds import Kind
 from meshfed.xds.endpoints import load_assignment
 from meshfed.xds.resource import Resource

@@ -13,7 +13,7 @@ from meshfed.catalog.model import (
     TrafficTarget,
 )
 from meshfed.catalog.reach import Choice
-from meshfed.catalog.view import Resolved, reachable
+from meshfed.catalog.resolved import Resolved, reachable
 from meshfed.federation.explain.step import Step, failing, some
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from meshfed.catalog.bearings import Bearings, Connected
 from meshfed.catalog.model import Interception, Mesh, Workload
+from meshfed.catalog.resolved import Resolved, resolve
 from meshfed.catalog.spelling import SILENT
 from meshfed.catalog.store import Catalog
-from meshfed.catalog.view import Resolved, resolve
 from meshfed.federation.explain.judge import UNCONNECTED
 
 

@@ -20,7 +20,8 @@ from meshfed.catalog.model import (
     ServiceName,
 )
 from meshfed.catalog.reach import Choice, Outbound, Share, Target
-from meshfed.catalog.view import ProxyClass, Resolved, View
+from meshfed.catalog.resolved import Resolved
+from meshfed.catalog.view import ProxyClass, View
 from meshfed.federation.explain.denials import why_denied
 from meshfed.federation.explain.matching import Request, permits, route_holds
 from meshfed.federation.explain.step import Step, failing

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from meshfed.catalog.access import Grant
 from meshfed.catalog.model import HttpMatch, Identity, Interception, Mesh
 from meshfed.catalog.reach import Choice
-from meshfed.catalog.view import Resolved, view
+from meshfed.catalog.resolved import Resolved
+from meshfed.catalog.view import view
 from meshfed.federation.explain.callers import Caller
 from meshfed.federation.explain.denials import why_unreachable
 from meshfed.federation.explain.judge import (

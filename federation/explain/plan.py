@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from meshfed.catalog.access import Grant
 from meshfed.catalog.model import Mesh, ObjectName, Policy, Specified, Workload
 from meshfed.catalog.reach import Assignment
+from meshfed.catalog.resolved import Resolved, resolve
 from meshfed.catalog.rows import KINDS
 from meshfed.catalog.splits import Split
-from meshfed.catalog.view import Anonymous, ProxyClass, Resolved, View, proxy_class, resolve, view
+from meshfed.catalog.view import Anonymous, ProxyClass, View, proxy_class, view
 from meshfed.federation.explain.path import condition
 from meshfed.xds.endpoints import load_assignment
 from meshfed.xds.resource import SHORT, Resources, Type

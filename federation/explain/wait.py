@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from meshfed.catalog.bearings import Bearings
 from meshfed.catalog.model import Mesh
+from meshfed.catalog.resolved import resolve
 from meshfed.catalog.store import Catalog
-from meshfed.catalog.view import resolve
 from meshfed.federation.explain.facts import Facts
 from meshfed.federation.explain.lag import Lag, lagging
 

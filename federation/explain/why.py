@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from meshfed.catalog.bearings import Connected
 from meshfed.catalog.model import Endpoint, Health, Interception, ServiceName, Workload
-from meshfed.catalog.view import ProxyClass, reachable, view
+from meshfed.catalog.resolved import reachable
+from meshfed.catalog.view import ProxyClass, view
 from meshfed.federation.explain.callers import outward_classes
 from meshfed.federation.explain.denials import remedy_for, unfit
 from meshfed.federation.explain.facts import Facts

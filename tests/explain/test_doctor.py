@@ -13,7 +13,7 @@ from meshfed.catalog.bearings import Bearings, Connected, Replica
 from meshfed.catalog.leadership import Leader, Term
 from meshfed.catalog.model import Mesh, Port, Service, ServiceName
 from meshfed.catalog.ranges import NO_RANGES, Ranges
-from meshfed.catalog.view import resolve
+from meshfed.catalog.resolved import resolve
 from meshfed.federation.explain import examine
 from meshfed.federation.explain.doctor import (
     Door,

@@ -24,7 +24,7 @@ from meshfed.catalog.model import (
     TrafficTarget,
     Workload,
 )
-from meshfed.catalog.view import resolve
+from meshfed.catalog.resolved import resolve
 from meshfed.federation.explain.callers import Unknown, callers
 from meshfed.federation.explain.judge import Asked, Known, Path, Verdict
 from meshfed.federation.explain.matching import Request

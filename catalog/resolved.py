@@ -1,0 +1,146 @@
+"""What all views of one mesh share, worked out once, and taken over where nothing moved."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from meshfed.catalog.access import Access, Unresolved, access
+from meshfed.catalog.model import Endpoint, Identity, Interception, Mesh, ServiceName
+from meshfed.catalog.splits import Splits, splits
+
+Place = tuple[ServiceName, int]  # a service's port
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Served:
+    """A workload answers for this service's port on that port of its application."""
+
+    service: ServiceName
+    port: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Who answers for one service, and which workloads; the same while the same endpoints do."""
+
+    endpoints: tuple[Endpoint, ...]
+    plaintext: bool
+    answering: Mapping[int, frozenset[Identity | None]]  # by port
+    serves: Mapping[str, list[Served]]  # by workload
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What all the views of one mesh share, worked out once."""
+
+    access: Access
+    splits: Splits
+    answering: Mapping[Place, frozenset[Identity | None]]
+    places: Mapping[Identity, tuple[Place, ...]]  # what an identity answers for
+    serves: Mapping[str, tuple[Served, ...]]  # by workload
+    relations: frozenset[str]  # what preferences ask of where a caller is
+    parts: Mapping[ServiceName, Part]  # what the above was made of, service by service
+
+    @property
+    def unresolved(self) -> tuple[Unresolved, ...]:
+        """Everything that is written and has no effect, whoever calls."""
+        return tuple(sorted({*self.access.unresolved, *self.splits.unresolved}))
+
+
+EMPTY = Resolved(Access({}, (), {}), Splits({}, ()), {}, {}, {}, frozenset(), {})
+
+
+def resolve(mesh: Mesh, before: Mesh | None = None, known: Resolved | None = None) -> Resolved:
+    """What was `known` of the mesh `before` is taken over where nothing moved."""
+    old = known.parts if known else {}
+    parts = {name: part(mesh, name, old.get(name)) for name in mesh.endpoints}
+    if known is None or before is None:
+        known = EMPTY
+    changed = [name for name in parts.keys() | old.keys() if parts.get(name) is not old.get(name)]
+    serves = served(known.serves, old, parts, changed) if changed else known.serves
+    answering, places = answers(parts) if changed else (known.answering, known.places)
+    same = before is not None and mesh.policies == before.policies
+    unsplit = same and before is not None and mesh.services is before.services
+    return Resolved(
+        known.access if same else access(mesh.policies),
+        known.splits if unsplit else splits(mesh.policies, mesh.services),
+        known.answering if answering == known.answering else answering,
+        known.places if places == known.places else places,
+        serves,
+        mesh.preferences.relations,
+        parts,
+    )
+
+
+def part(mesh: Mesh, name: ServiceName, old: Part | None) -> Part:
+    endpoints = mesh.endpoints[name]
+    plaintext = name in mesh.services and mesh.services[name].plaintext
+    if old and old.endpoints is endpoints and old.plaintext == plaintext:
+        return old
+    answering: defaultdict[int, set[Identity | None]] = defaultdict(set)
+    serves: defaultdict[str, list[Served]] = defaultdict(list)
+    for endpoint, one, workloads in alike(name, endpoints):
+        for workload in workloads:
+            serves[workload].append(one)
+        if reachable(endpoint, plaintext=plaintext):
+            answering[endpoint.port].add(endpoint.identity)
+    found = {number: frozenset(who) for number, who in answering.items()}
+    if old and found == old.answering:
+        found = dict(old.answering)
+    return Part(endpoints, plaintext, found, serves)
+
+
+def answers(
+    parts: Mapping[ServiceName, Part],
+) -> tuple[dict[Place, frozenset[Identity | None]], dict[Identity, tuple[Place, ...]]]:
+    answering = {(name, n): who for name, its in parts.items() for n, who in its.answering.items()}
+    places: defaultdict[Identity, list[Place]] = defaultdict(list)
+    for place, identities in answering.items():
+        for identity in filter(None, identities):
+            places[identity].append(place)
+    return answering, {identity: tuple(sorted(found)) for identity, found in places.items()}
+
+
+def served(
+    known: Mapping[str, tuple[Served, ...]],
+    old: Mapping[ServiceName, Part],
+    new: Mapping[ServiceName, Part],
+    changed: Iterable[ServiceName],
+) -> dict[str, tuple[Served, ...]]:
+    """By workload; whose did not move is the tuple that it was."""
+    serves = dict(known)
+    for name in changed:
+        was = old[name].serves if name in old else {}
+        now = new[name].serves if name in new else {}
+        for workload in was.keys() | now.keys():
+            if was.get(workload) == now.get(workload):
+                continue
+            others = [one for one in serves.get(workload, ()) if one.service != name]
+            serves[workload] = tuple(sorted({*others, *now.get(workload, ())}))
+            if not serves[workload]:
+                del serves[workload]
+    return serves
+
+
+def alike(
+    name: ServiceName, endpoints: Iterable[Endpoint]
+) -> Iterator[tuple[Endpoint, Served, list[str]]]:
+    """One of the endpoints that differ in nothing that views ask, what they serve, and for whom.
+
+    A service has few such groups, and hashing its endpoints' values one by one took seconds.
+    """
+    groups: dict[tuple[int, int, int, int], tuple[Endpoint, Served, list[str]]] = {}
+    for e in endpoints:
+        group = (e.port, e.target, id(e.identity), id(e.interception))
+        if group not in groups:
+            groups[group] = (e, Served(name, e.port, e.target), [])
+        groups[group][2].append(e.workload)
+    yield from groups.values()
+
+
+def reachable(endpoint: Endpoint, *, plaintext: bool) -> bool:
+    """Without a sidecar there is no mutual TLS: only where the service allows plaintext."""
+    if endpoint.interception is Interception.NONE:
+        return plaintext
+    return endpoint.identity is not None
