@@ -23,8 +23,8 @@ from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.bench import given
+from meshfed.federation.bench.asked import wanted
 from meshfed.federation.bench.given import DOMAIN, Size
-from meshfed.federation.bench.proxies import wanted
 from meshfed.federation.certificates.authority import LocalAuthority
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.certificates.keys import Seal

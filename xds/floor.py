@@ -15,8 +15,8 @@ from pathlib import Path
 import grpc
 
 from meshfed.xds.door import Call
-from meshfed.xds.listening import Tls, credentials
-from meshfed.xds.server import METHODS, OPTIONS, SERVICE
+from meshfed.xds.listening import OPTIONS, Tls, credentials
+from meshfed.xds.server import METHODS, SERVICE
 
 
 class Bare:

@@ -13,7 +13,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
 from meshfed.xds.door import Bearers, Call, Unproven, proven
-from meshfed.xds.listening import Tls, claim, credentials
+from meshfed.xds.listening import OPTIONS, Tls, claim, credentials
 from meshfed.xds.peer import Names, Peer, met
 from meshfed.xds.resource import SHORT, Type, World
 from meshfed.xds.stream import Malformed, Request, Stream
@@ -22,31 +22,6 @@ from meshfed.xds.turnstile import Turnstile
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHODS = ("DeltaAggregatedResources", "StreamAggregatedResources")
-MEBIBYTE = 1 << 20
-
-OPTIONS = (
-    # Two control planes on one port would each get some of the proxies, and nobody would know.
-    ("grpc.so_reuseport", 0),
-    # Streams beyond 1,000 that wait to be picked up are dropped at random (xds.md, finding 7).
-    ("grpc.server.max_pending_requests", 50_000),
-    ("grpc.server.max_pending_requests_hard_limit", 100_000),
-    ("grpc.max_concurrent_streams", 1_000_000),
-    # A request is the node (61 KB from Envoy) and the names of what it subscribes to.
-    ("grpc.max_receive_message_length", 8 * MEBIBYTE),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_metadata_size", 16 * 1024),
-    # Connections end now and then, so that proxies spread over all replicas, also over new ones.
-    # grpc makes each a tenth longer or shorter, by chance; who is told to go away has the grace.
-    ("grpc.max_connection_age_ms", 3_600_000),
-    ("grpc.max_connection_age_grace_ms", 30_000),
-    # Nothing else notices a dead peer on an idle stream (T14).
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),  # else a stopped proxy is noticed after 60 s (tried)
-    ("grpc.http2.max_pings_without_data", 0),
-    # Sidecars ping as well; five minutes between pings is what grpc would tolerate.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-)
 
 INTRODUCTION = 15.0  # seconds for the first request: whoever connects has something to ask
 UNREAD = 15.0  # seconds for the client to take a message, after 4 MB of others that it did not read
