@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
@@ -25,6 +24,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from meshfed.catalog import entra
+from meshfed.catalog.file import Away as Away
+from meshfed.catalog.file import readable, which
 from meshfed.catalog.times import seconds as seconds
 from meshfed.catalog.times import stamp as stamp
 
@@ -59,16 +60,7 @@ SQLITE = (
 
 # What the database says of our statements. Whatever else it says is of itself: locked, full,
 # damaged, restarting, or a standby that is not promoted yet, to Postgres an internal error.
-OURS = (
-    DataError, IntegrityError, NotSupportedError, ProgrammingError,
-    *(getattr(driver, f"{kind}Error") for driver in (sqlite3, psycopg)
-      for kind in ("Data", "Integrity", "NotSupported", "Programming")),
-)  # fmt: skip
-DRIVERS = (sqlite3.Error, psycopg.Error)  # where a statement goes to them as it is
-
-
-class Away(Exception):
-    """The database cannot be reached or written; what was last read from it still holds."""
+OURS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
 
 
 def database_url(url: str) -> URL:
@@ -90,36 +82,16 @@ def database_url(url: str) -> URL:
             raise ValueError(f"{other} is neither sqlite nor postgresql+psycopg")
 
 
-def which(path: Path) -> tuple[int, int] | None:
-    """Tells a file from another one that takes its place; None while there is none."""
-    try:
-        there = path.stat()
-    except OSError:
-        return None
-    return there.st_dev, there.st_ino
-
-
-def readable(path: Path) -> str:
-    """How SQLite opens a file to read it and nothing else: a URI. Raises Away."""
-    address = f"{path.absolute().as_uri()}?mode=ro"
-    log, index = (path.with_name(f"{path.name}-{end}") for end in ("wal", "shm"))
-    if index.exists() or os.access(path.absolute().parent, os.W_OK, effective_ids=True):
-        return address
-    # Readers of a catalog make files beside it. Where they cannot, and nobody has, it is still.
-    if log.exists() and log.stat().st_size > 0:
-        raise Away(
-            f"the catalog is away: commits stand in {log} that are not in {path.name} yet, and"
-            " nothing can be written here: copy both to a folder that can be, and read them there"
-        )
-    return f"{address}&immutable=1"
-
-
 class Database:
     """Opens connections when they are needed, and turns their loss into Away."""
 
     def __init__(self, url: str) -> None:
         self.url = database_url(url)
         self._engine = _sqlite(self.url) if self.is_sqlite else _postgres(self.url)
+        driver = self._engine.dialect.loaded_dbapi
+        # A statement may go to it as it is.
+        self._ours = (*OURS, *(getattr(driver, kind.__name__) for kind in OURS))
+        self._theirs = (DatabaseError, InterfaceError, PoolTimeout, driver.Error)
         self._file = self._which()
         self._writing = self._engine.execution_options(
             # A snapshot from before the writer's turn would not show what the one before it wrote.
@@ -154,9 +126,9 @@ class Database:
             self._engine.dispose()  # idle ones, too, would keep a disk from its repair
         try:
             yield
-        except OURS:
+        except self._ours:
             raise
-        except (DatabaseError, InterfaceError, PoolTimeout, *DRIVERS) as error:
+        except self._theirs as error:
             if self.is_sqlite:
                 # What was opened read-only stays so, and a disk that is mounted again is another.
                 self._engine.dispose()

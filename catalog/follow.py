@@ -9,13 +9,17 @@ from contextlib import aclosing, closing, contextmanager, suppress
 from math import inf
 from pathlib import Path
 from secrets import token_hex
+from typing import TYPE_CHECKING
 
-import psycopg
 from sqlalchemy.engine import URL
 
 from meshfed.catalog import stirred
-from meshfed.catalog.database import Away, connection_string, identified, which
+from meshfed.catalog.database import Away, connection_string, identified
+from meshfed.catalog.file import which
 from meshfed.catalog.writing import CHANNEL
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
 
 TICK = 0.005  # SQLite, where the kernel does not tell of writes to its log
 REST = 0.05  # and where it does: a wake-up costs 100 µs on a virtual machine, 200 a second 2 %
@@ -89,7 +93,7 @@ async def follow(url: URL, bell: Bell) -> AsyncGenerator[int]:
             async with aclosing(watch(url, bell)) as revisions:  # its connection, with the follower
                 async for revision in revisions:
                     yield revision
-        except (sqlite3.Error, psycopg.Error, OSError, TimeoutError, Away):
+        except (sqlite3.Error, OSError, TimeoutError, Away):
             await asyncio.sleep(AWAY)
 
 
@@ -125,17 +129,18 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 async def _postgres(url: URL, bell: Bell) -> AsyncGenerator[int]:
-    async with await _connected(url) as connection:
-        with _answering(connection):
-            await connection.execute(f"listen {CHANNEL}")
-        told = -1
-        while True:
-            revision = await _revision(connection)
-            if revision != told:
-                told = revision
-                yield revision
-            async for _ in connection.notifies(timeout=POLL, stop_after=1):
-                pass
+    with _reached():
+        async with await _connected(url) as connection:
+            with _answering(connection):
+                await connection.execute(f"listen {CHANNEL}")
+            told = -1
+            while True:
+                revision = await _revision(connection)
+                if revision != told:
+                    told = revision
+                    yield revision
+                async for _ in connection.notifies(timeout=POLL, stop_after=1):
+                    pass
 
 
 async def deaf(url: URL) -> str:
@@ -146,25 +151,36 @@ async def deaf(url: URL) -> str:
     if url.get_backend_name() == "sqlite":
         return ""
     channel = f"{CHANNEL}_{token_hex(8)}"
-    try:
+    with _reached():
         async with await _connected(url) as listening, await _connected(url) as telling:
             await listening.execute(f"listen {channel}")
             await telling.execute("select pg_notify(%s, '')", [channel])
             async for _ in listening.notifies(timeout=PATIENCE, stop_after=1):
                 return ""
-    except psycopg.Error as error:
-        raise Away(f"the catalog is away: {error}".partition("\n")[0]) from error
     return POOLED
 
 
-async def _connected(url: URL) -> psycopg.AsyncConnection[tuple[object, ...]]:
+@contextmanager
+def _reached() -> Iterator[None]:
+    """Turns what psycopg raises into Away."""
+    from psycopg import Error  # slow to load, and not needed for SQLite
+
+    try:
+        yield
+    except Error as error:
+        raise Away(f"the catalog is away: {error}".partition("\n")[0]) from error
+
+
+async def _connected(url: URL) -> "AsyncConnection[tuple[object, ...]]":
     """Raises Away, and what psycopg raises."""
+    from psycopg import AsyncConnection
+
     said = await asyncio.to_thread(identified, url)
-    return await psycopg.AsyncConnection.connect(connection_string(url), autocommit=True, **said)
+    return await AsyncConnection.connect(connection_string(url), autocommit=True, **said)
 
 
 @contextmanager
-def _answering(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> Iterator[None]:
+def _answering(connection: "AsyncConnection[tuple[object, ...]]") -> Iterator[None]:
     """Hangs up on a server that says nothing, as on a half-open connection.
 
     A timeout that cancels would have psycopg ask that same server to cancel, for 5 s.
@@ -181,7 +197,7 @@ def _answering(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> Itera
         timer.cancel()
 
 
-async def _revision(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> int:
+async def _revision(connection: "AsyncConnection[tuple[object, ...]]") -> int:
     with _answering(connection):
         row = await (await connection.execute(REVISION)).fetchone()
     assert row is not None

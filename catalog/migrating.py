@@ -9,10 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, inspect
 
+from meshfed import migrations
 from meshfed.catalog import viewing
 from meshfed.catalog.database import Database
 
 NUMBER = re.compile(r"\d+")
+VERSIONS = Path(migrations.__path__[0]) / "versions"
 VERSION = "alembic_version"  # Alembic's own, which stays when all others are gone
 OURS = {VERSION, "state", "scopes"}  # of every schema
 
@@ -106,12 +108,12 @@ def carried_out(url: str, to: str | None = None) -> tuple[Step, ...]:
 
 
 def bring(connection: Connection, to: str | None = None) -> tuple[Step, ...]:
-    from alembic import command  # a fifth of a second that only migrations should pay
-
     steps = _steps(connection, to)
     newest = to in (None, [*meanings()][-1])
     if not steps and (not newest or viewing.complete(connection)):
         return ()
+    from alembic import command  # a fifth of a second that only migrations should pay
+
     with viewing.without(connection, newest=newest):
         if steps:
             move = command.downgrade if steps[0].back else command.upgrade
@@ -121,18 +123,24 @@ def bring(connection: Connection, to: str | None = None) -> tuple[Step, ...]:
 
 def schema(connection: Connection) -> str:
     """The schema that a database has; "" before its first."""
-    from alembic.runtime.migration import MigrationContext
-
-    return MigrationContext.configure(connection).get_current_revision() or ""
+    if not inspect(connection).has_table(VERSION):
+        return ""
+    return str(connection.exec_driver_sql(f"select version_num from {VERSION}").scalar() or "")
 
 
 @cache
 def meanings() -> Mapping[str, str]:
-    """Every schema of this version, oldest first, and what it is for."""
-    from alembic.script import ScriptDirectory
+    """Every schema of this version, oldest first, and what it is for.
 
-    steps = [*ScriptDirectory.from_config(config()).walk_revisions()][::-1]
-    return {step.revision: step.doc.partition("\n")[0] for step in steps}
+    As the files are called and begin: what Alembic knows of them takes a tenth of a second.
+    """
+    files = sorted(VERSIONS.glob("[0-9]*.py"))
+    return {file.name.partition("_")[0]: _first_line(file) for file in files}
+
+
+def _first_line(file: Path) -> str:
+    with file.open(encoding="utf-8") as text:
+        return text.readline().strip().strip('"')
 
 
 def config(connection: Connection | None = None) -> Any:

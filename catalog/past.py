@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
-import psycopg
 from sqlalchemy import Connection, Select, Table, and_, case, literal, null, or_, select, text
 from sqlalchemy.exc import ProgrammingError
 
@@ -75,7 +74,7 @@ def looked(url: str, look: Callable[[Connection], T]) -> T:
 
 def _why(error: ProgrammingError) -> str:
     told = str(error.orig).partition("\n")[0]
-    if isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+    if getattr(error.orig, "sqlstate", "") == "42501":  # insufficient_privilege; SQLite has none
         return f"{told}: with the views alone, ask mesh_endpoint_history"
     return told  # a table that is not there
 

@@ -4,9 +4,10 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 Row = tuple[Any, ...]
 
@@ -26,17 +27,17 @@ class Plain:
         postgres = EACH.sub(r"json_array_elements(cast(:\1 as json))", postgresql or sql)
         self._postgres = NAME.sub(r"%(\1)s", AMONG.sub(r"= any(:\1)", postgres))
 
-    def run(self, connection: Connection, **values: object) -> None:
+    def run(self, connection: "Connection", **values: object) -> None:
         self._on(connection, values)
 
-    def rows(self, connection: Connection, **values: object) -> list[Row]:
+    def rows(self, connection: "Connection", **values: object) -> list[Row]:
         answer: list[Row] = self._on(connection, values).fetchall()
         return answer
 
-    def row(self, connection: Connection, **values: object) -> Row | None:
+    def row(self, connection: "Connection", **values: object) -> Row | None:
         return next(iter(self.rows(connection, **values)), None)
 
-    def _on(self, connection: Connection, values: dict[str, object]) -> Any:
+    def _on(self, connection: "Connection", values: dict[str, object]) -> Any:
         if connection.dialect.name == "postgresql":
             return _driver(connection).execute(self._postgres, values)
         lists = {name: json.dumps(one) for name, one in values.items() if isinstance(one, list)}
@@ -56,7 +57,7 @@ class Gathered:
             postgresql=f"select coalesce(json_agg(json_build_array({columns})), '[]') {rest}",
         )
 
-    def rows(self, connection: Connection, **values: object) -> list[list[Any]]:
+    def rows(self, connection: "Connection", **values: object) -> list[list[Any]]:
         ((found,),) = self._plain.rows(connection, **values)
         answer: list[list[Any]] = json.loads(found) if isinstance(found, str) else found
         return answer
@@ -69,7 +70,7 @@ class Each:
         self._sqlite = sql
         self._postgres = sql.replace("?", "%s")
 
-    def on(self, connection: Connection, rows: Sequence[Row]) -> None:
+    def on(self, connection: "Connection", rows: Sequence[Row]) -> None:
         driver = _driver(connection)
         if connection.dialect.name == "sqlite":
             driver.executemany(self._sqlite, rows)
@@ -93,7 +94,7 @@ class Into:
         self._some = Each(f"insert into {into} values {', '.join(rows)}")
         self._copied = f"copy {into} from stdin"
 
-    def on(self, connection: Connection, rows: Sequence[Row], same: Row = ()) -> None:
+    def on(self, connection: "Connection", rows: Sequence[Row], same: Row = ()) -> None:
         if connection.dialect.name == "postgresql" and len(rows) > FEW:
             with _driver(connection).cursor().copy(self._copied) as copy:
                 for row in rows:
@@ -109,5 +110,5 @@ class Into:
             self._one.on(connection, [(*row, *same) for row in left])
 
 
-def _driver(connection: Connection) -> Any:
+def _driver(connection: "Connection") -> Any:
     return connection.connection.driver_connection

@@ -1,22 +1,15 @@
 """SQL from anybody, answered without the power to change, lock or stall anything."""
 
-import os
 import re
-import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Timer
 from typing import Any
 
-import psycopg
-from sqlalchemy.engine import URL
-
-from meshfed.catalog.database import Away, connection_string, database_url, identified, readable
-from meshfed.catalog.viewing import READER
+from meshfed.catalog.file import Away, readable, sqlite_file
 from meshfed.catalog.views import VIEWS
 
 MOST_BYTES = 64 * 2**20  # of one answer
@@ -57,11 +50,6 @@ TOKEN = re.compile(
     re.DOTALL,
 )
 
-# Volatile, as Postgres calls them, and yet harmless; and stable ones that use up a transaction.
-HARMLESS = ("random", "clock_timestamp", "timeofday", "gen_random_uuid")
-EFFECTS = ("txid_current", "pg_current_xact_id")
-DEAF = 1.0  # seconds for a Postgres that was told to stop: it does not look inside position()
-
 Cell = str | bytes | int | float | None
 
 
@@ -80,8 +68,11 @@ def query(url: str, sql: str, *, seconds: float = 5.0, rows: int = 10_000) -> An
     statement = sql.strip().rstrip(";").rstrip()
     if not statement or "\0" in statement:
         raise Refused("there is no statement: ask one select, of the mesh_… views")
-    ask = _sqlite if (at := database_url(url)).get_backend_name() == "sqlite" else _postgres
-    return ask(at, statement, seconds, rows)
+    if (file := sqlite_file(url)) is not None:
+        return _sqlite(Path(file), statement, seconds, rows)
+    from meshfed.catalog.reader_postgres import asked  # a quarter of a second that SQLite is spared
+
+    return asked(url, statement, seconds, rows)
 
 
 # What a statement may do
@@ -119,38 +110,21 @@ def bounded(name: str, inner: sqlite3.Connection) -> Callable[..., Cell]:
     return call
 
 
-def names(statement: str) -> frozenset[str]:
-    """Every word of a statement that could name a function.
-
-    Words in strings count too: where a string ends (E'', $$, comments) only a parser knows, and a
-    mistake there would be a way around this. Raises Refused where a name is spelt in code points.
-    """
-    if re.search(r"[uU]&[\"']", statement):
-        raise Refused("U& quoting is not understood here: write the name plainly")
-    found: set[str] = set()
-    for quoted, word in WORD.findall(statement):
-        found.add(quoted.replace('""', '"') if quoted else word.lower())
-    return frozenset(found)
-
-
-WORD = re.compile(r"\"((?:[^\"]|\"\")*)\"|([A-Za-z_\u0080-\uffff][\w$]*)")
-
-
 def _size(row: tuple[Any, ...]) -> int:
     return sum(len(value) if isinstance(value, (str, bytes)) else 8 for value in row)
 
 
-def _taken(rows: Iterator[tuple[Any, ...]], most: int) -> tuple[tuple[Any, ...], ...]:
-    taken: list[tuple[Any, ...]] = []
+def taken(rows: Iterator[tuple[Any, ...]], most: int) -> tuple[tuple[Any, ...], ...]:
+    kept: list[tuple[Any, ...]] = []
     size = 0
     for row in rows:
         size += _size(row)
-        if len(taken) == most:
+        if len(kept) == most:
             raise Refused(f"the answer has more than {most} rows: add a `limit`, or a condition")
         if size > MOST_BYTES:
             raise Refused(f"the answer has more than {MOST_BYTES >> 20} MB: select fewer columns")
-        taken.append(row)
-    return tuple(taken)
+        kept.append(row)
+    return tuple(kept)
 
 
 # SQLite
@@ -177,10 +151,10 @@ def _is_made(after: list[str]) -> bool:
     return words[:1] == ["as"] and "(" in words and {*words[1 : words.index("(")]} <= ASIDE
 
 
-def _sqlite(url: URL, statement: str, seconds: float, most: int) -> Answer:
-    if taken := named_as_a_view(statement):
-        raise Refused(f"{taken} is a view's name: give what you select in `with` another")
-    address = readable(Path(str(url.database)))
+def _sqlite(file: Path, statement: str, seconds: float, most: int) -> Answer:
+    if view := named_as_a_view(statement):
+        raise Refused(f"{view} is a view's name: give what you select in `with` another")
+    address = readable(file)
     until = time.monotonic() + seconds
     with (
         _explained(seconds),
@@ -199,7 +173,7 @@ def _sqlite(url: URL, statement: str, seconds: float, most: int) -> Answer:
         connection.set_authorizer(permitted)
         cursor = connection.execute(statement)
         columns = tuple(str(column[0]) for column in cursor.description or ())
-        return Answer(columns, _taken(cursor, most))
+        return Answer(columns, taken(cursor, most))
 
 
 @contextmanager
@@ -233,98 +207,3 @@ def _explanation(error: Exception, seconds: float) -> Exception:
     if code in (None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_TOOBIG):
         return Refused(str(error))
     return Away(f"the catalog is away: {error}")
-
-
-# Postgres
-
-
-def _postgres(url: URL, statement: str, seconds: float, most: int) -> Answer:
-    address, said = connection_string(url), identified(url)
-    with _told(seconds), psycopg.connect(address, autocommit=True, **said) as connection:
-        _refuse_effects(connection, statement)
-        done = Event()
-        timer = Timer(seconds, _stop, (connection, done))
-        timer.start()
-        try:
-            return _fetched(connection, statement, seconds, most)
-        finally:
-            done.set()
-            timer.cancel()
-
-
-def _stop(connection: psycopg.Connection[Any], done: Event) -> None:
-    """Cancel the statement; hang up on a server that does not heed it."""
-    connection.cancel_safe(timeout=DEAF)
-    if not done.wait(DEAF):
-        with socket.socket(fileno=os.dup(connection.fileno())) as line:
-            line.shutdown(socket.SHUT_RDWR)
-
-
-def _refuse_effects(connection: psycopg.Connection[Any], statement: str) -> None:
-    """A READ ONLY transaction still lets functions take locks, signal processes and write files.
-
-    Nearly all of those are volatile; which words are, the server itself knows best. The role alone
-    does not do it: `set_config('role', …)` would leave it again in the middle of a statement.
-    """
-    volatile = connection.execute(
-        "select proname from pg_catalog.pg_proc where (provolatile = 'v' or proname = any(%s))"
-        " and proname = any(%s) and not proname = any(%s) order by 1 limit 1",
-        (list(EFFECTS), list(names(statement)), list(HARMLESS)),
-    ).fetchone()
-    if volatile:
-        raise Refused(f"{volatile[0]} is a function with effects: only reading is answered")
-
-
-def _fetched(
-    connection: psycopg.Connection[Any], statement: str, seconds: float, most: int
-) -> Answer:
-    connection.execute("begin transaction isolation level repeatable read, read only")
-    connection.execute(f"set local statement_timeout = {int(seconds * 1000)}")
-    if _may_be_reader(connection):
-        connection.execute(f"set local role {READER}")
-    cursor = connection.cursor(binary=True)  # the extended protocol: one statement, never two
-    cursor.execute(f"declare asked no scroll cursor for {statement}\n".encode())
-    answer = connection.cursor()
-    answer.execute("fetch forward 0 from asked")
-    columns = tuple(column.name for column in answer.description or ())
-    rows = _taken(_portions(answer), most)
-    connection.execute("rollback")
-    return Answer(columns, rows)
-
-
-def _may_be_reader(connection: psycopg.Connection[Any]) -> bool:
-    right = "SET" if connection.info.server_version >= 160_000 else "MEMBER"
-    may = connection.execute(
-        "select pg_catalog.pg_has_role(oid, %s) from pg_catalog.pg_roles where rolname = %s",
-        (right, READER),
-    ).fetchone()
-    return bool(may and may[0])
-
-
-def _portions(cursor: psycopg.Cursor[Any]) -> Iterator[tuple[Any, ...]]:
-    """Few rows first: a row may be large, and what is fetched stands in memory at once."""
-    portion = 1
-    while found := cursor.execute(f"fetch forward {portion} from asked").fetchall():
-        yield from found
-        portion = min(portion * 2, 256)
-
-
-@contextmanager
-def _told(seconds: float) -> Iterator[None]:
-    until = time.monotonic() + seconds
-    try:
-        yield
-    except psycopg.errors.QueryCanceled as error:
-        raise Refused(f"it took more than {seconds:g} s and was stopped") from error
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction) as error:
-        raise Refused(f"{_line(error)}: only selects of the mesh_… views are answered") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        if time.monotonic() > until + DEAF:
-            raise Refused(f"it took more than {seconds:g} s, and was left alone") from error
-        raise Away(f"the catalog is away: {_line(error)}") from error
-    except psycopg.Error as error:
-        raise Refused(_line(error)) from error
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from sys import intern
-
-from sqlalchemy import RowMapping
+from typing import TYPE_CHECKING
 
 from meshfed.catalog.model import (
     Backend,
@@ -34,7 +33,8 @@ from meshfed.catalog.model import (
 )
 from meshfed.catalog.plain import Row
 
-Named = RowMapping
+if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
 
 # Names repeat in thousands of rows; parsing each once makes a cold start several times faster.
 service_name = lru_cache(65_536)(ServiceName.parse)
@@ -224,7 +224,7 @@ def document(policy: Policy) -> str:
     return json.dumps(data)
 
 
-def policy(row: Named) -> Policy:
+def policy(row: "RowMapping") -> Policy:
     name = ObjectName(row["namespace"], row["name"])
     data = json.loads(row["document"])
     match row["kind"]:

@@ -36,7 +36,7 @@ from meshfed.federation.sections import (
 )
 from meshfed.federation.settings import Refused, Settings, known_keys, only
 from meshfed.federation.specification.files import Held, Text, held, piped, scan
-from meshfed.providers import hosts
+from meshfed.providers import hostfile
 from meshfed.providers.kubernetes.kubeconfig import lacking
 from meshfed.providers.kubernetes.options import Where, options
 from meshfed.providers.provider import load
@@ -148,7 +148,7 @@ def sorted_out(texts: Iterable[Text]) -> Input:
 def checked(given: Input) -> Checked:
     """Everything together: each file by itself, then what they say of each other."""
     seen = [
-        hosts.check(each.text.text, each.text.file, each.provider, each.format, each.virtual)
+        hostfile.check(each.text.text, each.text.file, each.provider, each.format, each.virtual)
         for each in given.host_lists
     ]
     specified = held(Held(), given.policies).specified("files")
@@ -237,7 +237,10 @@ def _certificates(written: Document, entry: Certificates) -> Iterator[Rejected]:
 def _observed(written: Document, n: int, entry: ProviderEntry, settings: Settings) -> Input:
     base = settings.base
     try:
-        load(entry.type)(name=entry.name, options=entry.options, base=base)
+        if entry.type != "hosts":
+            load(entry.type)(name=entry.name, options=entry.options, base=base)
+        else:
+            path, form = hostfile.chosen(entry.options)
     except ValueError as error:
         key, _, why = str(error).partition(": ")
         at: Keys = ("providers", n, *key.split("."))
@@ -247,9 +250,8 @@ def _observed(written: Document, n: int, entry: ProviderEntry, settings: Setting
         return Input(rejected=_reached(written, ("providers", n), where), partial=True)
     if entry.type != "hosts":
         return Input(partial=True)
-    path, form = hosts.chosen(entry.options)
     try:
-        text = Text(shown(base / path), hosts.read(base / path, path))
+        text = Text(shown(base / path), hostfile.read(base / path, path))
     except Unreadable as unreadable:
         why = str(unreadable.rejected)
         return Input(rejected=(written.reject(("providers", n, "path"), why),), partial=True)

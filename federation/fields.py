@@ -66,12 +66,6 @@ class CatalogUrl(str):
         return CatalogUrl(f"{scheme}{found}{Path(quote(str(base))) / file}") if found else self
 
 
-def sqlite_file(url: str) -> str | None:
-    """The file of a SQLite URL, in which % and ? stand for themselves only as %25 and %3F."""
-    scheme, found, rest = url.partition(":///")
-    return unquote(rest.partition("?")[0]) if found and scheme == "sqlite" else None
-
-
 def duration(text: object) -> timedelta:
     found = DURATION.fullmatch(text) if isinstance(text, str) else None
     if not found:

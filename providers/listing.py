@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import structs
 from pydantic import ValidationError
@@ -25,8 +25,10 @@ from meshfed.catalog.model import (
 from meshfed.catalog.ranges import NO_RANGES, Ranges
 from meshfed.providers.formats import Entries, Entry, entries
 from meshfed.providers.hostlist import HostEntry, ServiceEntry, explain, is_literal
-from meshfed.providers.probe import misplaced
-from meshfed.providers.probing import Believed, Target, reason
+from meshfed.providers.probe import misplaced, reason
+
+if TYPE_CHECKING:
+    from meshfed.providers.probing import Believed, Target
 
 Checked = TypeVar("Checked", HostEntry, ServiceEntry)
 
@@ -150,7 +152,7 @@ def observation(
     )
 
 
-def probed(listed: Listing, answers: Mapping[str, Answer]) -> frozenset[Target]:
+def probed(listed: Listing, answers: Mapping[str, Answer]) -> "frozenset[Target]":
     """Where hosts are asked whether they are well."""
     return frozenset(
         (address, probe)
@@ -161,7 +163,7 @@ def probed(listed: Listing, answers: Mapping[str, Answer]) -> frozenset[Target]:
     )
 
 
-def judged(seen: Observation, believed: Believed) -> Observation:
+def judged(seen: Observation, believed: "Believed") -> Observation:
     """With what probes found."""
     failing = believed.failing.items()
     why = {(at, probe.port): reason(probe, said) for (at, probe), said in failing}

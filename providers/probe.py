@@ -48,3 +48,8 @@ def misplaced(probes: Sequence[Probe], targets: Collection[int]) -> str:
         if ports.count(probe.port) > 1:
             return f"{probe}: another one looks at port {probe.port}"
     return ""
+
+
+def reason(probe: Probe, why: str) -> str:
+    """Why an endpoint is not well, as the mesh is told."""
+    return f"{probe}: {why}"

@@ -9,7 +9,7 @@ from random import uniform
 
 from meshfed.providers.asking import UNREACHED, ask
 from meshfed.providers.hysteresis import Verdict
-from meshfed.providers.probe import Probe
+from meshfed.providers.probe import Probe, reason
 
 PERIOD = 10.0  # seconds between two looks at one application,
 JITTER = 0.2  # give or take: thousands are not asked in the same moment
@@ -38,11 +38,6 @@ class Believed:
 
     failing: Mapping[Target, str] = field(default_factory=dict)
     doubt: str = ""
-
-
-def reason(probe: Probe, why: str) -> str:
-    """Why an endpoint is not well, as the mesh is told."""
-    return f"{probe}: {why}"
 
 
 def recalled(target: Target, reasons: Mapping[Place, str]) -> str:

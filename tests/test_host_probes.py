@@ -18,7 +18,8 @@ from meshfed.federation.feed import Feed
 from meshfed.federation.presence import Presence
 from meshfed.providers import asking, probing
 from meshfed.providers.asking import SILENT
-from meshfed.providers.hosts import HostsProvider, check
+from meshfed.providers.hostfile import check
+from meshfed.providers.hosts import HostsProvider
 from meshfed.providers.hysteresis import DOWN, UP, Verdict
 from meshfed.providers.probe import Probe
 from meshfed.providers.probing import Believed, Held, Probing, Target, believed, recalled

@@ -30,9 +30,10 @@ from meshfed.catalog.model import (
     ServiceName,
     Workload,
 )
-from meshfed.providers import hosts
+from meshfed.providers import hostfile
+from meshfed.providers.hostfile import check
 from meshfed.providers.hostlist import schema
-from meshfed.providers.hosts import HostsProvider, check
+from meshfed.providers.hosts import HostsProvider
 from meshfed.providers.names import Names, hosts_file
 
 HERE = Path(__file__).parent
@@ -257,7 +258,7 @@ def test_a_list_of_services_alone_declares_them() -> None:
 
 def verdict(file: Path) -> Observation:
     try:
-        return check(hosts.read(file, file.name), file.name)
+        return check(hostfile.read(file, file.name), file.name)
     except Unreadable as unreadable:
         return Observation(file.name, evidence=Evidence.FAULT, fault=str(unreadable.rejected))
 

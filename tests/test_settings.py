@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel
 from sqlalchemy.engine import make_url
 
-from meshfed.federation.fields import CatalogUrl, address, catalog_url, duration, sqlite_file
+from meshfed.catalog.file import sqlite_file
+from meshfed.federation.fields import CatalogUrl, address, catalog_url, duration
 from meshfed.federation.sections import FilesEntry, KubernetesEntry
 from meshfed.federation.settings import Refused, Settings, schema
 

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, text
 from meshfed.catalog.database import Database, database_url
 from meshfed.catalog.model import Known
 from meshfed.catalog.store import Catalog, migrate
-from meshfed.providers.hosts import check
+from meshfed.providers.hostfile import check
 
 SCOPE = 100  # endpoints, of which one changes
 CHANGES = 1_000

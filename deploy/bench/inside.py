@@ -17,7 +17,8 @@ from meshfed.catalog.store import Catalog, migrate
 from meshfed.catalog.view import proxy_class, view
 from meshfed.federation.admit import admit
 from meshfed.federation.specification.files import Held, Text, held
-from meshfed.providers.hosts import check, uncollected
+from meshfed.providers.hostfile import check
+from meshfed.providers.hosts import uncollected
 from meshfed.xds.snapshot import snapshot
 
 SCOPE = 1_000  # endpoints of the scope in which one changes

@@ -1,13 +1,10 @@
 """`meshfed backup` and `meshfed restore`: the catalog and the key of its authority, encrypted."""
 
-import asyncio
 import io
 import os
 import sys
-import zipfile
 from collections.abc import Mapping
 from contextlib import closing
-from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +31,8 @@ PassphraseFile = Annotated[
 
 
 def packed(members: Mapping[str, bytes]) -> bytes:
+    import zipfile
+
     into = io.BytesIO()
     with zipfile.ZipFile(into, "w") as file:
         for name, content in members.items():
@@ -42,6 +41,8 @@ def packed(members: Mapping[str, bytes]) -> bytes:
 
 
 def unpacked(plain: bytes) -> dict[str, bytes]:
+    import zipfile
+
     with zipfile.ZipFile(io.BytesIO(plain)) as file:
         return {name: file.read(name) for name in file.namelist()}
 
@@ -56,6 +57,8 @@ def backup(
 
     Example: meshfed backup mesh-monday.backup --passphrase-file /run/secrets/passphrase
     """
+    import asyncio
+
     from meshfed.catalog.copy import Uncopied, copied
     from meshfed.federation.certificates.archive import locked
     from meshfed.federation.certificates.keys import Unsealable
@@ -150,6 +153,8 @@ def _passphrase(file: Path | None, *, twice: bool) -> str:
     elif (phrase := os.environ.get(PASSPHRASE, "")) or not sys.stdin.isatty():
         pass  # given, or nobody to ask
     else:
+        from getpass import getpass
+
         phrase = getpass("Passphrase: ", sys.stderr)
         if twice and phrase != getpass("The same again: ", sys.stderr):
             raise Finding("the two differ: nothing was written")

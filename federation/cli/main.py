@@ -1,41 +1,94 @@
 """The command line: `meshfed`, its five groups, and how it ends."""
 
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from meshfed.federation.cli import (
-    agent,
-    archive,
-    attach,
-    bench,
-    config,
-    explain,
-    inject,
-    install,
-    join,
-    migrate,
-    namespace,
-    past,
-    provider,
-    proxy,
-    reading,
-    register,
-    serve,
-    sql,
-    support,
-    token,
-    top,
-    validate,
-    workload,
-)
 from meshfed.federation.cli.options import EXPLAIN, MAINTAIN, REGISTER, RUN, SEE
 from meshfed.federation.cli.output import Finding, say
 
+# Each command's group, and the module of the function of its name, or of the `app` of its verbs.
+COMMANDS = {
+    "serve": (RUN, "serve"),
+    "demo": (RUN, "serve"),
+    "bench": (RUN, "bench"),
+    "migrate": (RUN, "migrate"),
+    "install": (RUN, "install"),
+    "upgrade": (RUN, "install"),
+    "uninstall": (RUN, "install"),
+    "version": (RUN, "serve"),
+    "get": (SEE, "reading"),
+    "top": (SEE, "top"),
+    "sql": (SEE, "sql"),
+    "path": (EXPLAIN, "explain"),
+    "why": (EXPLAIN, "explain"),
+    "plan": (EXPLAIN, "explain"),
+    "wait": (EXPLAIN, "explain"),
+    "doctor": (EXPLAIN, "explain"),
+    "history": (EXPLAIN, "past"),
+    "diff": (EXPLAIN, "past"),
+    "validate": (EXPLAIN, "validate"),
+    "register": (REGISTER, "register"),
+    "deregister": (REGISTER, "register"),
+    "attach": (REGISTER, "attach"),
+    "detach": (REGISTER, "attach"),
+    "join": (REGISTER, "join"),
+    "leave": (REGISTER, "join"),
+    "agent": (REGISTER, "agent"),
+    "inject": (REGISTER, "inject"),
+    "backup": (MAINTAIN, "archive"),
+    "restore": (MAINTAIN, "archive"),
+    "proxy": (SEE, "proxy"),
+    "workload": (REGISTER, "workload"),
+    "token": (REGISTER, "token"),
+    "namespace": (REGISTER, "namespace"),
+    "provider": (MAINTAIN, "provider"),
+    "support": (MAINTAIN, "support"),
+}
+
+
+@cache
+def loaded(name: str) -> object:
+    """The command of this name, whose module is loaded for it."""
+    group, module = COMMANDS[name]
+    part = import_module(f"meshfed.federation.cli.{module}")
+    alone = typer.Typer()
+    if verbs := getattr(part, "app", None):
+        alone.add_typer(verbs, name=name, rich_help_panel=group)
+    else:
+        alone.command(rich_help_panel=group)(getattr(part, name))
+    return typer.main.get_group(alone).commands[name]
+
+
+class Commands(Mapping[str, object]):
+    """All commands; who runs one waits for no other's imports."""
+
+    def __getitem__(self, name: str) -> object:
+        return loaded(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class Meshfed(TyperGroup):
+    """The commands of the table."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = Commands()  # type: ignore[assignment]  # nobody adds to them
+
+
 app = typer.Typer(
     name="meshfed",
+    cls=Meshfed,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -44,7 +97,9 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        serve.version()
+        from meshfed.federation.cli.serve import version
+
+        version()
         raise typer.Exit
 
 
@@ -59,44 +114,6 @@ def meshfed(
 
     Example: meshfed demo
     """
-
-
-app.command(rich_help_panel=RUN)(serve.serve)
-app.command(rich_help_panel=RUN)(serve.demo)
-app.command(rich_help_panel=RUN)(bench.bench)
-app.command(rich_help_panel=RUN)(migrate.migrate)
-app.command(rich_help_panel=RUN)(install.install)
-app.command(rich_help_panel=RUN)(install.upgrade)
-app.command(rich_help_panel=RUN)(install.uninstall)
-app.command(rich_help_panel=RUN)(serve.version)
-app.command(rich_help_panel=SEE)(reading.get)
-app.command(rich_help_panel=SEE)(top.top)
-app.command(rich_help_panel=SEE)(sql.sql)
-proxy.app.command()(config.config)
-app.add_typer(proxy.app, name="proxy", rich_help_panel=SEE)
-app.command(rich_help_panel=EXPLAIN)(explain.path)
-app.command(rich_help_panel=EXPLAIN)(explain.why)
-app.command(rich_help_panel=EXPLAIN)(explain.plan)
-app.command(rich_help_panel=EXPLAIN)(explain.wait)
-app.command(rich_help_panel=EXPLAIN)(explain.doctor)
-app.command(rich_help_panel=EXPLAIN)(past.history)
-app.command(rich_help_panel=EXPLAIN)(past.diff)
-app.command(rich_help_panel=EXPLAIN)(validate.validate)
-app.command(rich_help_panel=REGISTER)(register.register)
-app.command(rich_help_panel=REGISTER)(register.deregister)
-app.command(rich_help_panel=REGISTER)(attach.attach)
-app.command(rich_help_panel=REGISTER)(attach.detach)
-app.add_typer(workload.app, name="workload", rich_help_panel=REGISTER)
-app.add_typer(token.app, name="token", rich_help_panel=REGISTER)
-app.command(rich_help_panel=REGISTER)(join.join)
-app.command(rich_help_panel=REGISTER)(join.leave)
-app.command(rich_help_panel=REGISTER)(agent.agent)
-app.add_typer(namespace.app, name="namespace", rich_help_panel=REGISTER)
-app.command(rich_help_panel=REGISTER)(inject.inject)
-app.command(rich_help_panel=MAINTAIN)(archive.backup)
-app.command(rich_help_panel=MAINTAIN)(archive.restore)
-app.add_typer(provider.app, name="provider", rich_help_panel=MAINTAIN)
-app.add_typer(support.app, name="support", rich_help_panel=MAINTAIN)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

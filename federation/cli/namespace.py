@@ -1,6 +1,5 @@
 """`meshfed namespace`: which namespaces of a cluster are in the mesh."""
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -121,6 +120,8 @@ async def _found(api: "Line", names: list[str]) -> "list[Namespace]":
 
 def asked(act: "Callable[[Line], Awaitable[T]]", context: str | None, kubeconfig: Path | None) -> T:
     """What `act` finds out of a cluster, or does there. Raises Finding."""
+    import asyncio
+
     import msgspec
 
     from meshfed.providers.kubernetes.access import line

@@ -1,6 +1,5 @@
 """`meshfed provider`: what an operator tells the guardrail."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,6 +57,8 @@ def resume(name: Name, catalog: CatalogUrl = None, config: Config = None) -> Non
 def _tell(
     order: "Callable[[Catalog], Awaitable[None]]", catalog: CatalogUrl, config: Config
 ) -> None:
+    import asyncio
+
     from meshfed.catalog.store import UnknownScope
     from meshfed.federation.cli.source import catalog_url, opened
 

@@ -1,12 +1,12 @@
 """`meshfed proxy`: what proxies were told, and how one is set up."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from meshfed.federation.cli.config import config as of_one
 from meshfed.federation.cli.options import CatalogUrl, Config, Output
 from meshfed.federation.cli.output import (
     Finding,
@@ -127,6 +127,8 @@ def bootstrap(
 
     Example: meshfed proxy bootstrap store-1 --out /etc/meshfed/proxy
     """
+    import asyncio
+
     from meshfed.federation.bootstrap import Unbootstrappable
     from meshfed.federation.bootstrap import bootstrap as written
     from meshfed.federation.cli.source import configured, existing, migrated, reachable
@@ -142,6 +144,9 @@ def bootstrap(
         raise Finding(why) from why
     write("".join(f"{path}\n" for path in made.files))
     say(made.start)
+
+
+app.command(name="config")(of_one)
 
 
 def _rows(url: str, statement: str) -> list[Row]:

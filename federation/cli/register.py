@@ -1,6 +1,5 @@
 """`meshfed register` and `deregister`: workloads that no list and no platform tells of."""
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -145,6 +144,8 @@ def _option(field: str) -> str:
 
 def tell(act: "Callable[[Catalog], Awaitable[T]]", catalog: CatalogUrl, config: Config) -> T:
     """What comes of it in the catalog, which must have the tables of this version."""
+    import asyncio
+
     from meshfed.federation.cli.source import catalog_url, existing, migrated, opened
 
     async def told() -> T:

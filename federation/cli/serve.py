@@ -1,6 +1,5 @@
 """The commands that run something: `serve`, `demo`, `version`."""
 
-from importlib.metadata import version as installed
 from typing import Annotated
 
 import typer
@@ -36,6 +35,8 @@ def version() -> None:
 
     Example: meshfed version
     """
+    from importlib.metadata import version as installed
+
     write(f"meshfed {installed('meshfed')}\n")
 
 

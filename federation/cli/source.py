@@ -18,9 +18,9 @@ SQLITE = b"SQLite format 3\0"  # how such a file begins: https://sqlite.org/file
 
 def sqlite_file(url: str) -> Path | None:
     """The file behind a SQLite URL; None for another database."""
-    from meshfed.federation import fields
+    from meshfed.catalog import file as files
 
-    file = fields.sqlite_file(url)
+    file = files.sqlite_file(url)
     return None if file is None else Path(file)
 
 
@@ -64,11 +64,13 @@ def existing(url: str) -> str:
 
 def rows(url: str, sql: str, *, seconds: float = 60.0, most: int = 1_000_000) -> "Answer":
     """What the catalog answers to one statement that only reads."""
+    from meshfed.catalog.file import Away
     from meshfed.catalog.reader import Refused, query
 
     try:
-        with reachable():
-            return query(existing(url), sql, seconds=seconds, rows=most)
+        return query(existing(url), sql, seconds=seconds, rows=most)
+    except Away as why:
+        raise Finding(why) from why
     except Refused as refused:
         raise Finding(unmigrated(url) or refused) from refused
 

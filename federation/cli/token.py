@@ -1,6 +1,5 @@
 """`meshfed token`: what machines join with."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,6 +54,8 @@ def create(
 
     Example: meshfed token create --identity bookstore.shop --service bookstore.shop:8080 --ttl 1h
     """
+    import asyncio
+
     from meshfed.federation.cli.caller import caller
     from meshfed.federation.cli.source import configured, existing, migrated, reachable
     from meshfed.federation.fields import duration

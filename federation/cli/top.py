@@ -190,7 +190,7 @@ def _screens(url: str) -> Iterator["Table"]:
 
 
 def _look(url: str) -> Look:
-    from meshfed.catalog.database import stamp
+    from meshfed.catalog.times import stamp
     from meshfed.federation.cli.source import rows
 
     at = datetime.now(UTC)

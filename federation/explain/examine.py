@@ -12,11 +12,11 @@ from pathlib import Path
 
 from cryptography import x509
 
+from meshfed.catalog import file as files
 from meshfed.catalog import virtual
 from meshfed.catalog.bearings import unwritable
 from meshfed.catalog.ranges import Ranges
 from meshfed.catalog.store import Away, Catalog, Unfit, pending
-from meshfed.federation import fields
 from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.explain import doctor, probes, seen
 from meshfed.federation.explain.doctor import Door, Store
@@ -147,7 +147,7 @@ def shown(url: str) -> str:
 
 
 def sqlite_file(url: str) -> Path | None:
-    file = fields.sqlite_file(url)
+    file = files.sqlite_file(url)
     return None if file is None else Path(file)
 
 

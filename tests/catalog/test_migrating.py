@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.engine import make_url
 
@@ -16,6 +17,7 @@ from meshfed.catalog.migrating import (
     Unfit,
     Unmigratable,
     carried_out,
+    config,
     meanings,
     migrate,
     pending,
@@ -90,6 +92,12 @@ def test_every_migration_says_in_a_line_what_it_is_for() -> None:
     for schema, meaning in meanings().items():
         assert 20 < len(meaning) < 100, schema
         assert meaning.endswith("."), schema
+
+
+def test_migrations_are_called_and_begin_as_alembic_reads_them() -> None:
+    known = [*ScriptDirectory.from_config(config()).walk_revisions()][::-1]
+    assert {step.revision: step.doc for step in known} == meanings()
+    assert [step.revision for step in known] == [*meanings()]
 
 
 def test_looking_makes_nothing(empty: str) -> None:

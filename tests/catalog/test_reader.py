@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from meshfed.catalog.model import Endpoint, Known, Port, Service, ServiceName
-from meshfed.catalog.reader import Refused, names, query
+from meshfed.catalog.reader import Refused, query
+from meshfed.catalog.reader_postgres import names
 from meshfed.catalog.store import Away, Catalog
 from meshfed.catalog.views import VIEWS
 
