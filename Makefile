@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+# Where Python may not keep what it compiled, each of hundreds of processes compiles it anew.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: install demo test coverage check bench golden soak clean
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import httpx
 from charted import HOME, container, only, pod
 from disks import mounted
-from kube.cluster import Cluster, until
+from kube.cluster import Cluster
 from live import Process
+from waiting import until
 
 from meshfed.demo.kube.objects import Object
 from meshfed.federation.demo.folder import free_ports

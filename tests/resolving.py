@@ -12,8 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import dns.exception
@@ -22,6 +20,7 @@ import dns.query
 import dns.rcode
 import dns.rrset
 from captured import ip
+from waiting import until
 
 from meshfed.federation.agent import naming
 
@@ -85,14 +84,6 @@ RESOLV = (
 )
 
 
-def once(true: Callable[[], bool]) -> None:
-    """Other processes tell nobody when they are ready."""
-    until = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 def prepared(folder: Path) -> None:
     etc = folder / "etc"
     for each in ("passwd", "group", "hosts", "nsswitch.conf", "ld.so.cache"):
@@ -118,7 +109,7 @@ def main(folder: str, envoy: str) -> None:
     prepared(Path(folder))
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     bus = subprocess.Popen(["dbus-daemon", "--config-file=/run/bus.conf", "--nofork"], **quiet)
-    once(Path("/run/dbus/system_bus_socket").exists)
+    until(Path("/run/dbus/system_bus_socket").exists)
     ip("link", "set", "lo", "up")
     ip("link", "add", "eth0", "type", "veth", "peer", "name", "other")
     ip("address", "add", f"{UPSTREAM}/24", "dev", "eth0")
@@ -129,7 +120,7 @@ def main(folder: str, envoy: str) -> None:
     resolver = shutil.which("systemd-resolved", path=f"{os.environ['PATH']}:/lib/systemd")
     assert resolver
     resolving = subprocess.Popen([resolver], **quiet)
-    once(naming.resolved)
+    until(naming.resolved)
     subprocess.run(["resolvectl", "dns", "eth0", UPSTREAM], check=True)
     said = {"before": moment()}
     sidecar = subprocess.Popen(json.loads(envoy), **quiet)
@@ -137,14 +128,14 @@ def main(folder: str, envoy: str) -> None:
     ip("link", "add", naming.LINK, "type", "veth", "peer", "name", naming.OTHER_END)
     for _ in range(2):
         naming.name()
-    once(lambda: answered(MESH, "A").startswith("NOERROR 240"))
+    until(lambda: answered(MESH, "A").startswith("NOERROR 240"))
     asked.clear()
     said["during"] = moment()
     assert not [each for each in asked if each == f"{MESH}."]
     resolving.terminate()
     resolving.wait()
     resolving = subprocess.Popen([resolver], **quiet)
-    once(lambda: answered("example.com", "A").startswith("NOERROR 10"))
+    until(lambda: answered("example.com", "A").startswith("NOERROR 10"))
     said["its resolver started again"] = moment()
     sidecar.kill()
     sidecar.wait()

@@ -10,8 +10,9 @@ import pytest
 import yaml
 from charted import archive
 from helm import REAL, engine
-from kube.cluster import Cluster, until
+from kube.cluster import Cluster
 from kube.given import configmap, namespace, thing
+from waiting import until
 
 from meshfed.demo.kube.kinds import BUILT_IN
 from meshfed.demo.kube.kubeconfig import data

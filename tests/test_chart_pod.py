@@ -16,11 +16,12 @@ from envoy.service.discovery.v3.discovery_pb2 import (
     DeltaDiscoveryRequest,
     DeltaDiscoveryResponse,
 )
-from kube.cluster import Cluster, until
+from kube.cluster import Cluster
 from kube.given import slice_, thing
 from podded import Pod, running
 from test_chart_life import HOOK, Run, run
 from test_specification_kubernetes import BROKEN, group, route
+from waiting import until
 
 from meshfed.demo.kube.objects import Object
 from meshfed.federation.install.chart import RELEASE

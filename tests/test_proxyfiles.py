@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from typing import Self
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from waiting import until
 
 from meshfed.catalog.model import Identity, Workload
 from meshfed.federation.certificates.authority import LocalAuthority, root
@@ -185,14 +185,6 @@ def running(folder: Path, log: Path) -> Iterator[HTTPConnection]:
     finally:
         envoy.kill()
         envoy.wait()
-
-
-def until(holds) -> None:
-    """Another process's state can only be asked for."""
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline, "not within 10 s"
-        time.sleep(0.02)
 
 
 def serials(admin: HTTPConnection) -> set[int]:

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -299,8 +300,9 @@ def test_an_unknown_provider_is_answered_with_the_known_ones(
 
 @pytest.mark.parametrize("port", [8080, 15003], ids=["the application's", "the sidecar's"])
 def test_why_takes_a_port_that_is_there(meshfed: Run, shop: str, port: int) -> None:
-    asked, whole = (meshfed("why", f"10.0.0.1{end}", "-o", "json") for end in (f":{port}", ""))
-    assert json.loads(asked.out) == json.loads(whole.out) != []
+    said = (meshfed("why", f"10.0.0.1{end}", "-o", "json").out for end in (f":{port}", ""))
+    asked, whole = (json.loads(re.sub(r"\d+ s ago", "just now", each)) for each in said)
+    assert asked == whole != []
 
 
 def test_why_of_a_port_that_nobody_has_names_those_there_are(meshfed: Run, shop: str) -> None:

@@ -3,16 +3,16 @@
 import json
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import httpx
 import pytest
+from waiting import until
 
 from meshfed.demo.kube.faults import Faults
 from meshfed.demo.kube.kinds import BUILT_IN
@@ -243,15 +243,6 @@ def _status(answer: httpx.Response) -> Object:
         status: Object = answer.json()
         return status
     return {"message": answer.text}
-
-
-def until(so: Callable[[], bool], patience: float = PATIENCE) -> None:
-    """For what a real API server does a moment later."""
-    end = monotonic() + patience
-    while not so():
-        if monotonic() > end:
-            raise TimeoutError
-        sleep(0.05)
 
 
 def kubeconfig(cluster: Cluster) -> Object:

@@ -9,8 +9,9 @@ from pathlib import Path
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from live import Process
+from waiting import until
 
-from kube.cluster import Answered, Cluster, kubeconfig, until
+from kube.cluster import Answered, Cluster, kubeconfig
 from meshfed.demo.kube.access import MASTERS
 from meshfed.demo.kube.kinds import BUILT_IN, CRD, NAMESPACE, Kind
 from meshfed.demo.kube.objects import Object
