@@ -87,7 +87,7 @@ async def test_a_kind_that_is_not_there_is_waited_for_and_heard_once_it_is(
         assert heard.reflector.trouble.startswith("404")
         assert not heard.reflector.lists
         for file in sorted(CRD.glob("*.yaml")):
-            for crd in yaml.safe_load_all(file.read_text()):
+            for crd in yaml.load_all(file.read_text(), yaml.CSafeLoader):
                 cluster.put(crd)
         await heard.until(lambda: heard.reflector.lists)
         cluster.put(split("web"))

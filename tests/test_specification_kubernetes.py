@@ -30,7 +30,7 @@ Object = dict[str, Any]
 
 
 def crds(*kinds: str) -> list[Object]:
-    read = [yaml.safe_load(file.read_text()) for file in sorted(CRDS.glob("*.yaml"))]
+    read = [yaml.load(file.read_text(), yaml.CSafeLoader) for file in sorted(CRDS.glob("*.yaml"))]
     return [each for each in read if not kinds or each["spec"]["names"]["kind"] in kinds]
 
 

@@ -31,7 +31,7 @@ class Refused(Exception):
 
 
 def objects(manifest: str) -> list[Object]:
-    return [thing for thing in yaml.safe_load_all(manifest) if thing]
+    return [thing for thing in yaml.load_all(manifest, yaml.CSafeLoader) if thing]
 
 
 def refusals(said: str) -> tuple[str, ...]:

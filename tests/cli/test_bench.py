@@ -3,22 +3,21 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 MESHFED = Path(sys.executable).with_name("meshfed")
+Run = Callable[..., Any]  # how it ended: code, out, err, lines
 SMALL = ("--services", "6", "--endpoints", "24", "--identities", "2", "--clusters", "4")
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [MESHFED, "bench", *SMALL, *arguments], capture_output=True, text=True, check=False
-    )
-
-
 def test_one_endpoint_is_one_push_to_each_proxy_and_has_its_floor_beside_it():
-    done = bench("--proxies", "8", "--times", "2", "--scenario", "one-endpoint", "-o", "json")
+    asked = ("--proxies", "8", "--times", "2", "--scenario", "one-endpoint", "-o", "json")
+    command = [MESHFED, "bench", *SMALL, *asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)["scenarios"]
     assert (found["name"], found["times"]) == ("one-endpoint", 2)
@@ -38,7 +37,7 @@ def test_one_endpoint_is_one_push_to_each_proxy_and_has_its_floor_beside_it():
         pytest.param(("--dialect", "rest"), "neither delta nor sotw", id="a dialect"),
     ],
 )
-def test_what_it_cannot_do_it_says(arguments: tuple[str, ...], why: str):
-    done = bench(*arguments)
-    assert done.returncode == 2
-    assert why in " ".join(done.stderr.replace("│", " ").split())
+def test_what_it_cannot_do_it_says(meshfed: Run, arguments: tuple[str, ...], why: str):
+    done = meshfed("bench", *SMALL, *arguments)
+    assert done.code == 2
+    assert why in " ".join(done.err.replace("│", " ").split())

@@ -34,7 +34,7 @@ Thing = dict[str, Any]
 
 @cache
 def documents(file: Path) -> tuple[Thing, ...]:
-    return tuple(each for each in yaml.safe_load_all(file.read_text()) if each)
+    return tuple(each for each in yaml.load_all(file.read_text(), yaml.CSafeLoader) if each)
 
 
 def understood(thing: Thing) -> Stated | Refused:

@@ -27,7 +27,7 @@ class Held:
         self.objects: dict[tuple[str, ...], Object] = {}
 
     def take(self, text: str) -> None:
-        found = {named(thing): thing for thing in yaml.safe_load_all(text)}
+        found = {named(thing): thing for thing in yaml.load_all(text, yaml.CSafeLoader)}
         gone = [thing for name, thing in self.objects.items() if name not in found]
         changed = [thing for name, thing in found.items() if self.objects.get(name) != thing]
         self.server.plant(*changed)

@@ -222,7 +222,9 @@ async def _body(request: web.Request, does: str) -> Object:
         raise unsupported(["application/json", "application/yaml", PROTOBUF])
     try:
         read: Object = (
-            yaml.safe_load(raw) if "yaml" in content else json.loads(raw, parse_float=_number)
+            yaml.load(raw, yaml.CSafeLoader)
+            if "yaml" in content
+            else json.loads(raw, parse_float=_number)
         )
     except (ValueError, yaml.YAMLError) as error:
         raise bad_request(f"the body cannot be read: {error}") from error
