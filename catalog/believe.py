@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from meshfed.catalog import claims, pushes, rows
@@ -40,8 +40,7 @@ TOLD = Plain(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """The row of a scope."""
 
     revision: int | None  # null: never believed
@@ -57,8 +56,7 @@ class Scope:
 UNHEARD = Scope(None, "", "", "", "", "", "", 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """What is believed of a scope, and the revision of its row at which that was so."""
 
     known: Known
@@ -66,8 +64,7 @@ class Held:
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """What a scope's row says, and what is different of what it holds."""
 
     row: Scope | None

@@ -3,10 +3,9 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 
-from msgspec import structs
+from msgspec import Struct, structs
 from sqlalchemy import Connection
 
 from meshfed.catalog import overrides, preferences, rows
@@ -55,8 +54,7 @@ OTHERS = Plain(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """What is different of one scope's claims, and all that it claims now at those addresses."""
 
     known: Known

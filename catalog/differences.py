@@ -4,6 +4,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from msgspec import Struct
+
 from meshfed.catalog.model import Endpoint, Health, Port, Service, ServiceName
 from meshfed.catalog.preferences import NO_PREFERENCES, Preference, Preferences
 
@@ -14,8 +16,7 @@ EndpointKey = tuple[str, int, str, int]  # service, port, address, target
 Place = tuple[str, int, str]  # where one provider's word holds: an EndpointKey without the target
 
 
-@dataclass(frozen=True, slots=True)
-class Difference(Generic[K, V]):
+class Difference(Struct, Generic[K, V], frozen=True):
     joined: tuple[tuple[K, V], ...]
     altered: tuple[tuple[K, V, V], ...]  # key, before, after
     left: tuple[tuple[K, V], ...]

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from msgspec import Struct
+
 from meshfed.catalog.model import Endpoint, Evidence, Known, Observation
 
 V = TypeVar("V")
@@ -39,8 +41,7 @@ class Trial:
         return self.answers >= ANSWERS and now - self.since >= SECONDS
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True):
     """What is believed now; a trial means: look again."""
 
     known: Known

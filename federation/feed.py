@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, islice
 
 import structlog
+from msgspec import Struct
 
 from meshfed.catalog.model import Evidence, Health, Known, Observation
 from meshfed.catalog.orders import Orders
@@ -62,8 +63,7 @@ class Pass:
         return Pass(dict(self.sizes), self.endpoints, list(self.losses))
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """What one scope comes to."""
 
     seen: Observation

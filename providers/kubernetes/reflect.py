@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from meshfed.catalog.model import Evidence, Rejected
 from meshfed.providers.kubernetes.messages import (
@@ -104,8 +105,7 @@ class Copy(Generic[T]):
     refused: dict[Key, Rejected] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Change(Generic[T]):
+class Change(Struct, Generic[T], frozen=True):
     """What became of one object."""
 
     key: Key
