@@ -20,7 +20,7 @@ from meshfed.federation.admin import workloads
 from meshfed.federation.admin.app import app
 from meshfed.federation.admin.aside import Home
 from meshfed.federation.demo.control import until
-from meshfed.providers import hosts
+from meshfed.providers import hostfile
 
 PAGE = (Path(__file__).parent.parent / "docs" / "register.md").read_text()
 DB = {
@@ -74,7 +74,7 @@ async def test_the_service_of_the_page_is_declared_as_no_http(
     admin: httpx.AsyncClient, url: str
 ) -> None:
     [declared] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    seen = hosts.check(declared, "register.md", "rack", "")
+    seen = hostfile.check(declared, "register.md", "rack", "")
     assert not seen.rejected
     assert not seen.fault
     with closing(Catalog(url)) as catalog:
