@@ -16,7 +16,7 @@ from meshfed.catalog.resolved import resolve
 from meshfed.catalog.view import ProxyClass, View, proxy_class, view
 from meshfed.federation.certificates.custody import Custody
 from meshfed.xds.assembled import Assembled, assembled
-from meshfed.xds.resource import Resource, Resources, Type, World
+from meshfed.xds.resource import Resource, Resources, Type, World, once
 from meshfed.xds.secrets import OWN, certificate, validation
 from meshfed.xds.snapshot import Snapshot, snapshot
 from meshfed.xds.soundness import LeftOut
@@ -247,7 +247,7 @@ def _validation(name: str, roots: str, sans: tuple[str, ...]) -> Resource:
     return validation(name, roots.encode(), sans)
 
 
-@lru_cache(maxsize=65536)
+@once
 def sizes(assignment: Resource) -> tuple[tuple[int, int], ...]:
     """How many endpoints a load assignment has at each priority."""
     packed = Any.FromString(assignment.any)

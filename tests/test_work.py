@@ -4,7 +4,9 @@ A publisher over a catalog on SQLite, and clients that speak to state machines w
 """
 
 import asyncio
+import gc
 import time
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -12,6 +14,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from msgspec import structs
 from prometheus_client import CollectorRegistry
@@ -32,11 +36,12 @@ from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher, identities
 from meshfed.federation.sections import Certificates
 from meshfed.federation.subscriber import Subscriber
+from meshfed.federation.worlds import sizes
 from meshfed.xds import assembled, endpoints
 from meshfed.xds.peer import Peer
-from meshfed.xds.resource import SHORT, Type
+from meshfed.xds.resource import SHORT, Type, resource
 from meshfed.xds.secrets import OWN
-from meshfed.xds.stream import Stream
+from meshfed.xds.stream import Stream, assignment
 
 SIZE = Size(services=24, endpoints=240, proxies=40, identities=8, clusters=12)
 ENVELOPE = 200  # bytes of a response beside its resources: type, version, nonce
@@ -271,3 +276,14 @@ def test_what_is_kept_in_parts_is_what_would_be_made_at_once():
 
 
 ASSIGNMENT = Assignment(given.named(0), given.PORT)
+
+
+def test_what_was_worked_out_of_a_resource_goes_with_it() -> None:
+    """Else each version of a large assignment that ever was would stay: 200 kB, 65,536 times."""
+    told = resource("web", ClusterLoadAssignment(cluster_name="web"))
+    called = resource("web", Cluster(name="web", type=Cluster.EDS))
+    assert (sizes(told), assignment(called)) == (((0, 0),), "web")
+    left = weakref.ref(told), weakref.ref(called)
+    del told, called
+    gc.collect()
+    assert [each() for each in left] == [None, None]

@@ -153,7 +153,7 @@ def locality(level: int, where: Group, within: Iterable[bytes]) -> bytes:
     return b"".join((before.SerializeToString(), *within, after.SerializeToString()))
 
 
-@lru_cache(maxsize=1 << 18)
+@lru_cache(maxsize=1 << 14)  # those of a service, for all of its variants at once
 def fragment(host: str, port: int, weight: int, health: Health, *, bare: bool) -> bytes:
     """One LbEndpoint as the field of the locality that it is in."""
     before, after = frame(len(host), port, weight, health, bare=bare)

@@ -1,15 +1,18 @@
 """One xDS resource as shared bytes, versioned by its content, and the world a stream is told of."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from types import MappingProxyType
-from weakref import WeakValueDictionary
+from typing import TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
+
+V = TypeVar("V")
 
 PREFIX = "type.googleapis.com/"
 
@@ -74,6 +77,18 @@ def shared(name: str, content: Any) -> Resource:
 
 # Classes of proxies that are told the same share the bytes, as long as anyone is told them.
 known: WeakValueDictionary[tuple[str, str, str], Resource] = WeakValueDictionary()
+
+
+def once(work: Callable[[Resource], V]) -> Callable[[Resource], V]:
+    """Worked out once of each resource, and remembered no longer than that is told to anyone."""
+    found: WeakKeyDictionary[Resource, V] = WeakKeyDictionary()
+
+    def of(resource: Resource) -> V:
+        if resource not in found:
+            found[resource] = work(resource)
+        return found[resource]
+
+    return of
 
 
 Resources = Mapping[str, Resource]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.service.discovery.v3 import discovery_pb2
@@ -10,7 +9,7 @@ from google.protobuf.any_pb2 import Any
 from msgspec import Struct
 
 from meshfed.xds import delta, sotw
-from meshfed.xds.resource import NOTHING, SHORT, Resource, Resources, Type, World
+from meshfed.xds.resource import NOTHING, SHORT, Resource, Resources, Type, World, once
 from meshfed.xds.subscription import GATE, Answer, Memory, Past, Push, Subscription
 
 Request = discovery_pb2.DeltaDiscoveryRequest | discovery_pb2.DiscoveryRequest
@@ -46,7 +45,7 @@ class Mark:
     number: int
 
 
-@lru_cache(maxsize=65536)
+@once
 def assignment(cluster: Resource) -> str:
     """The EDS name that a cluster takes its endpoints from; parsed once for all streams."""
     packed = Any.FromString(cluster.any)

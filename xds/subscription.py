@@ -315,7 +315,7 @@ class Subscription:
                 self.current = None
 
 
-@lru_cache(maxsize=1 << 16)  # every stream folds the same ones
+@lru_cache(maxsize=1 << 14)  # every stream folds the same ones
 def fold(name: str, version: str) -> int:
     return int.from_bytes(blake2b(f"{name}\0{version}".encode(), digest_size=8).digest())
 
