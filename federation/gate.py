@@ -86,7 +86,8 @@ class Gate:
         self._connected = connected
         self._clock = clock
         self._arriving = Tally()  # their handshakes are not over
-        self._refused = 0  # since they were told of
+        self._refused = 0  # since they were told of,
+        self._last = ("", "")  # the last of them, and why
         self._told = float("-inf")
 
     async def run(
@@ -101,6 +102,7 @@ class Gate:
             limits = replace(limits, arriving=limits.most, each=limits.most)
         listener.settimeout(0)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._minutes())
             for n in count(1):
                 try:
                     line, address = await loop.sock_accept(listener)
@@ -136,8 +138,19 @@ class Gate:
 
     def _refuse(self, who: str, why: str) -> None:
         self._refused += 1
-        now = self._clock()
-        if now - self._told >= EVERY:
-            fields = {"door": self._door, "refused": self._refused, "last": who, "reason": why}
-            log.warning("connections refused", **fields)
-            self._refused, self._told = 0, now
+        self._last = (who, why)
+        if self._clock() - self._told >= EVERY:
+            self._tell()
+
+    async def _minutes(self) -> None:
+        """Those who were refused since the last line, though nobody comes any more."""
+        while True:
+            await asyncio.sleep(EVERY)
+            if self._refused:
+                self._tell()
+
+    def _tell(self) -> None:
+        who, why = self._last
+        fields = {"door": self._door, "refused": self._refused, "last": who, "reason": why}
+        log.warning("connections refused", **fields)
+        self._refused, self._told = 0, self._clock()

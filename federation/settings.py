@@ -283,6 +283,8 @@ def _rejected(written: Document, variables: Mapping[str, str], path: Keys, why: 
 
 def _document(path: Path) -> Document:
     """The one document of a file. Raises Refused."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # it would never end
+        raise Refused(Rejected(str(path), "", "not a file"))
     try:
         return only(path.read_text(encoding="utf-8-sig"), str(path))
     except OSError as error:

@@ -1,5 +1,6 @@
 """What is preferred is called first, and what is next takes over, without losing a call."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -156,6 +157,34 @@ async def test_an_application_that_is_away_behind_its_sidecar_costs_no_call_whil
         for name in ("one", "rack"):
             await world.application(name)
         await traffic.settled({"one", "rack"})
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_service_goes_from_host_to_host_and_many_callers_lose_nothing(
+    world: World,
+) -> None:
+    """Who comes to it is called a moment before its own sidecar listens, and left alone for that.
+
+    Not for so long that nobody is there once the other goes, three seconds later.
+    """
+    world.ruled()
+    live.replace(world.mesh.hosts, SERVICES + host("caller", CALLER) + host("rack", RACK))
+    world.listed("one", "two")
+    sidecar = world.mesh.sidecars["caller"]
+    async with AsyncExitStack() as calling:
+        callers = [
+            await calling.enter_async_context(live.traffic(sidecar, "web.live", "/"))
+            for _ in range(20)  # at once: more than Envoy tries again of by itself
+        ]
+        await callers[0].settled({"one", "two"})
+        world.listed("two")
+        await callers[0].settled({"two"})
+        world.listed("one", "two")
+        await asyncio.sleep(3)
+        world.listed("one")
+        await callers[0].settled({"one"})
+    live.replace(world.mesh.hosts, HOSTS)
+    assert [name for each in callers for name in failed(each)] == []
 
 
 @pytest.mark.asyncio(loop_scope="module")

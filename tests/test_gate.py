@@ -140,6 +140,22 @@ async def test_those_who_are_refused_are_told_of_once_a_minute_with_their_number
     assert [each["refused"] for each in logs] == [1, 3]
 
 
+async def test_the_number_of_a_flood_is_told_though_nobody_comes_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("meshfed.federation.gate.EVERY", 0.2)
+
+    async def told() -> bool:
+        return sum(each["refused"] for each in logs) == 4
+
+    with capture_logs() as logs:
+        async with gated(None, Limits(0), lambda: 0.0) as door:
+            for _ in range(4):
+                assert await closed(door.silent())
+            await until("a line with the others", told)
+    assert [each["refused"] for each in logs] == [1, 3]
+
+
 async def test_who_comes_while_no_descriptor_is_left_waits_and_one_line_says_so() -> None:
     with capture_logs() as logs:
         async with gated(None) as door:

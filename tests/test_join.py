@@ -665,14 +665,16 @@ def test_strangers_leave_room_for_those_who_joined() -> None:
     room = Room(STRANGERS + 20)
     strangers = [SimpleNamespace(shown=b"", source=str(n)) for n in range(STRANGERS + 1)]
     assert [room.enter(each) for each in strangers] == [True] * STRANGERS + [False]
-    room.leave(strangers[-1])
+    room.leave(strangers[-1], was_there=False)
     members = [SimpleNamespace(shown=b"%d" % n) for n in range(21)]
     assert [room.enter(each) for each in members] == [True] * 20 + [False]
     for each in strangers[:-1]:
-        room.leave(each)
-    of_one = [SimpleNamespace(shown=b"", source="one") for _ in range(FROM_ONE + 1)]
-    assert [room.enter(each) for each in of_one] == [True] * FROM_ONE + [False]
-    assert room.enter(SimpleNamespace(shown=b"", source="another"))
+        room.leave(each, was_there=True)
+    room = Room(10 * STRANGERS)
+    of_one = [SimpleNamespace(shown=b"", source="one") for _ in range(2 * STRANGERS)]
+    assert sum(room.enter(each) for each in of_one) == FROM_ONE
+    another = SimpleNamespace(shown=b"", source="another")
+    assert room.enter(another), "who is refused takes no room of others"
 
 
 # Whom a machine believes

@@ -58,8 +58,10 @@ def inbound_routes(inbound: Inbound, trust_domain: str) -> RouteConfiguration:
         enforce(route.typed_per_filter_config, per_route(inbound.grants, trust_domain))
     answer = VirtualHost(name=name, domains=["*"], routes=[route])
     answer.response_headers_to_remove.append(UNHEARD)  # is not the application's to say
-    answer.retry_policy.retry_on = RETRY_ON
-    answer.retry_policy.num_retries.value = 2  # there is no other: the caller's sidecar knows some
+    # A connection that the application had let go of. Where none can be made the caller's sidecar
+    # knows others: to wait here for this one would fill its buffer with what is being sent.
+    answer.retry_policy.retry_on = "reset-before-request"
+    answer.retry_policy.num_retries.value = 2
     return RouteConfiguration(name=name, virtual_hosts=[answer])
 
 

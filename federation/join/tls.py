@@ -48,19 +48,23 @@ class Room:
         """Whether there is room for it."""
         self._count += 1
         if not connection.shown:
-            self._strangers.add(connection.source)
             here, of_one = self._strangers.count, self._strangers.by[connection.source]
-            return here <= STRANGERS and of_one <= FROM_ONE and self._count <= self._most
+            there = here < STRANGERS and of_one < FROM_ONE and self._count <= self._most
+            if there:  # who is refused takes no room of others
+                self._strangers.add(connection.source)
+            return there
         same = self._members.setdefault(connection.shown, [])
         same.append(connection)
         if len(same) > EACH:
             same.pop(0).transport.abort()
         return self._count <= self._most
 
-    def leave(self, connection: "Connection") -> None:
+    def leave(self, connection: "Connection", *, was_there: bool) -> None:
+        """`was_there`: as it was told when it came."""
         self._count -= 1
         if not connection.shown:
-            self._strangers.add(connection.source, -1)
+            if was_there:
+                self._strangers.add(connection.source, -1)
             return
         same = self._members.get(connection.shown, [])
         if connection in same:  # else it gave way
@@ -96,8 +100,9 @@ class Connection(H11Protocol):
 
         self.app = app
         # None is no limit to uvicorn, which would count strangers and others as one; 0 is 503.
-        self.limit_concurrency = None if (there := self._room.enter(self)) else 0
-        if not there:
+        self._there = self._room.enter(self)
+        self.limit_concurrency = None if self._there else 0
+        if not self._there:
             self._end = self.loop.call_later(BRIEF, transport.abort)
         elif self.shown:
             slim(transport)
@@ -117,7 +122,7 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end.cancel()
-        self._room.leave(self)
+        self._room.leave(self, was_there=self._there)
         super().connection_lost(exc)
 
 

@@ -242,6 +242,8 @@ def _files(folders: Iterable[Path]) -> Iterator[Path]:
 
 def _text(file: Path) -> Text:
     name = os.fsencode(file).decode(errors="backslashreplace")  # databases keep nothing but text
+    if file.exists() and not file.is_file():  # a pipe, or a device, would never end
+        return Text(name, fault="not a file: what is piped is read as `-`")
     try:
         with file.open(encoding="utf-8-sig") as opened:
             return Text(name, opened.read(), inode=os.fstat(opened.fileno()).st_ino)
