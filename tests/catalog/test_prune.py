@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import make_url
+from believing import ask, believe
 
 from meshfed.catalog import past
 from meshfed.catalog.model import Endpoint, Identity, Known, Port, Service, ServiceName, Workload
@@ -30,19 +29,6 @@ def known(weight: int, count: int = 1) -> Known:
     )  # fmt: skip
     services = frozenset({Service(WEB, (Port(80),))})
     return Known("rack", "rack/a", services, frozenset({HOST}), frozenset(endpoints))
-
-
-async def believe(catalog: Catalog, what: Known) -> None:
-    await catalog.believe(what, kind="hosts", cause="a test")
-
-
-def ask(url: str, sql: str) -> list[tuple[Any, ...]]:
-    engine = create_engine(make_url(url))
-    try:
-        with engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(text(sql))]
-    finally:
-        engine.dispose()
 
 
 @pytest.fixture
