@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from meshfed.catalog import rows, tokens
 from meshfed.catalog.believe import believe, held
 from meshfed.catalog.byhand import PROVIDER
+from meshfed.catalog.leases import UNHEARD
 from meshfed.catalog.model import Known, Service, ServiceName, Workload
 from meshfed.catalog.plain import Into, Plain
 from meshfed.catalog.register import Taken, declared, deregister, register, taken
@@ -197,7 +198,7 @@ def _join(writing: Writing, arrivals: Sequence[Arrival]) -> list[Refusal | None]
             there.add(each.known.scope)
     if not admitted:
         return outcome
-    believe(writing, [each.known for each in admitted], PROVIDER, {})
+    believe(writing, [UNHEARD.said_of(each.known) for each in admitted], PROVIDER, {})
     begun = [
         (each.workload.id, each.token, each.given.serial, each.given.not_after) for each in admitted
     ]
@@ -237,7 +238,7 @@ def _attest(writing: Writing, known: Known, policy: Token, machine: str, given: 
         first = f"`meshfed deregister {workload.name}` comes first"
         raise Unadmitted(f"{workload.name} is registered already: {first}")
     tokens.stand(writing, policy)
-    register(writing, workload.name, known)
+    register(writing, workload.name, UNHEARD.said_of(known))
     row = {
         "workload": workload.id,
         "token": policy.id,

@@ -52,6 +52,10 @@ class Word:
         said = (self.draining, self.lost, *(f"{port} {why}" for port, why in self.failing))
         return "\n".join(said) if any(said) else ""
 
+    def said_of(self, known: Known) -> Known:
+        """What is known of a machine, each of its endpoints with the verdict."""
+        return replace(known, endpoints=frozenset(map(self.judged, known.endpoints)))
+
     def judged(self, endpoint: Endpoint) -> Endpoint:
         health, why = self.verdict(endpoint.target)
         return structs.replace(endpoint, health=health, health_reason=why)
@@ -64,6 +68,10 @@ class Word:
             return Health.DRAINING, self.draining
         why = dict(self.failing).get(port, "")
         return (Health.UNHEALTHY, why) if why else (Health.HEALTHY, "")
+
+
+# Of a machine that joined. Whoever called it now would come before its own sidecar listens.
+UNHEARD = Word(lost="it joined, and its agent has not been heard yet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +173,7 @@ def _judge(writing: Writing, beats: Sequence[Beat]) -> None:
     for where, beat in news.items():
         if (before := known.get(where)) is None:
             continue  # it has left meanwhile
-        now = beat.known or before
-        now = replace(now, endpoints=frozenset(map(beat.word.judged, now.endpoints)))
+        now = beat.word.said_of(beat.known or before)
         if now != before:
             moved.append(now)
         if beat.known:
@@ -179,7 +186,7 @@ def _miss(writing: Writing, leases: Sequence[Lease], why: str) -> None:
     silent = _silent(writing.connection, leases, MISSED)
     word = Word(lost=why)
     known = _known(writing.connection, [scope(lease.name) for lease in silent]).values()
-    moved = [replace(each, endpoints=frozenset(map(word.judged, each.endpoints))) for each in known]
+    moved = [word.said_of(each) for each in known]
     for lease in silent:
         writing.tell("join", lease.name, f"silent: {why}")
     if moved:

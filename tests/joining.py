@@ -117,6 +117,10 @@ class Ground:
         ]
 
 
+async def unheeded() -> None:
+    """Nobody hears of a certificate that was renewed."""
+
+
 def in_a_loop(act: Coroutine[Any, Any, T]) -> T:
     """Run it, whether or not a loop runs here."""
     with ThreadPoolExecutor(1) as pool:

@@ -19,8 +19,9 @@ import live
 import pytest
 import typer
 from cryptography import x509
-from joining import WEB, Ground, grounded
+from joining import WEB, Ground, grounded, unheeded
 
+from meshfed.catalog.leases import UNHEARD
 from meshfed.catalog.reader import query
 from meshfed.federation.agent import unit
 from meshfed.federation.agent.alone import alone
@@ -124,14 +125,14 @@ async def serving(ground: Ground, *options: str) -> AsyncIterator[tuple[Machine,
         await asyncio.to_thread(removed, papers)
 
 
-def verdict(ground: Ground) -> tuple[object, ...]:
+def verdict(ground: Ground, name: str = "store") -> tuple[object, ...]:
     """On the endpoint of the machine."""
-    asked = "select health, health_reason from mesh_endpoints where workload = 'store'"
+    asked = f"select health, health_reason from mesh_endpoints where workload = '{name}'"
     return query(ground.url, asked).rows[0]
 
 
-async def becomes(ground: Ground, wanted: tuple[str, str]) -> bool:
-    return await asyncio.to_thread(verdict, ground) == wanted
+async def becomes(ground: Ground, wanted: tuple[str, str], name: str = "store") -> bool:
+    return await asyncio.to_thread(verdict, ground, name) == wanted
 
 
 Look = Callable[[], Awaitable[bool]]
@@ -293,7 +294,7 @@ async def test_who_was_off_for_too_long_is_told_what_to_do_in_one_line(
     ground: Ground, capsys: pytest.CaptureFixture[str]
 ) -> None:
     papers = await asyncio.to_thread(ground.joined, "sleeper")
-    after = Renewal(papers.folder, clock=lambda: time.time() + 8 * 86400)
+    after = Renewal(papers.folder, unheeded, clock=lambda: time.time() + 8 * 86400)
     before = serial(papers.folder)
     await after.look()
     assert serial(papers.folder) == before
@@ -312,14 +313,45 @@ async def test_a_token_that_was_kept_lets_it_in_again_once_its_name_is_free(
     kept(papers.folder, token)
     assert (papers.folder / TOKEN).stat().st_mode & 0o777 == 0o600
     before, later = serial(papers.folder), time.time() + 8 * 86400
-    await Renewal(papers.folder, clock=lambda: later).look()
+    await Renewal(papers.folder, unheeded, clock=lambda: later).look()
     assert "cattle is registered already" in capsys.readouterr().out
     await asyncio.to_thread(ground.deregister, "cattle")
-    await Renewal(papers.folder, clock=lambda: later).look()
+    await Renewal(papers.folder, unheeded, clock=lambda: later).look()
     assert serial(papers.folder) != before
     again = Papers.read(papers.folder)
     assert again is not None
     assert again.addresses == papers.addresses
+
+
+async def test_who_is_let_in_again_is_called_once_its_agent_has_said_so_which_it_does_at_once(
+    ground: Ground, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshfed.federation.agent.reporting.doubled", lambda *_: 600.0)
+    token = ground.token(uses=2)
+    papers = await asyncio.to_thread(ground.joined, "phoenix", token)
+    kept(papers.folder, token)
+    await asyncio.to_thread(ground.deregister, "phoenix")
+    reporting = Reporting(papers.folder, dict, str)
+
+    async def refused() -> bool:
+        return "not heard" in capsys.readouterr().out
+
+    before = []
+
+    async def renewed() -> None:
+        before.append(verdict(ground, "phoenix"))
+        await reporting.again()
+
+    saying = asyncio.create_task(reporting.run())
+    try:
+        await until("a word that is refused", refused)
+        later = time.time() + 8 * 86400
+        await Renewal(papers.folder, renewed, clock=lambda: later).look()
+        assert before == [("unhealthy", UNHEARD.lost)]
+        await until("its word", lambda: becomes(ground, ("healthy", ""), "phoenix"))
+    finally:
+        saying.cancel()
+        await asyncio.wait([saying])
 
 
 # The unit
@@ -477,7 +509,7 @@ async def test_what_is_damaged_is_said_once_and_the_agent_goes_on(
     (folder / JOINED).write_text(json.dumps({**json.loads(before), "issued_at": 0, key: value}))
     reporting = Reporting(folder, dict, lambda: "")
     assert not await reporting.drained("test", "a test")
-    renewal = Renewal(folder)
+    renewal = Renewal(folder, unheeded)
     await renewal.look()
     await renewal.look()
     said = capsys.readouterr().out.splitlines()

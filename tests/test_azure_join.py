@@ -16,7 +16,7 @@ import yaml
 from attesting import EVIL_KEY, INTER, LEAF, ROOT, Document, certificate
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from joining import Ground, grounded
+from joining import Ground, grounded, unheeded
 
 from meshfed.catalog.reader import query
 from meshfed.federation.agent.renewal import Renewal
@@ -88,7 +88,7 @@ async def test_whose_certificate_has_ended_is_let_in_again_by_its_agent(ground: 
     with imds.serving("vm-b") as azure:
         azure.attests = lambda nonce: replace(document, nonce=nonce).der
         at(papers.folder, azure.url)
-        await Renewal(papers.folder, clock=lambda: later).look()
+        await Renewal(papers.folder, unheeded, clock=lambda: later).look()
     assert (papers.folder / "certificate.pem").read_bytes() != before
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
@@ -41,8 +41,15 @@ class Failure:
 class Renewal:
     """Renews by the certificate that stands; if it ended, by Azure's word, or a token's."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        renewed: Callable[[], Awaitable[None]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`renewed`: told each time that it is."""
         self._folder = folder
+        self._renewed = renewed
         self._clock = clock
         self._failure: Failure | None = None
 
@@ -63,6 +70,7 @@ class Renewal:
                 self._failure = None
                 newer = Papers.read(self._folder) or papers
                 log.info("certificate renewed", until=stamp(newer.not_after))
+                await self._renewed()
         except (Unjoinable, OSError) as error:
             self._failed(error, now)
             papers = None

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,16 +55,17 @@ class Reporting:
         self._turn = asyncio.Lock()
 
     async def run(self) -> None:
-        await self._started()
-        while True:
-            self._envoy = self._envoy.after(await asyncio.to_thread(self._ready))
-            await self._tell()
-            try:
-                async with asyncio.timeout(TICK):
-                    await self._news.wait()
-            except TimeoutError:
-                continue
-            self._news.clear()
+        with closing(self._line):
+            await self._started()
+            while True:
+                self._envoy = self._envoy.after(await asyncio.to_thread(self._ready))
+                await self._tell()
+                try:
+                    async with asyncio.timeout(TICK):
+                        await self._news.wait()
+                except TimeoutError:
+                    continue
+                self._news.clear()
 
     async def _started(self) -> None:
         """Nothing is said of a machine that has just booted until it serves, or had time enough."""
@@ -79,6 +81,12 @@ class Reporting:
     def undrain(self, who: str) -> None:
         if self._draining.pop(who, None) is not None:
             self._news.set()
+
+    async def again(self) -> None:
+        """Say it at once: who was let in anew is called once it was heard."""
+        async with self._turn:
+            self._told = replace(self._told, due=float("-inf"))
+        self._news.set()
 
     async def drained(self, who: str, why: str) -> bool:
         """Tell that now; whether it was heard."""

@@ -82,7 +82,8 @@ async def _run(
         stop.set()
 
     async with asyncio.TaskGroup() as tasks:
-        parts = [sidecar.run(), Renewal(folder).run(), probing.run(), reporting.run(), leave()]
+        renewal = Renewal(folder, reporting.again)
+        parts = [sidecar.run(), renewal.run(), probing.run(), reporting.run(), leave()]
         if imds:
             parts.append(Watching(imds, reporting, sidecar.busy).run())
         if intercepting:

@@ -1,6 +1,7 @@
 """Leases of machines that joined, on both databases: heard, silent, gone, back and forgotten."""
 
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -102,6 +103,42 @@ async def test_what_its_agent_says_is_the_verdict_of_each_endpoint(
     await leases.renew([Beat(workload(), LATER, word)])
     assert await health(catalog) == verdicts
     await leases.renew([Beat(workload(), LATER, WELL)])
+    assert await health(catalog) == {80: FINE, 81: FINE}
+
+
+UNHEARD = (Health.UNHEALTHY, "it joined, and its agent has not been heard yet")
+
+
+async def test_it_is_called_once_its_agent_was_heard_and_renewing_changes_nothing(
+    catalog: Catalog, url: str
+) -> None:
+    await Joins(catalog).create(TOKEN, "ann@desk")
+    await Joins(catalog).join(machine("web-1"), TOKEN.id, Given("a1", ENDS), "join server")
+    assert await health(catalog) == {80: UNHEARD, 81: UNHEARD}
+    await Joins(catalog).renew(workload(), "a1", Given("b2", ENDS), "web-1")
+    assert await health(catalog) == {80: UNHEARD, 81: UNHEARD}
+    await Leases(catalog).renew([Beat(workload(), LATER, WELL)])
+    assert await health(catalog) == {80: FINE, 81: FINE}
+    await Joins(catalog).renew(workload(), "b2", Given("c3", ENDS), "web-1")
+    assert await health(catalog) == {80: FINE, 81: FINE}
+    before = (await catalog.read()).revision
+    with closing(Catalog(url)) as replica:  # one that has just been started
+        await Leases(replica).renew([Beat(workload(), MUCH_LATER, WELL)])
+    assert (await catalog.read()).revision == before
+    assert await health(catalog) == {80: FINE, 81: FINE}
+
+
+async def test_one_that_is_attested_is_called_once_its_agent_was_heard(catalog: Catalog) -> None:
+    joins, given, policy = Joins(catalog), Given("a1", ENDS), replace(TOKEN, hash="")
+    await joins.attest(machine("web-1"), policy, "vm-9", given, "join server")
+    assert await health(catalog) == {80: UNHEARD, 81: UNHEARD}
+    leases = Leases(catalog)
+    await leases.renew([Beat(workload(), LATER, WELL)])
+    (lease,) = await leases.every()
+    await leases.miss([lease], "nothing")
+    await joins.attest(machine("web-1"), policy, "vm-9", given, "join server")
+    assert await health(catalog) == {80: UNHEARD, 81: UNHEARD}
+    await leases.renew([Beat(workload(), MUCH_LATER, WELL)])
     assert await health(catalog) == {80: FINE, 81: FINE}
 
 
