@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from meshfed.xds.peer import Peer
 from meshfed.xds.resource import World
-from meshfed.xds.server import Server, Tls
+from meshfed.xds.server import SHAKING, Server, Tls
 from meshfed.xds.subscription import Memory
 
 SERVER_NAME = "control-plane.example"
@@ -170,10 +170,15 @@ class Tally:
 
 @asynccontextmanager
 async def serving(
-    source: Source, tls: Callable[[], Tls] | Tls, tally: Tally | None = None
+    source: Source,
+    tls: Callable[[], Tls] | Tls,
+    tally: Tally | None = None,
+    tokens: str = "",
+    shaking: float = SHAKING,
 ) -> AsyncIterator[Server]:
-    server = Server(source, tls if callable(tls) else lambda: tls, tally or Tally())
-    await server.start("127.0.0.1:0")
+    shown = tls if callable(tls) else lambda: tls
+    server = Server(source, shown, tally or Tally(), shaking=shaking)
+    await server.start("127.0.0.1:0", tokens)
     try:
         yield server
     finally:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+import ssl
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -405,3 +406,28 @@ async def test_finding_7_streams_that_open_all_at_once_are_all_answered(
         assert server.streams == many
         for call in calls:
             call.cancel()
+
+
+async def test_who_does_not_end_its_handshake_has_a_descriptor_for_a_while_alone(
+    authority, control_plane, proxy
+):
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    anybody.set_alpn_protocols(["h2"])
+    source = Source(world(1, "a"))
+    async with (
+        serving(source, control_plane, tokens="127.0.0.1:0", shaking=0.5) as server,
+        streaming(server, proxy, authority.root) as call,
+    ):
+        await call.write(clusters())
+        assert await call.read()
+        ports = server.port, server.port, server.port_of_tokens
+        lines = [await asyncio.open_connection("127.0.0.1", port) for port in ports]
+        lines[0][1].write(b"\x16\x03\x01\x02\x00")  # the head of a ClientHello
+        # TLS, and no word of HTTP/2.
+        shaken = await asyncio.open_connection("127.0.0.1", server.port_of_tokens, ssl=anybody)
+        async with asyncio.timeout(5):  # by itself grpc takes 120
+            await asyncio.gather(*(reading.read() for reading, _ in (*lines, shaken)))
+        for _, writing in (*lines, shaken):
+            writing.close()
+        assert not call.done()

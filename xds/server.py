@@ -23,6 +23,7 @@ from meshfed.xds.turnstile import Turnstile
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHODS = ("DeltaAggregatedResources", "StreamAggregatedResources")
 
+SHAKING = 20.0  # seconds for a connection to be one; a gRPC client itself waits no longer
 INTRODUCTION = 15.0  # seconds for the first request: whoever connects has something to ask
 UNREAD = 15.0  # seconds for the client to take a message, after 4 MB of others that it did not read
 LAST_WORDS = 2.0  # seconds for the client to take the status
@@ -264,7 +265,9 @@ class Server:
         *beside: Beside,
         recording: bool = False,
         bearers: Bearers | None = None,
+        shaking: float = SHAKING,
     ) -> None:
+        """`shaking`: seconds for TLS and for the settings of HTTP/2; by itself grpc has 120."""
         self.port = 0  # the one bound, once started
         self.port_of_tokens = 0
         self._source = source
@@ -275,7 +278,8 @@ class Server:
         self._turnstile = Turnstile()
         self._looking: asyncio.Task[None] | None = None
         self._draining = False
-        self._server = grpc.aio.server(options=OPTIONS)
+        limit = ("grpc.server_handshake_timeout_ms", round(shaking * 1000))
+        self._server = grpc.aio.server(options=(*OPTIONS, limit))
         self._tls = tls
         self._bearers = bearers
         handlers = map(grpc.stream_stream_rpc_method_handler, (self._delta, self._sotw))
