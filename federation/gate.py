@@ -5,6 +5,7 @@ is nobody's until then, and would have a descriptor of the whole control plane f
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 import time
@@ -19,7 +20,8 @@ import structlog
 
 BURST = 64  # accepted in a row, before others have their turn
 PAUSE = 0.1  # seconds, when this machine has nothing left for one more
-EVERY = 60.0  # seconds between two lines about those who are refused
+EVERY = 60.0  # seconds between two lines about those who are refused, or have to wait
+CLOSED = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)  # nobody comes there ever again
 
 log = structlog.get_logger()
 
@@ -76,67 +78,78 @@ class Gate:
     def __init__(
         self,
         door: str,
+        listener: socket.socket,
+        protocol: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None,
+        *,
         limits: Limits,
         connected: Callable[[], int],
+        refused: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`door`: the setting that names it. `connected`: how many have arrived and not left."""
+        """`door`: the setting that names it. `connected`: how many have arrived and not left.
+
+        `refused`: told of the door for each who is.
+        """
+        if tls is None:  # whoever is accepted has arrived
+            limits = replace(limits, arriving=limits.most, each=limits.most)
         self._door = door
+        self._listener = listener
+        self._protocol = protocol
+        self._tls = tls
         self._limits = limits
         self._connected = connected
+        self._count = refused
         self._clock = clock
         self._arriving = Tally()  # their handshakes are not over
         self._refused = 0  # since they were told of,
         self._last = ("", "")  # the last of them, and why
         self._told = float("-inf")
+        self._lacked = float("-inf")  # when it was told that somebody has to wait
 
-    async def run(
-        self,
-        listener: socket.socket,
-        protocol: Callable[[], asyncio.Protocol],
-        tls: ssl.SSLContext | None,
-    ) -> None:
-        """Until cancelled."""
-        loop, limits = asyncio.get_running_loop(), self._limits
-        if tls is None:  # whoever is accepted has arrived
-            limits = replace(limits, arriving=limits.most, each=limits.most)
-        listener.settimeout(0)
+    async def run(self) -> None:
+        """Until cancelled. Raises OSError where its listener is none any more."""
+        loop = asyncio.get_running_loop()
+        self._listener.settimeout(0)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._minutes())
             for n in count(1):
                 try:
-                    line, address = await loop.sock_accept(listener)
-                except OSError as error:  # no descriptor is left, say: those who wait are kept
-                    self._refuse("nobody", error.strerror or str(error))
+                    line, address = await loop.sock_accept(self._listener)
+                except OSError as error:
+                    if error.errno in CLOSED:
+                        raise
+                    self._wait(error.strerror or str(error))
                     await asyncio.sleep(PAUSE)
                     continue
                 who = neighbourhood(address[0])
-                if why := full(self._arriving, self._connected(), who, limits):
+                if why := full(self._arriving, self._connected(), who, self._limits):
                     line.close()
                     self._refuse(address[0], why)
                 else:
                     self._arriving.add(who)
-                    tasks.create_task(self._arrive(line, who, protocol, tls))
+                    tasks.create_task(self._arrive(line, who))
                 if n % BURST == 0:
                     await asyncio.sleep(0)
 
-    async def _arrive(
-        self,
-        line: socket.socket,
-        who: str,
-        protocol: Callable[[], asyncio.Protocol],
-        tls: ssl.SSLContext | None,
-    ) -> None:
-        loop, patience = asyncio.get_running_loop(), self._limits.patience if tls else None
+    async def _arrive(self, line: socket.socket, who: str) -> None:
+        patience = self._limits.patience if self._tls else None
         try:
             with suppress(OSError):  # its certificate is none, it took too long, or it went
-                await loop.connect_accepted_socket(
-                    protocol, line, ssl=tls, ssl_handshake_timeout=patience
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    self._protocol, line, ssl=self._tls, ssl_handshake_timeout=patience
                 )
         finally:
             self._arriving.add(who, -1)
 
+    def _wait(self, why: str) -> None:
+        """No descriptor is left, say: who comes is kept by the kernel, and refused by nobody."""
+        if self._clock() - self._lacked >= EVERY:
+            self._lacked = self._clock()
+            log.warning("connections wait", door=self._door, reason=why)
+
     def _refuse(self, who: str, why: str) -> None:
+        self._count(self._door)
         self._refused += 1
         self._last = (who, why)
         if self._clock() - self._told >= EVERY:

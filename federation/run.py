@@ -218,7 +218,7 @@ async def _serve(
     log.info("serving", replica=name, xds=server.port, **tokens, admin=doors.admin.getsockname()[1])
     standing = Running(lead, sources, publisher, account, presence, bearers)
     home = Home()
-    api = admin.app(standing, registry, home)
+    api, refused = admin.app(standing, registry, home), metrics.turned_away
     workloads.offer(api, catalog, home)
     async with aclosing(bearers), asyncio.TaskGroup() as tasks:
         running = [
@@ -232,16 +232,19 @@ async def _serve(
                 sources.open(publisher),
                 sources.measure(control, custody),
                 home.beat(),
-                aside(partial(admin.serve, api, doors.admin)),
+                aside(partial(admin.serve, api, doors.admin, refused=refused)),
             )
         ]
         if joinable and doors.join is not None:
-            running.append(tasks.create_task(joining.serve(joinable, doors.join, control)))
+            joins = joining.serve(joinable, doors.join, control, refused)
+            running.append(tasks.create_task(joins))
         if webhook and doors.webhook is not None:
-            running.append(tasks.create_task(aside(partial(webhook.run, doors.webhook))))
+            running.append(tasks.create_task(aside(partial(webhook.run, doors.webhook, refused))))
         if doors.health is not None:
             shown = admin.health(standing, registry, home)
-            served = partial(admin.serve, shown, doors.health, door="health.listen")
+            served = partial(
+                admin.serve, shown, doors.health, refused=refused, door="health.listen"
+            )
             running.append(tasks.create_task(aside(served)))
         await stop.wait()
         log.info("stopping", streams=server.streams)

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 import httpx
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.reports import ProxyState
 from meshfed.federation.admin.app import bound, serve
+from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.propagation import Propagation
+
+COUNTED = Metrics(CollectorRegistry()).turned_away  # of ports whose metrics nobody looks at
 
 
 @dataclass
@@ -51,7 +55,7 @@ class Running:
 async def answering(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     listener = bound("127.0.0.1:0")
     port = listener.getsockname()[1]
-    serving = asyncio.create_task(serve(api, listener))
+    serving = asyncio.create_task(serve(api, listener, refused=COUNTED))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         yield client
     serving.cancel()

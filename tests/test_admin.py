@@ -302,7 +302,7 @@ def test_no_metric_has_a_label_that_grows_with_the_mesh() -> None:
         for label in getattr(collector, "_labelnames", ())
     }
     # `object` names what is at fault, and 20 of those at most: see the next test.
-    bounded = {"type", "reason", "provider", "of", "state", "part", "bucket", "object"}
+    bounded = {"type", "reason", "provider", "of", "state", "part", "bucket", "object", "door"}
     assert labels <= bounded
 
 

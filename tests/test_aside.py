@@ -6,7 +6,7 @@ from functools import partial
 
 import httpx
 import pytest
-from answering import Running
+from answering import COUNTED, Running
 from prometheus_client import CollectorRegistry
 
 from meshfed.federation.admin.app import HUNG, app, bound, serve
@@ -29,7 +29,7 @@ def test_who_asks_is_answered_while_the_loop_of_the_mesh_is_held() -> None:
                 answers.append(client.get(url).status_code)
             answered.set()
 
-        serving = asyncio.create_task(aside(partial(serve, api, listener)))
+        serving = asyncio.create_task(aside(partial(serve, api, listener, refused=COUNTED)))
         asking = threading.Thread(target=ask)
         asking.start()
         while not serving.done() and not answers:

@@ -11,9 +11,11 @@ from contextlib import asynccontextmanager, closing
 import pytest
 from attesting import LEAF_KEY, certificate
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from meshfed.federation.admin.app import bound
+from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.demo.control import until
 from meshfed.federation.gate import EVERY, Gate, Limits, Tally, full
 
@@ -38,6 +40,8 @@ class Door:
 
     def __init__(self) -> None:
         self.port = 0
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry)
         self.there: set[asyncio.Transport] = set()
 
     def greeting(self) -> asyncio.Protocol:
@@ -53,6 +57,31 @@ class Door:
                 there.discard(self.transport)
 
         return Greets()
+
+    def gate(
+        self,
+        listener: socket.socket,
+        tls: ssl.SSLContext | None,
+        limits: Limits,
+        clock: Callable[[], float] = lambda: 0.0,
+        refused: Callable[[str], None] | None = None,
+    ) -> Gate:
+        return Gate(
+            "join.listen",
+            listener,
+            self.greeting,
+            tls,
+            limits=limits,
+            connected=lambda: len(self.there),
+            refused=refused or self.metrics.turned_away,
+            clock=clock,
+        )
+
+    @property
+    def refused(self) -> float | None:
+        """As `/metrics` has it."""
+        counted = "meshfed_connections_refused_total"
+        return self.registry.get_sample_value(counted, {"door": "join.listen"})
 
     async def left(self) -> bool:
         """Whether nobody is there."""
@@ -76,10 +105,9 @@ async def gated(
     tls: ssl.SSLContext | None, limits: Limits = FEW, clock: Callable[[], float] = lambda: 0.0
 ) -> AsyncIterator[Door]:
     door = Door()
-    gate = Gate("join.listen", limits, lambda: len(door.there), clock)
     with closing(bound("127.0.0.1:0")) as listener:
         door.port = listener.getsockname()[1]
-        running = asyncio.create_task(gate.run(listener, door.greeting, tls))
+        running = asyncio.create_task(door.gate(listener, tls, limits, clock).run())
         yield door
         await until("the last to go", door.left)
         running.cancel()
@@ -112,6 +140,7 @@ async def test_who_shakes_no_hands_is_counted_by_its_address_and_goes_after_a_wh
     assert said["event"] == "connections refused"
     assert (said["door"], said["refused"], said["last"]) == ("join.listen", 1, HERE)
     assert said["reason"] == "2 of its address have not shaken hands yet"
+    assert door.refused == 2
 
 
 async def test_who_is_there_takes_room_until_it_goes() -> None:
@@ -174,7 +203,25 @@ async def test_who_comes_while_no_descriptor_is_left_waits_and_one_line_says_so(
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, before)
             assert not await closed(line)
-    assert [each["reason"] for each in logs] == ["Too many open files"]
+    assert logs == [
+        {
+            "event": "connections wait",
+            "log_level": "warning",
+            "door": "join.listen",
+            "reason": "Too many open files",
+        }
+    ]
+    assert door.refused is None
+
+
+async def test_where_the_port_was_closed_the_gate_ends() -> None:
+    door, listener = Door(), bound("127.0.0.1:0")
+    door.port = listener.getsockname()[1]
+    gate = door.gate(listener, None, Limits(0), refused=lambda _: listener.close())
+    with closing(door.silent()), pytest.raises(ExceptionGroup) as ended:
+        async with asyncio.timeout(5):
+            await gate.run()
+    assert ended.group_contains(OSError, match="Bad file descriptor")
 
 
 @pytest.mark.parametrize(

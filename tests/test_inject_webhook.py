@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from answering import COUNTED
 from clusters import OURS, SOON, namespace, pod
 from kube.cluster import Answered, Cluster, running
 from kube.given import configmap, service, slice_
@@ -119,7 +120,7 @@ async def webhook(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Running]:
     cluster.create(CONFIGURATION)
     made = Webhook(settings, control)
     async with asyncio.TaskGroup() as tasks:
-        parts = [tasks.create_task(each) for each in (made.run(listener), *made.duties())]
+        parts = [tasks.create_task(each) for each in (made.run(listener, COUNTED), *made.duties())]
         one = Running(cluster, control, settings)
         await one.trusted()
         yield one

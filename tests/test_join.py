@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fastapi import Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from joining import WEB, Ground, grounded
+from joining import WEB, Ground, grounded, in_a_loop
 
 from meshfed.catalog.model import Identity
 from meshfed.catalog.reader import query
@@ -656,9 +656,11 @@ def test_who_shakes_no_hands_has_few_descriptors_of_the_control_plane(ground: Gr
             silent.enter_context(closing(opened))
         ground.joined("neighbour")
         assert len([*files.iterdir()]) - before < FROM_ONE + 20
+        _, measured = in_a_loop(ground.mesh.control.get("/metrics"))
     said = [json.loads(line) for line in serve.log.read_text().splitlines()]
     (refused,) = [each for each in said if each["event"] == "connections refused"]
     assert (refused["door"], refused["last"]) == ("join.listen", "127.0.47.254")
+    assert f'meshfed_connections_refused_total{{door="join.listen"}} {FROM_ONE:.1f}' in measured
 
 
 def test_strangers_leave_room_for_those_who_joined() -> None:

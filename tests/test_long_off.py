@@ -17,6 +17,7 @@ from pathlib import Path
 import imds
 import live
 import pytest
+from answering import COUNTED
 from attesting import INTER, ROOT, Document
 from cryptography.hazmat.primitives.serialization import Encoding
 from joining import Ground, grounded
@@ -100,7 +101,7 @@ async def two_days_ago(ground: Ground, azure: dict[str, imds.Service]) -> None:
         await catalog.keep_authority(pem((certificate,)), sealed)
         issuer = LocalAuthority(certificate, key, then)
         made = desk(settings, catalog, issuer, lambda: settings.xds.listen.port)
-        serving = asyncio.create_task(serve(made, door, control))
+        serving = asyncio.create_task(serve(made, door, control, COUNTED))
         try:
             await asyncio.to_thread(join_all, ground, azure)
         finally:

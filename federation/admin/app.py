@@ -194,12 +194,13 @@ async def serve(
     tls: ssl.SSLContext | None = None,
     http: Callable[..., asyncio.Protocol] | Literal["auto"] = "auto",
     *,
+    refused: Callable[[str], None],
     door: str = "admin.listen",
     limits: Limits = ROOM,
 ) -> None:
     """Answer on a bound socket until cancelled; signals are someone else's.
 
-    `door`: the setting that names it.
+    `door`: the setting that names it; `refused` is told of it for each connection that is.
     """
     config = uvicorn.Config(
         api,
@@ -226,8 +227,16 @@ async def serve(
     await server.startup(sockets=[])
     try:
         async with asyncio.TaskGroup() as tasks:
-            gate = Gate(door, limits, lambda: len(state.connections))
-            tasks.create_task(gate.run(listener, connection, tls))
+            gate = Gate(
+                door,
+                listener,
+                connection,
+                tls,
+                limits=limits,
+                connected=lambda: len(state.connections),
+                refused=refused,
+            )
+            tasks.create_task(gate.run())
             tasks.create_task(server.main_loop())
     finally:
         await server.shutdown(sockets=[listener])

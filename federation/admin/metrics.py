@@ -85,6 +85,12 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self._turned_away = Counter(
+            "meshfed_connections_refused_total",
+            "Connections to an HTTP port that were closed as there was no room for them",
+            ["door"],
+            registry=registry,
+        )
         self._proxies = Gauge(
             "meshfed_connected_proxies", "Proxies connected to this replica", registry=registry
         )
@@ -211,6 +217,10 @@ class Metrics:
 
     def refused(self, reason: Reason) -> None:
         self._refused.labels(reason.value).inc()
+
+    def turned_away(self, door: str) -> None:
+        """Of a setting's port; from any thread."""
+        self._turned_away.labels(door).inc()
 
     def connected(self, proxies: int) -> None:
         self._proxies.set(proxies)

@@ -6,6 +6,7 @@ It shows the control plane's own certificate, so what API servers trust it by ar
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 
 from meshfed.federation.admin import app as admin
 from meshfed.federation.certificates.control import ControlPlane
@@ -50,7 +51,7 @@ class Webhook:
         finally:
             await api.close()
 
-    async def run(self, listener: socket.socket) -> None:
+    async def run(self, listener: socket.socket, refused: Callable[[str], None]) -> None:
         """Answer on a bound socket until cancelled, on every replica.
 
         Of the rest it reads what the control plane's certificate is, and nothing more: it may run
@@ -68,7 +69,8 @@ class Webhook:
                 for each in clusters.values():
                     tasks.create_task(each.run())
                 tasks.create_task(self._keep(made))
-                tasks.create_task(admin.serve(api, listener, made, door="injection.listen"))
+                door = "injection.listen"
+                tasks.create_task(admin.serve(api, listener, made, refused=refused, door=door))
         finally:
             for one in lines.values():
                 await one.close()

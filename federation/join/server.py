@@ -241,7 +241,9 @@ def app(desk: Desk) -> FastAPI:
     return api
 
 
-async def serve(desk: Desk, listener: socket.socket, control: ControlPlane) -> None:
+async def serve(
+    desk: Desk, listener: socket.socket, control: ControlPlane, refused: Callable[[str], None]
+) -> None:
     """Answer on a bound socket until cancelled."""
     made, most = tls.context(control), files.raised() // 2
     room = tls.Room(most)
@@ -249,9 +251,10 @@ async def serve(desk: Desk, listener: socket.socket, control: ControlPlane) -> N
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(tls.keep(made, control))
         tasks.create_task(desk.attendance.run())
-        tasks.create_task(
-            admin.serve(app(desk), listener, made, http, door="join.listen", limits=limits)
+        answering = admin.serve(
+            app(desk), listener, made, http, refused=refused, door="join.listen", limits=limits
         )
+        tasks.create_task(answering)
 
 
 class Guard:
