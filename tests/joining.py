@@ -25,7 +25,8 @@ from meshfed.federation.demo.folder import free_ports
 from meshfed.federation.demo.folder import replace as rewrite
 from meshfed.federation.demo.processes import environment
 from meshfed.federation.join.invite import invite
-from meshfed.federation.join.machine import Papers, Server, join, trusted
+from meshfed.federation.join.machine import join
+from meshfed.federation.join.papers import Papers, Server
 from meshfed.federation.join.secret import Secret
 from meshfed.federation.settings import Settings
 
@@ -85,7 +86,7 @@ class Ground:
         """A machine of this name, whose papers stand in a folder."""
         token = token or self.token()
         asked = {"token": token, "untrusted_name": name}
-        server = trusted(self.server, Secret.parse(token).pin)
+        server = self.server.believed_by(Secret.parse(token).pin)
         join(server, self.folder / name, asked, None, [next(self.addresses)])
         papers = Papers.read(self.folder / name)
         assert papers is not None

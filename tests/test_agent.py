@@ -43,7 +43,8 @@ from meshfed.federation.agent.run import CannotStart, run
 from meshfed.federation.cli.main import app
 from meshfed.federation.demo.control import until
 from meshfed.federation.demo.folder import free_ports
-from meshfed.federation.join.machine import CERTIFICATE, JOINED, TOKEN, Papers, kept, removed
+from meshfed.federation.join.papers import JOINED, TOKEN, Papers, keep, remove
+from meshfed.xds.bootstrap import CERTIFICATE
 
 BUYER = "127.0.48.1"
 HOSTS = f"""
@@ -122,7 +123,7 @@ async def serving(ground: Ground, *options: str) -> AsyncIterator[tuple[Machine,
         if (left := envoy_of(papers)) is not None:
             os.kill(left, signal.SIGKILL)
         await asyncio.to_thread(ground.deregister, "store")
-        await asyncio.to_thread(removed, papers)
+        await asyncio.to_thread(remove, papers)
 
 
 def verdict(ground: Ground, name: str = "store") -> tuple[object, ...]:
@@ -310,7 +311,7 @@ async def test_a_token_that_was_kept_lets_it_in_again_once_its_name_is_free(
 ) -> None:
     token = ground.token(uses=2)
     papers = await asyncio.to_thread(ground.joined, "cattle", token)
-    kept(papers.folder, token)
+    keep(papers.folder, token)
     assert (papers.folder / TOKEN).stat().st_mode & 0o777 == 0o600
     before, later = serial(papers.folder), time.time() + 8 * 86400
     await Renewal(papers.folder, unheeded, clock=lambda: later).look()
@@ -329,7 +330,7 @@ async def test_who_is_let_in_again_is_called_once_its_agent_has_said_so_which_it
     monkeypatch.setattr("meshfed.federation.agent.reporting.doubled", lambda *_: 600.0)
     token = ground.token(uses=2)
     papers = await asyncio.to_thread(ground.joined, "phoenix", token)
-    kept(papers.folder, token)
+    keep(papers.folder, token)
     await asyncio.to_thread(ground.deregister, "phoenix")
     reporting = Reporting(papers.folder, dict, str)
 

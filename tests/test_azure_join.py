@@ -22,9 +22,10 @@ from meshfed.catalog.reader import query
 from meshfed.federation.agent.renewal import Renewal
 from meshfed.federation.certificates.keypair import request
 from meshfed.federation.demo.folder import free_ports
-from meshfed.federation.join.machine import Papers, Server, Unjoinable, join, trusted
+from meshfed.federation.join.machine import join
 from meshfed.federation.join.nonce import Nonces
 from meshfed.federation.join.open import roots
+from meshfed.federation.join.papers import Papers, Server, Unjoinable
 from meshfed.federation.join.policy import policies
 from meshfed.federation.join.secret import Secret
 from meshfed.federation.settings import Refused, Settings
@@ -57,7 +58,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 def server(ground: Ground) -> Server:
     """As a person names it, with the pin of the mesh's root."""
-    return trusted(ground.server, Secret.parse(ground.standing).pin)
+    return ground.server.believed_by(Secret.parse(ground.standing).pin)
 
 
 def comes(ground: Ground, name: str, document: Document, folder: str = "") -> Papers:

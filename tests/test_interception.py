@@ -39,7 +39,7 @@ from meshfed.federation.capture import (
 )
 from meshfed.federation.cli.main import main
 from meshfed.federation.demo.control import until
-from meshfed.federation.join.machine import CAPTURE, Unjoinable
+from meshfed.federation.join.papers import CAPTURE, Unjoinable
 from meshfed.xds.dns import DNS_PORT
 
 TOOLS = ("iptables-restore", "ip6tables-restore", "unshare", "ip")

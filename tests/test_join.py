@@ -49,18 +49,12 @@ from meshfed.federation.cli.main import app, main
 from meshfed.federation.demo.control import until
 from meshfed.federation.demo.folder import free_ports
 from meshfed.federation.demo.processes import environment
+from meshfed.federation.join.dial import connected
 from meshfed.federation.join.line import Line
-from meshfed.federation.join.machine import (
-    Papers,
-    Server,
-    Unjoinable,
-    connected,
-    join,
-    leave,
-    trusted,
-)
+from meshfed.federation.join.machine import join, leave
 from meshfed.federation.join.methods import Caller
 from meshfed.federation.join.pace import MOST, WINDOW, Pace
+from meshfed.federation.join.papers import Papers, Server, Unjoinable
 from meshfed.federation.join.request import Refused, signing_request
 from meshfed.federation.join.secret import Secret
 from meshfed.federation.join.server import Guard, again
@@ -685,7 +679,7 @@ def test_strangers_leave_room_for_those_who_joined() -> None:
 def test_a_machine_sends_its_token_to_nobody_but_the_mesh_of_its_pin(
     ground: Ground, tmp_path: Path
 ) -> None:
-    server = trusted(ground.server, b"\1" * 32)
+    server = ground.server.believed_by(b"\1" * 32)
     with pytest.raises(Unjoinable, match="not the mesh of this token: the pin is 0101"):
         join(server, tmp_path / "new", {"token": "secret"}, None)
 
@@ -709,7 +703,7 @@ async def test_who_relays_the_roots_of_the_mesh_is_not_believed_for_it(
         await writer.drain()
 
     (port,) = free_ports(1)
-    server = trusted(Server("127.0.0.1", port), Secret.parse(ground.standing).pin)
+    server = Server("127.0.0.1", port).believed_by(Secret.parse(ground.standing).pin)
     its = papers.folder / "certificate.pem", papers.folder / "key.pem"
     for shown in ((tmp_path / "own.pem", tmp_path / "own.key"), its):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -718,6 +712,26 @@ async def test_who_relays_the_roots_of_the_mesh_is_not_believed_for_it(
             with pytest.raises(Unjoinable):
                 await asyncio.to_thread(join, server, tmp_path / "new", {"token": "x"}, None)
     assert heard == ["/v1/roots"] * 2
+
+
+async def test_a_machine_speaks_tls_1_3_alone(ground: Ground, tmp_path: Path) -> None:
+    """With whom it does not know yet, too."""
+    papers = await asyncio.to_thread(ground.joined, "modern")
+    older = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    older.maximum_version = ssl.TLSVersion.TLSv1_2
+    older.load_cert_chain(papers.folder / "certificate.pem", papers.folder / "key.pem")
+    heard: list[str] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append((await reader.readline()).decode())
+
+    (port,) = free_ports(1)
+    there = Server("127.0.0.1", port)
+    async with live.listening(handle, "127.0.0.1", port, older):
+        for server in (replace(there, roots=papers.bundle), there.believed_by(b"\1" * 32)):
+            with pytest.raises(Unjoinable, match="TLS: "):
+                await asyncio.to_thread(join, server, tmp_path / "new", {"token": "x"}, None)
+    assert heard == []
 
 
 async def test_a_machine_joins_on_one_connection(
@@ -729,7 +743,7 @@ async def test_a_machine_joins_on_one_connection(
         handshakes.append(given)
         return connected(*given)
 
-    monkeypatch.setattr("meshfed.federation.join.machine.connected", counted)
+    monkeypatch.setattr("meshfed.federation.join.dial.connected", counted)
     await asyncio.to_thread(ground.joined, "once")
     assert len(handshakes) == 1
 

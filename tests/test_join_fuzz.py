@@ -27,7 +27,7 @@ from joining import Ground, grounded
 
 from meshfed.catalog.reader import query
 from meshfed.federation.certificates.keypair import request
-from meshfed.federation.join.machine import join, trusted
+from meshfed.federation.join.machine import join
 from meshfed.federation.join.secret import Secret
 
 SECONDS = float(os.environ.get("MESHFED_SOAK_SECONDS", "600"))
@@ -261,7 +261,7 @@ def test_what_no_machine_sends_is_refused_in_one_line_and_told(ground: Ground) -
 
 def attested(ground: Ground) -> None:
     """A machine that Azure attests is there, and heard: nobody else is let in as it."""
-    server = trusted(ground.server, Secret.parse(ground.standing).pin)
+    server = ground.server.believed_by(Secret.parse(ground.standing).pin)
     with imds.serving("fuzz-vm") as azure:
         azure.attests = lambda nonce: replace(GENUINE, nonce=nonce, beside=(INTER,)).der
         asked = {"untrusted_name": "fuzz-vm"}

@@ -22,7 +22,8 @@ from meshfed.demo.arm.server import ENVIRONMENT, Server
 from meshfed.demo.arm.world import World
 from meshfed.federation.demo.control import until
 from meshfed.federation.join.attested import Attested
-from meshfed.federation.join.machine import Papers, Unjoinable, join, trusted
+from meshfed.federation.join.machine import join
+from meshfed.federation.join.papers import Papers, Unjoinable
 from meshfed.federation.join.policy import UNLISTED, Policy, policies
 from meshfed.federation.join.secret import Secret
 from meshfed.federation.settings import Refused, Settings
@@ -83,7 +84,7 @@ def ground(azure: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def comes(ground: Ground, name: str, of: str) -> Papers:
     """A machine of this name, of which Azure attests that. Raises Unjoinable."""
     out = ground.folder / name
-    server = trusted(ground.server, Secret.parse(ground.standing).pin)
+    server = ground.server.believed_by(Secret.parse(ground.standing).pin)
     with imds.serving(name) as metadata:
         document = replace(GENUINE, vm_id=f"ID-of-{of}")
         metadata.attests = lambda nonce: replace(document, nonce=nonce).der

@@ -33,8 +33,9 @@ from meshfed.federation.certificates.keypair import pem
 from meshfed.federation.demo.control import until
 from meshfed.federation.demo.folder import free_ports
 from meshfed.federation.demo.folder import replace as rewrite
-from meshfed.federation.join.machine import Papers, join, kept, trusted
+from meshfed.federation.join.machine import join
 from meshfed.federation.join.open import desk
+from meshfed.federation.join.papers import Papers, keep
 from meshfed.federation.join.secret import Secret
 from meshfed.federation.join.server import serve
 
@@ -114,14 +115,14 @@ def join_all(ground: Ground, azure: dict[str, imds.Service]) -> None:
     for name in MACHINES:
         out, address = ground.folder / name, next(ground.addresses)
         token = ground.token(9, f"{name}.live", f"{name}.live:{PORT}")
-        server = trusted(ground.server, Secret.parse(token).pin)
+        server = ground.server.believed_by(Secret.parse(token).pin)
         asked = {"untrusted_name": name}
         if name in azure:
             join(server, out, asked, None, [address], azure[name].url)
             continue
         join(server, out, {**asked, "token": token}, None, [address])
         if name == "kept":
-            kept(out, token)
+            keep(out, token)
 
 
 @dataclass

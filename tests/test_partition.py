@@ -20,7 +20,8 @@ from meshfed.catalog.reader import query
 from meshfed.federation.agent import unit
 from meshfed.federation.demo.control import until
 from meshfed.federation.demo.folder import replace
-from meshfed.federation.join.machine import Server, join, trusted
+from meshfed.federation.join.machine import join
+from meshfed.federation.join.papers import Server
 from meshfed.federation.join.secret import Secret
 
 pytestmark = [
@@ -70,7 +71,7 @@ def hosts(ground: Ground, tmp_path: Path) -> Iterator[Machine]:
 
 def joined(ground: Ground, name: str, address: str) -> Path:
     token = ground.token(identity=f"{name}.live", service=f"{name}.live:8080")
-    server = trusted(Server(OUTSIDE, ground.port), Secret.parse(token).pin)
+    server = Server(OUTSIDE, ground.port).believed_by(Secret.parse(token).pin)
     asked = {"token": token, "untrusted_name": name}
     join(server, ground.folder / name, asked, None, [address])
     return ground.folder / name

@@ -27,7 +27,7 @@ from ground import PROCESSES, Ground, grounded
 from scale import on_postgres, on_sqlite
 
 from meshfed.federation.certificates.keypair import key_pem, request
-from meshfed.federation.join.machine import pinned
+from meshfed.federation.join.dial import pinned
 from meshfed.federation.join.secret import pin
 from meshfed.federation.join.trust import control_plane, issued
 

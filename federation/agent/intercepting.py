@@ -32,7 +32,7 @@ from meshfed.federation.capture import (
     replaced,
     stand,
 )
-from meshfed.federation.join.machine import CAPTURE, Papers, Unjoinable
+from meshfed.federation.join.papers import CAPTURE, Papers, Unjoinable
 
 SOON, LOOK = 0.2, 5.0  # seconds between two looks: until all is in place, and then
 ANEW = "`meshfed join --interception transparent` writes it anew"

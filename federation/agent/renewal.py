@@ -13,7 +13,8 @@ import structlog
 from meshfed.catalog.times import stamp
 from meshfed.federation.backoff import doubled
 from meshfed.federation.certificates.keypair import glance
-from meshfed.federation.join.machine import TOKEN, Papers, Unjoinable, join, trusted
+from meshfed.federation.join.machine import join
+from meshfed.federation.join.papers import TOKEN, Papers, Unjoinable
 from meshfed.federation.join.secret import Secret
 
 DAY = timedelta(days=1)
@@ -98,7 +99,7 @@ def renewed(papers: Papers, now: float) -> None:
     try:
         token = (papers.folder / TOKEN).read_text().strip()
         asked = {**itself, "token": token}
-        server = trusted(server, Secret.parse(token).pin)
+        server = server.believed_by(Secret.parse(token).pin)
         join(server, papers.folder, asked, None, papers.addresses)
     except FileNotFoundError as error:
         raise Unjoinable(papers.ended) from error

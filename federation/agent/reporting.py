@@ -11,7 +11,7 @@ import structlog
 
 from meshfed.federation.backoff import doubled
 from meshfed.federation.join.line import Line
-from meshfed.federation.join.machine import Papers, Unjoinable
+from meshfed.federation.join.papers import Papers, Unjoinable
 from meshfed.providers.hysteresis import Verdict
 
 TICK = 1.0  # seconds between two looks at what there is to say

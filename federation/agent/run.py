@@ -16,7 +16,7 @@ from meshfed.federation.agent.renewal import Renewal
 from meshfed.federation.agent.reporting import LAST, TICK, Reporting
 from meshfed.federation.capture import OUT
 from meshfed.federation.join.imds import IMDS
-from meshfed.federation.join.machine import JOINED, Papers, Unjoinable
+from meshfed.federation.join.papers import JOINED, Papers, Unjoinable
 
 SETTLE = 1.0  # seconds for callers to hear that it takes no new calls
 STOPPING = (signal.SIGTERM, signal.SIGINT)

@@ -13,7 +13,7 @@ from meshfed.federation.cli.output import Finding, say, write
 if TYPE_CHECKING:
     from meshfed.federation.agent.intercepting import Intercepted
     from meshfed.federation.capture import Capture
-    from meshfed.federation.join.machine import Papers
+    from meshfed.federation.join.papers import Papers
 
 EXPLICIT, TRANSPARENT = HOW = ("explicit", "transparent")
 UNKNOWN = "# and, for the port P of each application, which the control plane knows:"

@@ -28,7 +28,7 @@ from meshfed.federation.cli.interception import (
 from meshfed.federation.cli.output import Finding, say
 
 if TYPE_CHECKING:
-    from meshfed.federation.join.machine import Papers, Server
+    from meshfed.federation.join.papers import Papers, Server
     from meshfed.federation.join.secret import Secret
 
 FOLDER = Path("/etc/meshfed/proxy")
@@ -119,8 +119,8 @@ def join(
     """
     from meshfed.federation.agent.intercepting import Intercepted, aside
     from meshfed.federation.join.imds import IMDS
-    from meshfed.federation.join.machine import CAPTURE, Papers, Unjoinable, kept
     from meshfed.federation.join.machine import join as joined
+    from meshfed.federation.join.papers import CAPTURE, Papers, Unjoinable, keep
 
     if out.name in ("", ".."):
         raise Finding("--out: name a folder of its own")
@@ -149,7 +149,7 @@ def join(
             aside(Intercepted.legible(out))
             who = joined(_again(url, papers), out, {}, papers)
             if keep_token and token:
-                kept(out, token)
+                keep(out, token)
             say(f"{who}: renewed")
             if placed(capture, out):
                 say(f"{out / CAPTURE}: written; the agent heeds it within seconds")
@@ -166,7 +166,7 @@ def join(
     except Unjoinable as why:
         raise Finding(why) from why
     if keep_token and token:
-        kept(out, token)
+        keep(out, token)
     say(f"{who}: joined")
     _started(out, wanted=not no_unit)
 
@@ -179,8 +179,8 @@ def leave(out: Out = FOLDER) -> None:
     from meshfed.federation.agent import unit
     from meshfed.federation.agent.command import Unable
     from meshfed.federation.agent.intercepting import Intercepted, aside
-    from meshfed.federation.join.machine import CAPTURE, Papers, Unjoinable, removed
     from meshfed.federation.join.machine import leave as left
+    from meshfed.federation.join.papers import CAPTURE, Papers, Unjoinable, remove
 
     try:
         if (papers := Papers.read(out)) is None:
@@ -205,7 +205,7 @@ def leave(out: Out = FOLDER) -> None:
         raise Finding(why) from why
     if out == FOLDER and unit.remove():
         say(f"{unit.FOLDER / unit.NAME}: removed")
-    removed(out)
+    remove(out)
     say(f"{out}: removed")
     try:
         if capture:
@@ -231,7 +231,7 @@ def _swept(out: Path) -> None:
     """
     from meshfed.federation.agent import unit
     from meshfed.federation.agent.intercepting import may_stand
-    from meshfed.federation.join.machine import JOINED, removed
+    from meshfed.federation.join.papers import JOINED, remove
 
     there = False
     if unit.ours(out, FOLDER) and unit.remove():
@@ -241,7 +241,7 @@ def _swept(out: Path) -> None:
     if (out == FOLDER or not (FOLDER / JOINED).exists()) and may_stand():
         there = _released() or there
     if (out / JOINED).exists():
-        removed(out)
+        remove(out)
         there = True
     if not there:
         raise Finding(f"{out}: this machine did not join: nothing of it is there")
@@ -256,7 +256,7 @@ def _again(url: str | None, papers: "Papers") -> "Server":
 
 
 def _server(url: str) -> "Server":
-    from meshfed.federation.join.machine import Server
+    from meshfed.federation.join.papers import Server
 
     try:
         return Server.parse(url)
@@ -325,8 +325,6 @@ def _trusted(
     """The server, and the roots by which it is believed. Raises Finding, Unjoinable."""
     from dataclasses import replace
 
-    from meshfed.federation.join.machine import trusted
-
     if url is None:
         raise Finding("URL: needed: `meshfed token create` prints it with the token")
     if ca and pin:
@@ -339,7 +337,7 @@ def _trusted(
         return replace(server, roots=ca.read_text())
     if pin:
         wanted = _pin(pin)
-    return trusted(server, wanted)
+    return server.believed_by(wanted)
 
 
 def _tokenless(papers: "Papers | None") -> str:

@@ -10,14 +10,8 @@ from http.client import HTTPSConnection
 import msgspec
 
 from meshfed.federation.join.answer import Leased
-from meshfed.federation.join.machine import (
-    Papers,
-    Unjoinable,
-    accepted,
-    answered,
-    connected,
-    identified,
-)
+from meshfed.federation.join.dial import accepted, answered, connected, identified
+from meshfed.federation.join.papers import Papers, Unjoinable
 
 LOST = 5000  # milliseconds without a word of the other kernel until a connection has ended
 
