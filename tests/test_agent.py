@@ -169,6 +169,9 @@ async def test_a_machine_outlives_its_agent_its_envoy_and_its_control_plane(
         await until("another Envoy answers", lambda: answers(ground, machine))
         assert machine.envoy != before
 
+        # Its Envoy says nothing below a warning.
+        assert machine.said("[info]") == 0
+
         # It stays small.
         assert resident(machine.agent.popen.pid) <= MOST
 

@@ -1,4 +1,4 @@
-"""What `meshfed agent` becomes: `python -m meshfed.federation.agent DIR IMDS`."""
+"""What `meshfed agent` becomes: `python -m meshfed.federation.agent DIR IMDS LEVEL`."""
 
 import sys
 from pathlib import Path
@@ -7,10 +7,10 @@ from meshfed.federation.admin.logs import configure
 from meshfed.federation.agent.run import CannotStart, run
 
 
-def main(folder: str, imds: str) -> None:
+def main(folder: str, imds: str, level: str) -> None:
     configure()
     try:
-        run(Path(folder), imds)
+        run(Path(folder), imds, level)
     except CannotStart as why:
         sys.exit(f"meshfed: {why}")
 

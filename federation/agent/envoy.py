@@ -29,6 +29,7 @@ PATIENCE = 2.0  # seconds for an answer on loopback
 ACTIVE = "/stats?filter=downstream_(rq%7Ccx)_active$"
 COUNTED = re.compile(r"(listener|http)\.(.+)\.downstream_(rq|cx)_active: (\d+)")
 OWN = "admin"
+LEVEL = "warning"  # of its log: at `info` it writes a line for each thing that it is told
 UNASKED = (OSError, HTTPException, ValueError, KeyError, TypeError, yaml.YAMLError)
 
 log = structlog.get_logger()
@@ -96,11 +97,14 @@ MISSING = "no envoy in PATH: install one, 1.40 or later, or pip install 'meshfed
 class Sidecar:
     """Keeps one Envoy running: a new one, or that which an agent before this one has left."""
 
-    def __init__(self, envoy: str, folder: Path, user: int | None = None) -> None:
-        """`user`: its Envoy's uid and gid, where that is not its own."""
+    def __init__(
+        self, envoy: str, folder: Path, user: int | None = None, level: str = LEVEL
+    ) -> None:
+        """`user`: its Envoy's uid and gid, where that is not its own. `level`: of Envoy's log."""
         self._programs = programs(envoy)
         self._config = folder.absolute() / proxyfiles.ENVOY
-        self._command = (envoy, *ENVOY[1:], "--config-path", str(self._config))
+        says = ("--log-level", level)
+        self._command = (envoy, *ENVOY[1:], *says, "--config-path", str(self._config))
         self._user = user
         self._process: Process | None = None
         self._wanted = True

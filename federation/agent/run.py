@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from meshfed.federation.agent.alone import Another, alone
-from meshfed.federation.agent.envoy import NoEnvoy, Sidecar, binary
+from meshfed.federation.agent.envoy import LEVEL, NoEnvoy, Sidecar, binary
 from meshfed.federation.agent.events import Watching, azure
 from meshfed.federation.agent.intercepting import Intercepted, Intercepting, aside
 from meshfed.federation.agent.probing import Probing
@@ -28,10 +28,11 @@ class CannotStart(Exception):
     """One line for people, who can do something about it."""
 
 
-def run(folder: Path, imds: str = "") -> None:
+def run(folder: Path, imds: str = "", level: str = LEVEL) -> None:
     """Until SIGTERM or SIGINT. Raises CannotStart.
 
-    `imds`: Azure's service that announces events; none is asked elsewhere than on Azure.
+    `imds`: Azure's service that announces events; none is asked elsewhere than on Azure. `level`:
+    of its Envoy's log.
     """
     try:
         envoy, papers = binary(), Papers.read(folder)
@@ -42,7 +43,10 @@ def run(folder: Path, imds: str = "") -> None:
             raise CannotStart("transparent interception is root's: run the agent as root")
         aside(said)
         with alone(folder):
-            asyncio.run(_run(envoy, folder, papers, said, imds or (IMDS if azure() else "")))
+            user = said.group if said else None
+            sidecar = Sidecar(envoy, folder, user, level)
+            announces = imds or (IMDS if azure() else "")
+            asyncio.run(_run(sidecar, folder, papers, said, announces))
     except (NoEnvoy, Unjoinable, Another) as why:
         raise CannotStart(str(why)) from why
     except OSError as error:
@@ -65,13 +69,12 @@ async def last_word(reporting: Reporting) -> bool:
 
 
 async def _run(
-    envoy: str, folder: Path, papers: Papers, said: Intercepted | None, imds: str
+    sidecar: Sidecar, folder: Path, papers: Papers, said: Intercepted | None, imds: str
 ) -> None:
     stop = asyncio.Event()
     for number in STOPPING:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    user = said.group if said else None
-    sidecar, probing = Sidecar(envoy, folder, user), Probing(papers.probes)
+    probing = Probing(papers.probes)
     await probing.look()
     reporting = Reporting(folder, lambda: probing.failing, sidecar.unready)
     intercepting = Intercepting(folder) if said else None

@@ -2,11 +2,24 @@
 
 import os
 import sys
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from meshfed.federation.cli.join import FOLDER, Out
+
+
+class Level(StrEnum):
+    """How much an Envoy says."""
+
+    TRACE = "trace"
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+    OFF = "off"
 
 
 def agent(
@@ -20,6 +33,9 @@ def agent(
             " http://169.254.169.254.",
         ),
     ] = "",
+    envoy_log_level: Annotated[
+        Level, typer.Option("--envoy-log-level", help="How much its Envoy says.")
+    ] = Level.WARNING,
 ) -> None:
     """Run this machine's part in the mesh: its Envoy, its certificate, and what is said of it.
 
@@ -29,5 +45,5 @@ def agent(
     Example: meshfed agent
     """
     # A third of the memory is this command line's: typer brings pydantic, and neither is needed.
-    command = [sys.executable, "-m", "meshfed.federation.agent", str(out), imds]
-    os.execv(sys.executable, command)
+    given = (str(out), imds, envoy_log_level.value)
+    os.execv(sys.executable, [sys.executable, "-m", "meshfed.federation.agent", *given])
