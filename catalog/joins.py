@@ -20,6 +20,7 @@ from meshfed.catalog.store import Catalog
 from meshfed.catalog.together import APART, Together
 from meshfed.catalog.tokens import Token
 from meshfed.catalog.versions import WORKLOADS
+from meshfed.catalog.workloads import called
 from meshfed.catalog.writing import Writing
 
 PROBES = Plain(
@@ -114,6 +115,10 @@ class Joins:
     async def _standing(self, ids: Sequence[str]) -> Sequence[Workload | None]:
         found = await self._catalog.ask(lambda connection: _standing(connection, ids))
         return [found.get(id_) for id_ in ids]
+
+    async def called(self, workload: str) -> str:
+        """What a workload of this id is called, or was; nothing of one that nobody knows."""
+        return await called(self._catalog, workload)
 
     async def probes(self, workload: str) -> tuple[str, ...]:
         """What the agent of a machine that joined looks at."""

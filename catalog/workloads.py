@@ -1,4 +1,4 @@
-"""Workloads that people drain, disable and enable, by name."""
+"""Workloads by name: those that people drain, disable and enable, and those that are gone."""
 
 from sqlalchemy import Connection
 
@@ -13,10 +13,20 @@ NAMED = Plain(
     " where (name = :name or workload = :name) and valid_to_revision is null"
     " order by workload"
 )
+LAST = Plain(
+    "select name from workloads where workload = :workload"
+    " order by valid_from_revision desc limit 1"
+)
 
 
 class Unfound(ValueError):
     """No workload has that name, or several have it; one line."""
+
+
+async def called(catalog: Catalog, workload: str) -> str:
+    """What a workload is called, or was; nothing of one that history does not have. Raises Away."""
+    row = await catalog.ask(lambda connection: LAST.row(connection, workload=workload))
+    return str(row[0]) if row else ""
 
 
 async def override(catalog: Catalog, name: str, said: Override | None, who: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Protocol
@@ -83,10 +84,10 @@ class Bearers:
             found = await self._attested(name, token)
         except Untaken as untaken:
             unproven = Unproven(shown(f"token: {untaken}"))
-            self._refused(Reason.TOKEN, unproven, address)
+            self._refused(Reason.TOKEN, unproven, address, token)
             raise unproven from untaken
         except Inadmissible as inadmissible:
-            self._refused(inadmissible.reason, inadmissible, address)
+            self._refused(inadmissible.reason, inadmissible, address, token)
             raise
         except Unready:
             self._metrics.refused(Reason.UNREADY)
@@ -108,7 +109,7 @@ class Bearers:
         spoken = False
         for name, each in self._attestors.items():
             try:
-                if each.claimed(token) in known:
+                if each.claimed(token).workload in known:
                     return name
                 spoken = True
             except Untaken as error:
@@ -173,7 +174,14 @@ class Bearers:
         if self._away.pop(name, None) is not None:
             log.info("tokens reviewed again", provider=name)
 
-    def _refused(self, reason: Reason, why: Exception, address: str) -> None:
+    def _whose(self, token: str) -> str:
+        """The name of whom it is said to be of, which nobody has verified; of none, nothing."""
+        for each in self._attestors.values():
+            with suppress(Untaken):
+                return shown(each.claimed(token).name)
+        return ""
+
+    def _refused(self, reason: Reason, why: Exception, address: str, token: str = "") -> None:
         self._metrics.refused(reason)
         said, now = (host(address), str(why)), self._clock()
         if now - self._said.get(said, -QUIET) < QUIET:
@@ -181,7 +189,7 @@ class Bearers:
         if len(self._said) >= MOST:
             self._said.clear()
         self._said[said] = now
-        log.warning("proxy refused", address=address, reason=str(why))
+        log.warning("proxy refused", workload=self._whose(token), address=address, reason=str(why))
 
 
 def host(address: str) -> str:

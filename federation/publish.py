@@ -26,7 +26,7 @@ from meshfed.federation.callers import Callers
 from meshfed.federation.care import Care
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.presence import Presence
-from meshfed.federation.subscriber import Inadmissible, Subscriber, admitted
+from meshfed.federation.subscriber import Inadmissible, Subscriber, admitted, refused
 from meshfed.federation.worlds import Worlds
 from meshfed.xds.peer import Peer
 from meshfed.xds.resource import World
@@ -138,7 +138,7 @@ class Publisher:
             workload, kind = self._admitted(peer)
         except Inadmissible as error:
             self._metrics.refused(error.reason)
-            log.warning("proxy refused", node=peer.node_id, address=peer.address, reason=str(error))
+            await refused(self._catalog, peer, error)
             raise
         self._custody.claim(kind.identity)
         classes, world = len(self._worlds), self._world(kind)

@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import structlog
 
 from meshfed.catalog.model import Identity, Mesh, Workload
 from meshfed.catalog.reports import ProxyState, Pushed, Reach, Receipt
+from meshfed.catalog.store import Away, Catalog
 from meshfed.catalog.view import ProxyClass
+from meshfed.catalog.workloads import called
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Reason
 from meshfed.federation.care import Ailment, Pulse, ailment
@@ -21,11 +24,15 @@ log = structlog.get_logger()
 
 
 class Inadmissible(Refusal):
-    """A peer that is told nothing, and which kind of reason that has."""
+    """A peer that is told nothing, and which kind of reason that has.
 
-    def __init__(self, reason: Reason, why: str) -> None:
+    `workload`: the id of one that nobody knows.
+    """
+
+    def __init__(self, reason: Reason, why: str, workload: str = "") -> None:
         super().__init__(why)
         self.reason = reason
+        self.workload = workload
 
 
 def admitted(mesh: Mesh, peer: Peer) -> Workload:
@@ -40,13 +47,24 @@ def admitted(mesh: Mesh, peer: Peer) -> Workload:
         identity = Identity.from_uri(peer.uris[0], mesh.trust_domain)
     except ValueError as error:
         raise Inadmissible(Reason.CERTIFICATE, str(error)) from error
-    workload = mesh.workloads.get(peer.dns[0].removesuffix(f".workload.{mesh.trust_domain}"))
+    id_ = peer.dns[0].removesuffix(f".workload.{mesh.trust_domain}")
+    workload = mesh.workloads.get(id_)
     if workload is None:
-        raise Inadmissible(Reason.WORKLOAD, f"no provider knows the workload {peer.dns[0]}")
+        raise Inadmissible(Reason.WORKLOAD, f"no provider knows the workload {peer.dns[0]}", id_)
     if workload.identity != identity:
         why = f"{workload.name} is {workload.identity} now, not {identity}"
         raise Inadmissible(Reason.IDENTITY, why)
     return workload
+
+
+async def refused(catalog: Catalog, peer: Peer, why: Inadmissible) -> None:
+    """Say who it was, by the name that history has."""
+    name = ""
+    if why.workload:
+        with suppress(Away):
+            name = await called(catalog, why.workload)
+    fields = {"workload": name, "node": peer.node_id, "address": peer.address}
+    log.warning("proxy refused", **fields, reason=str(why))
 
 
 class Subscriber:

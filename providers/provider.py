@@ -96,6 +96,14 @@ class Unanswered(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Claimed:
+    """Whom a token is said to be of: nothing of that is believed yet."""
+
+    workload: str  # its id
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Attested:
     """Whom a token is of, as its platform says."""
 
@@ -107,11 +115,8 @@ class Attested:
 class Attestor(Protocol):
     """Knows the tokens that one platform gives its workloads."""
 
-    def claimed(self, token: str) -> str:
-        """The id of the workload that a token is said to be of: nothing of that is believed yet.
-
-        It says whom to ask: another platform never sees the token. Raises Untaken.
-        """
+    def claimed(self, token: str) -> Claimed:
+        """It says whom to ask: another platform never sees the token. Raises Untaken."""
         ...
 
     async def attest(self, token: str, audience: str) -> Attested:

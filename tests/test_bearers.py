@@ -6,6 +6,7 @@ The cluster signs and reviews tokens, gRPC is real, and the catalog's rows are t
 import asyncio
 import base64
 import json
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -121,13 +122,17 @@ class Mesh:
             yield channel
 
     async def told(self, token: str) -> tuple[grpc.StatusCode, str] | None:
-        """How a pod's stream ends at once; None when it is let in.
+        """How a pod's stream ends at once; None when it is let in."""
+        return await self.answer(bearer(token))
+
+    async def answer(self, *metadata: tuple[str, str]) -> tuple[grpc.StatusCode, str] | None:
+        """The same, of who comes with that.
 
         Where the end comes while it writes, grpc's client calls it INTERNAL, whatever was said.
         """
         while True:
             self.asked += 1
-            async with self.calling(bearer(token)) as call:
+            async with self.calling(*metadata) as call:
                 said = await answered(call)
             if said is None or said[0] != grpc.StatusCode.INTERNAL:
                 return said
@@ -353,12 +358,11 @@ async def test_a_token_is_refused_and_the_pod_is_told_why(
     ],
 )
 async def test_without_a_token_nobody_is_let_in(mesh: Mesh, metadata: list, why: str) -> None:
-    async with mesh.calling(*metadata) as call:
-        said = await answered(call)
+    said = await mesh.answer(*metadata)
     assert said is not None
     assert said[0] == STRANGER
     assert why in said[1]
-    assert mesh.refused("token") == 1
+    assert mesh.refused("token") == mesh.asked
     assert mesh.reviews() == 0
 
 
@@ -381,6 +385,16 @@ async def test_a_token_opens_no_door_that_asks_for_a_certificate(mesh: Mesh) -> 
     assert said is not None
     assert said[0] == AWAY  # TLS is not even set up
     assert mesh.reviews() == 0
+
+
+async def test_who_is_refused_is_told_of_by_the_name_of_the_pod_that_its_token_says(
+    mesh: Mesh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for token in (deleted(mesh), other_pod(mesh), "guessed"):
+        assert await mesh.told(token) is not None
+    logged = [each for each in capsys.readouterr().out.splitlines() if "proxy refused" in each]
+    named = [re.search(r"workload=(\S*)", each)[1] for each in logged]
+    assert sorted(set(named)) == ["", "web-1.elsewhere", "web-1.shop"]
 
 
 async def test_a_stream_ends_when_its_pod_leaves_the_catalog(mesh: Mesh) -> None:

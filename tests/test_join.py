@@ -482,6 +482,13 @@ def test_it_is_refused_in_one_line_and_recorded(ground: Ground, attack: str) -> 
     ground.mesh.process.running()
 
 
+def test_one_that_is_gone_is_recorded_by_the_name_that_it_had(ground: Ground) -> None:
+    papers = ground.joined("departed")
+    ground.deregister("departed")
+    status, why = ground.asks({"csr": pem(GOOD)}, papers.folder)
+    assert (status, ground.told()[-1]) == (403, ("departed", f"refused: {why}"))
+
+
 def test_after_all_of_that_nobody_got_in_and_no_use_is_gone(ground: Ground) -> None:
     assert query(ground.url, "select name from mesh_workloads where name = 'thief'").rows == ()
     tokens = {each.id: each for each in ground.catalog(lambda joins: joins.tokens())}

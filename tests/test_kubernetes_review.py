@@ -7,7 +7,7 @@ import pytest
 
 from meshfed.catalog.model import Identity, workload_id
 from meshfed.providers.kubernetes.review import REVIEW, Verdict, claimed, claims, holder
-from meshfed.providers.provider import Untaken
+from meshfed.providers.provider import Claimed, Untaken
 
 ACCOUNT = "system:serviceaccount:shop:web"
 POD = {
@@ -63,7 +63,8 @@ def test_anything_less_is_not_taken(said: Verdict, why: str) -> None:
 
 def test_what_a_token_says_of_itself_says_whom_to_ask() -> None:
     about = {"namespace": "shop", "pod": {"name": "web-1", "uid": "f00"}}
-    assert claimed(claims(token({"exp": 1, "kubernetes.io": about})), "aks") == ID
+    said = claimed(claims(token({"exp": 1, "kubernetes.io": about})), "aks")
+    assert said == Claimed(ID, "web-1.shop")
 
 
 @pytest.mark.parametrize(

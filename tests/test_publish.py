@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from meshfed.catalog.model import (
     Backend,
@@ -239,6 +240,23 @@ async def test_a_workload_that_leaves_ends_its_proxys_stream(
     await offered(leaving)
     assert not leaving.welcome
     assert leaving.ended.startswith("no provider knows the workload")
+
+
+async def test_one_that_is_gone_is_refused_by_the_name_that_it_had(
+    published: Published, publisher: Publisher
+) -> None:
+    leaving = await opened(publisher, peer(BUYING))
+    await published.catalog.believe(
+        replace(KNOWN, workloads=frozenset({SELLING})), kind="test", cause=""
+    )
+    await offered(leaving)
+    unheard_of = peer(BUYING, dns=(f"0123456789abcdef.workload.{DOMAIN}",))
+    with capture_logs() as logs:
+        for each in (peer(BUYING), unheard_of):
+            with pytest.raises(Refusal, match="no provider knows the workload"):
+                await publisher.open(each)
+    refused = [each["workload"] for each in logs if each["event"] == "proxy refused"]
+    assert refused == [BUYING.name, ""]
 
 
 async def test_a_replica_that_was_taken_for_gone_says_everything_again(

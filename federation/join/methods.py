@@ -98,7 +98,7 @@ class ByCertificate:
         return Grant(workload, renew, await self._joins.probes(workload.id))
 
     async def holder(self, caller: Caller) -> Workload:
-        """The registered workload that a certificate speaks for. Raises Refused."""
+        """The registered workload that a certificate speaks for. Raises Refused, Away."""
         if caller.peer is None:
             raise Refused(401, "certificate: none was shown")
         suffix = f".workload.{self._trust_domain}"
@@ -108,7 +108,9 @@ class ByCertificate:
         try:
             return admitted(mesh, caller.peer)
         except Inadmissible as why:
-            raise Refused(403, f"certificate: {why}", "".join(w.name for w in found)) from why
+            there = "".join(each.name for each in found)
+            name = there or await self._joins.called(why.workload)
+            raise Refused(403, f"certificate: {why}", name) from why
 
 
 class ByToken:

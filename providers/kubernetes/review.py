@@ -13,7 +13,7 @@ from meshfed.catalog.model import Identity, workload_id
 from meshfed.providers.kubernetes.access import Line
 from meshfed.providers.kubernetes.messages import Refused, Unreachable, status
 from meshfed.providers.kubernetes.pods import identified
-from meshfed.providers.provider import Attested, Unanswered, Untaken
+from meshfed.providers.provider import Attested, Claimed, Unanswered, Untaken
 
 PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
 VERSION, KIND = "authentication.k8s.io/v1", "TokenReview"
@@ -74,11 +74,12 @@ def claims(token: str) -> Claims:
         raise Untaken(NO_TOKEN) from error
 
 
-def claimed(said: Claims, provider: str) -> str:
-    """The id of the pod's workload that a token names. Raises Untaken."""
-    if said.about.pod is None:
+def claimed(said: Claims, provider: str) -> Claimed:
+    """The pod's workload that a token names. Raises Untaken."""
+    if (pod := said.about.pod) is None:
         raise Untaken("a token that is not bound to a pod: mount a projected one")
-    return pod_id(provider, said.about.pod.uid, said.about.pod.name, said.about.namespace)
+    id_ = pod_id(provider, pod.uid, pod.name, said.about.namespace)
+    return Claimed(id_, f"{pod.name}.{said.about.namespace}")
 
 
 def pod_id(provider: str, uid: str, name: str, namespace: str) -> str:
@@ -116,7 +117,7 @@ class Reviewer:
         self._api = api
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    def claimed(self, token: str) -> str:
+    def claimed(self, token: str) -> Claimed:
         return claimed(claims(token), self._provider)
 
     async def attest(self, token: str, audience: str) -> Attested:

@@ -247,3 +247,5 @@ async def test_who_has_left_meanwhile_stays_away(catalog: Catalog) -> None:
     await leases.renew([Beat(workload(), MUCH_LATER, Word(lost="no Envoy"))])
     assert await health(catalog) == {}
     assert await leases.joined(workload().id) is None
+    assert await Joins(catalog).called(workload().id) == "web-1"  # to say who it was
+    assert await Joins(catalog).called("0123456789abcdef") == ""
