@@ -1,7 +1,9 @@
 """The load reporting service over real TLS on loopback, with grpc's own client."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -197,3 +199,20 @@ async def test_a_replica_that_goes_says_so_at_once(authority, proxy):
         assert code == grpc.StatusCode.UNAVAILABLE
         assert "going away" in why
     await reports.heard.closed.wait()
+
+
+async def test_what_a_stream_held_is_let_go_of_when_it_ends(authority, proxy):
+    reports, loose = Reports(), asyncio.Event()
+    gc.disable()
+    try:
+        async with reporting(reports, authority, proxy) as (_, call):
+            await call.write(report())
+            await call.read()
+            weakref.finalize(reports.heard.moved.__self__, loose.set)
+            call.cancel()
+            await reports.heard.closed.wait()
+            del reports.heard.moved
+            async with asyncio.timeout(5):
+                await loose.wait()
+    finally:
+        gc.enable()

@@ -2,9 +2,11 @@
 
 import asyncio
 import errno
+import gc
 import socket
 import ssl
 import time
+import weakref
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -305,6 +307,34 @@ async def test_who_is_to_begin_again_is_not_told_that_it_may_not(authority, cont
         await call.read()
         source.feeds[0].finish("begin again: behind", welcome=True)
         assert await ending(call) == (grpc.StatusCode.UNAVAILABLE, "begin again: behind")
+
+
+@pytest.mark.parametrize("how", ["its client leaves", "its client is gone", "its feed ends"])
+async def test_what_a_stream_held_is_let_go_of_when_it_ends(
+    authority, control_plane, proxy, how: str
+):
+    source, loose = Source(world(7, "a")), asyncio.Event()
+    gc.disable()  # garbage is looked for rarely, and storms would make more of it than all else is
+    try:
+        async with serving(source, control_plane) as server:
+            async with streaming(server, proxy, authority.root) as call:
+                await call.write(clusters())
+                nonce = (await call.read()).nonce
+                await call.write(clusters(response_nonce=nonce))
+                await source.feeds[0].settles(7)
+                weakref.finalize(source.feeds[0], loose.set)
+                if how == "its feed ends":
+                    source.feeds[0].finish("enough")
+                elif how == "its client leaves":
+                    await call.done_writing()
+                else:
+                    call.cancel()
+                await source.feeds[0].closed.wait()
+            source.feeds.clear()
+            async with asyncio.timeout(5):
+                await loose.wait()
+    finally:
+        gc.enable()
 
 
 async def test_the_stream_ends_when_the_certificate_expires(authority, control_plane):

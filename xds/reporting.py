@@ -146,10 +146,15 @@ class Hearing:
     async def run(self, peer: Peer, reporter: Reporter, first: LoadStatsRequest) -> Ending:
         """Raises Refusal."""
         self._take(peer, reporter, first)
-        async with asyncio.TaskGroup() as tasks:
-            listening = tasks.create_task(self._listen(peer, reporter))
+        listening = asyncio.create_task(self._listen(peer, reporter))  # no TaskGroup: server.py
+        listening.add_done_callback(lambda _: self.end(BYE))
+        try:
             ending = await self._speak(reporter)
+        finally:
             listening.cancel()
+            await asyncio.wait([listening])
+        if not listening.cancelled():
+            listening.result()
         return ending
 
     async def _listen(self, peer: Peer, reporter: Reporter) -> None:
@@ -158,8 +163,6 @@ class Hearing:
                 self._take(peer, reporter, parse(message))
         except (Refusal, Malformed) as error:
             self.end(refused(error))
-        else:
-            self.end(BYE)
 
     def _take(self, peer: Peer, reporter: Reporter, report: LoadStatsRequest) -> None:
         if peer.not_after is not None and time.time() >= peer.not_after:

@@ -139,6 +139,10 @@ def parse(message: bytes | object, *, delta: bool) -> Request:
         raise Malformed("this is not a discovery request") from error
 
 
+def nobody() -> None:
+    """Listens where no stream does any more."""
+
+
 class Conversation:
     """One open stream: requests in, responses out, until something ends it.
 
@@ -176,10 +180,13 @@ class Conversation:
         self._stream.offer(self._feed.world)
         self._feed.listen(self._moved)
         self._receive(first)
-        async with asyncio.TaskGroup() as tasks:
-            listening, speaking = (
-                tasks.create_task(part()) for part in (self._listen, self._speak)
-            )
+        # No TaskGroup: where grpc cancels this, Python 3.11 would keep the error in a circle with
+        # all of the stream, until garbage is looked for.
+        parts = [asyncio.create_task(part()) for part in (self._listen, self._speak)]
+        listening, speaking = parts
+        for part in parts:
+            part.add_done_callback(lambda _: self.end(BYE))  # or what it failed of, below
+        try:
             self._moved()  # since it was asked for first
             ending = await self._over
             listening.cancel()
@@ -188,7 +195,13 @@ class Conversation:
                 # up half-way, it would send them again with the status: the stream would stay open
                 # for ever, with nobody here.
                 await asyncio.wait([speaking], timeout=LAST_WORDS)
-            speaking.cancel()
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.wait(parts)
+        for part in parts:
+            if not part.cancelled():
+                part.result()
         self._report()
         return ending
 
@@ -198,7 +211,6 @@ class Conversation:
                 self._receive(parse(message, delta=self._stream.delta))
             except Malformed as error:
                 self.end(Ending(grpc.StatusCode.INVALID_ARGUMENT, str(error)))
-        self.end(BYE)
 
     def _moved(self) -> None:
         if self._feed.ended:
@@ -378,4 +390,5 @@ class Server:
             return Ending(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             self._conversations.discard(conversation)
+            feed.listen(nobody)  # who listened holds the whole stream
             feed.close()
