@@ -7,7 +7,7 @@ from typing import Literal
 from meshfed.catalog.model import Identity, ServiceName
 
 Reached = tuple[str, str, int, int, str]  # cluster, service, priority, endpoints, version
-Reach = tuple[Reached, ...]
+Reach = frozenset[Reached]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class ProxyState:
     behind: int | None = None  # the oldest revision it has not acknowledged
     clusters: Reach | None = None  # as last sent; None: as recorded before
     before: Reach | None = None  # what is recorded; None: nobody here knows
+    stands: bool = False  # all but its clusters is recorded so already
 
 
 @dataclass(frozen=True, slots=True)

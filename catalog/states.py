@@ -9,7 +9,7 @@ from meshfed.catalog.attachments import attached
 from meshfed.catalog.database import seconds, stamp
 from meshfed.catalog.model import Identity, ServiceName
 from meshfed.catalog.orders import Orders
-from meshfed.catalog.reports import CertificateState, ProxyState, Reach, Reached, Receipt
+from meshfed.catalog.reports import CertificateState, ProxyState, Reach, Receipt
 from meshfed.catalog.schema import (
     acceptances,
     authority,
@@ -119,7 +119,7 @@ def record(
     """What one replica knows of its proxies. Proxies that went to another replica stay its own."""
     there, left, synced = list(states), list(gone), _folded(receipts)
     _each(writing, REPLICA, [{"replica": replica, "evaluated": evaluated, "seen_at": writing.now}])
-    _each(writing, PROXY, [_proxy(replica, one) for one in there])
+    _each(writing, PROXY, [_proxy(replica, one) for one in there if not one.stands])
     _clusters(writing.connection, [one for one in there if one.clusters is not None])
     _each(writing, SYNC, synced)
     for table in ("proxy_sync", "proxy_clusters", "proxies"):
@@ -150,7 +150,7 @@ def _clusters(connection: Connection, states: list[ProxyState]) -> None:
     gone, new, moves = [*(stood - told)], [*(told - stood)], Moves()
     for one in states:
         if one.before is not None:
-            less, more = moves.of(one.before, one.clusters or ())
+            less, more = moves.of(one.before, one.clusters or frozenset())
             gone += [(one.proxy, *cluster) for cluster in less]
             new += [(one.proxy, *cluster) for cluster in more]
     if gone:
@@ -166,13 +166,12 @@ class Moves:
     """What goes from what is recorded, and what comes; of the same two objects worked out once."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[int, int], tuple[set[Reached], set[Reached]]] = {}
+        self._found: dict[tuple[int, int], tuple[Reach, Reach]] = {}
 
-    def of(self, before: Reach, after: Reach) -> tuple[set[Reached], set[Reached]]:
+    def of(self, before: Reach, after: Reach) -> tuple[Reach, Reach]:
         at = id(before), id(after)
         if at not in self._found:
-            old, new = set(before), set(after)
-            self._found[at] = old - new, new - old
+            self._found[at] = before - after, after - before
         return self._found[at]
 
 

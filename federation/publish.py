@@ -37,7 +37,7 @@ from meshfed.xds.subscription import Memory
 BETWEEN_SHAPES = 0.1  # seconds, while changes go on
 BEHIND = 0.001  # seconds that shapes let the endpoint lane go first: streams write what they have
 FLUSH = 0.2  # seconds between two writes of receipts, at least;
-SHARE = 4  # times as long as one took, while many proxies answer all the time,
+SHARE = 9  # times as long as one took, while many proxies answer all the time,
 LONGEST = 2.0  # up to so many seconds
 ALIVE = 2.0  # seconds between two signs of life, when nothing else is written
 MOST = 1000  # revisions at once whose propagation is measured
@@ -126,6 +126,7 @@ class Publisher:
         self._left: frozenset[LeftOut] = frozenset()
         self._committed: dict[int, float] = {}  # revisions that wait for the shape lane,
         self._offered: set[Subscriber] = set()  # and whom the endpoint lane told of them
+        self._spoke: dict[str, Subscriber] = {}  # for its proxy, when that was last written
         self._pushed: list[Pushed] = []  # what the catalog lacks of what was sent
         self._told = -1  # the revision that the catalog knows to be evaluated here,
         self._alive = 0.0  # and when it was told
@@ -263,11 +264,11 @@ class Publisher:
         """Give the proxies of these classes their new world; nobody else is looked at."""
         offered: set[Subscriber] = set()
         for kind in changed & self._members.keys():
-            world = self._world(kind)
+            world, called = self._world(kind), self._worlds.called(kind)
             for subscriber in self._members[kind]:
                 if not (subscriber.closed or subscriber.ended):
                     subscriber.offer(kind, world)
-                    self.callers.call(subscriber.id, self._worlds.called(subscriber.kind))
+                    self.callers.call(subscriber.id, called)
                     offered.add(subscriber)
         return offered
 
@@ -353,15 +354,17 @@ class Publisher:
     async def _write(self) -> None:
         closed = {s for s in self._subscribers if s.closed}
         there = speakers(self._live())
-        for heir in (there[s.id] for s in closed if s.id in there):
-            heir.unwritten, heir.reached = True, None
+        for each in there.values():
+            if self._spoke.get(each.id) is not each:  # what is recorded is another stream's word
+                each.lost()
+        self._spoke = there
         fresh = [s for s in there.values() if s.unwritten]
         receipts = self._account.unwritten()
         told = (self._account.evaluated, len(closed), len(fresh), len(receipts))
         if told == (self._told, 0, 0, 0) and time.monotonic() - self._alive < ALIVE:
             return
         reaches = {kind: self._worlds.reach(kind) for kind in {s.kind for s in fresh}}
-        states = [s.written(reaches[s.kind]) for s in fresh]
+        states = [new for s in fresh if (new := s.written(reaches[s.kind]))]
         left = {s.id for s in closed} - there.keys()
         evaluated = self._account.evaluated
         # Of one that was here for a moment there is no other row, by which these would go with it.
@@ -370,7 +373,7 @@ class Publisher:
             known = await self._catalog.record(self._replica, evaluated, states, left, heard)
         except Away:
             for subscriber in fresh:
-                subscriber.unwritten, subscriber.reached = True, None
+                subscriber.lost()
             raise
         forgotten = not known and self._told >= 0
         self._account.written(receipts)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
@@ -16,7 +17,7 @@ from meshfed.federation.admin.metrics import Reason
 from meshfed.federation.care import Ailment, Pulse, ailment
 from meshfed.xds.objects import objects
 from meshfed.xds.peer import Peer
-from meshfed.xds.resource import SHORT, Type, World
+from meshfed.xds.resource import SHORT, World
 from meshfed.xds.server import Refusal
 from meshfed.xds.subscription import Memory
 
@@ -89,7 +90,8 @@ class Subscriber:
         self.welcome = False  # … to begin again, once it has ended
         self.closed = False
         self.unwritten = True  # the catalog does not have this state yet
-        self.reached: Reach | None = None  # what it can reach, as the catalog has it
+        self._recorded: ProxyState | None = None  # what the catalog has of it,
+        self._reached: Reach | None = None  # and of what it can reach
         self._account = account
         self._since = time.time()
         self._owes = [(world.revision, self._since)]  # what it was offered and when, ascending
@@ -97,7 +99,7 @@ class Subscriber:
         self._sent: dict[str, Mapping[str, str]] = {}  # by type, when pushes are recorded,
         self._pushed: dict[tuple[str, int], Pushed] = {}  # and what the catalog lacks of it
         self._rejections = {  # type → the proxy's words
-            SHORT[Type(kind)]: past.words for kind, past in self.memory.items() if past.rejected
+            SHORT[kind]: past.words for kind, past in self.memory.items() if past.rejected
         }
         self._answers: dict[str, Receipt] = {}  # the last one of each type
         self._moved: Callable[[], None] = lambda: None
@@ -121,12 +123,20 @@ class Subscriber:
             past.rejected.clear()
         self.end(why, welcome=True)
 
-    def written(self, reach: Reach) -> ProxyState:
-        """What is news about it; marked as written, for what moves while it is being written."""
-        before, self.reached, self.unwritten = self.reached, reach, False
-        return self.state(None if reach == before else reach, before)
+    def written(self, reach: Reach) -> ProxyState | None:
+        """What the catalog lacks of it; marked as written, for what moves while it is written."""
+        before, self._reached, self.unwritten = self._reached, reach, False
+        state = self.state()
+        stands, self._recorded = state == self._recorded, state
+        if before is None or reach != before:
+            return replace(state, clusters=reach, before=before, stands=stands)
+        return None if stands else state
 
-    def state(self, reach: Reach | None = None, before: Reach | None = None) -> ProxyState:
+    def lost(self) -> None:
+        """What the catalog has of it is not known."""
+        self.unwritten, self._recorded, self._reached = True, None, None
+
+    def state(self) -> ProxyState:
         sick = ailment(self._pulse(), time.time())
         return ProxyState(
             proxy=self.id,
@@ -137,8 +147,6 @@ class Subscriber:
             reason=sick.reason if sick else "",
             envoy_version=self.peer.envoy_version,
             behind=self._owes[0][0] if self._owes else None,
-            clusters=reach,
-            before=before,
         )
 
     def _pulse(self) -> Pulse:
@@ -197,7 +205,7 @@ class Subscriber:
 
     def restate(self) -> None:
         """The catalog knows nothing of it any more."""
-        self.unwritten, self.reached = True, None
+        self.lost()
         self._account.unheard(self._answers.values())
 
     def pushed(self, kind: str, revision: int, versions: Mapping[str, str]) -> None:

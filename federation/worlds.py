@@ -23,6 +23,15 @@ from meshfed.xds.soundness import LeftOut
 
 
 @dataclass(frozen=True, slots=True)
+class Reaching:
+    """What a class can reach, and of what that was read."""
+
+    shape: Snapshot
+    told: Resources
+    rows: Reach
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     """One class's view, its snapshot, and the world that was made of them."""
 
@@ -46,7 +55,7 @@ class Worlds:
         self._assigned: dict[str, Assembled] = {}  # bytes once, for every class; by name
         self._holders: defaultdict[str, set[ProxyClass]] = defaultdict(set)  # by the same
         self._named: defaultdict[ServiceName, set[str]] = defaultdict(set)  # the same, by service
-        self._reached: dict[ProxyClass, tuple[World, Reach]] = {}
+        self._reaching: dict[ProxyClass, Reaching] = {}
         self._moved: set[ProxyClass] = set()  # whose world changed in this lane
 
     def kind(self, workload: Workload) -> ProxyClass:
@@ -65,25 +74,25 @@ class Worlds:
         """Forget the classes that no proxy is of any more, and what only they were told."""
         for kind in self._made.keys() - set(kinds):
             self._release(kind, self._made.pop(kind).snapshot)
-            self._reached.pop(kind, None)
+            self._reaching.pop(kind, None)
 
     def called(self, kind: ProxyClass) -> Collection[str]:
         """The clusters through which this class calls; the same object while they stay."""
         return self._made[kind].snapshot.fed
 
     def reach(self, kind: ProxyClass) -> Reach:
-        """What proxies of this class can reach, as they are told it."""
+        """What proxies of this class can reach, as they are told it; what moved is read again."""
         made = self._made[kind]
-        if kind not in self._reached or self._reached[kind][0] is not made.world:
-            shape, told = made.snapshot, made.world.of(Type.ENDPOINTS)
-            reached = tuple(
-                (name, str(shape.assignments[fed].service), priority, endpoints, told[fed].version)
-                for name, fed in shape.fed.items()
-                if name in shape.clusters
-                for priority, endpoints in sizes(told[fed])
-            )
-            self._reached[kind] = made.world, reached
-        return self._reached[kind][1]
+        shape, told = made.snapshot, made.world.of(Type.ENDPOINTS)
+        known = self._reaching.get(kind)
+        if known is None or known.shape is not shape:
+            known = Reaching(shape, told, reached(shape, told, shape.fed))
+        elif known.told is not told:
+            moved = [name for name, fed in shape.fed.items() if told[fed] is not known.told[fed]]
+            gone, new = (reached(shape, each, moved) for each in (known.told, told))
+            known = Reaching(shape, told, known.rows - gone | new)
+        self._reaching[kind] = known
+        return known.rows
 
     def __len__(self) -> int:
         return len(self._made)
@@ -239,6 +248,15 @@ def kept(old: Mapping[str, Resources], new: Mapping[str, Resources]) -> dict[str
 def same(old: Resources, new: Resources) -> bool:
     return old.keys() == new.keys() and all(
         resource.version == new[name].version for name, resource in old.items()
+    )
+
+
+def reached(shape: Snapshot, told: Resources, names: Iterable[str]) -> Reach:
+    """What of these clusters callers reach: how many endpoints, at each priority."""
+    return frozenset(
+        (name, str(shape.assignments[fed].service), priority, endpoints, told[fed].version)
+        for name, fed in ((name, shape.fed[name]) for name in names if name in shape.clusters)
+        for priority, endpoints in sizes(told[fed])
     )
 
 

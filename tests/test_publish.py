@@ -428,6 +428,22 @@ async def test_of_the_streams_of_a_grpc_process_one_that_is_not_well_speaks(
     assert (sick.unwritten, well.unwritten) == (False, True)
 
 
+async def test_what_the_catalog_has_of_a_proxy_is_not_written_again(publisher: Publisher) -> None:
+    caller = await opened(publisher, peer(BUYING))
+    before, after = (
+        frozenset({("ledger.shop|3306", "ledger.shop", 0, 1, version)}) for version in ("v1", "v2")
+    )
+    caller.lost()
+    assert caller.written(before) == replace(caller.state(), clusters=before)
+    assert caller.written(before) is None
+    moved = replace(caller.state(), clusters=after, before=before, stands=True)
+    assert caller.written(after) == moved
+    caller.receipt("CDS", "v2", 1.0, 2.0, "no such thing")
+    assert caller.written(after) == caller.state()
+    caller.lost()
+    assert caller.written(after) == replace(caller.state(), clusters=after)
+
+
 async def test_what_a_proxy_reaches_has_the_version_of_its_load_assignment(
     published: Published, publisher: Publisher
 ) -> None:

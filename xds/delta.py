@@ -22,6 +22,8 @@ def read(
     if not subscription.introduced:
         _begin(subscription, subscribe, dict(request.initial_resource_versions), resources)
         subscribe = set()
+    elif not (subscribe or unsubscribe):  # mostly: an answer, and nothing else
+        return
     if "*" in unsubscribe:
         subscription.narrow()
     if names := unsubscribe & subscription.names:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from types import MappingProxyType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from envoy.service.discovery.v3 import discovery_pb2
@@ -31,7 +31,7 @@ class Type(StrEnum):
         return SHORT[self]
 
 
-SHORT = {
+SHORT: Mapping[str, str] = {
     Type.CLUSTER: "CDS",
     Type.ENDPOINTS: "EDS",
     Type.SECRET: "SDS",
@@ -40,9 +40,13 @@ SHORT = {
 }
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Resource:
-    """A packed resource: the same content has the same version on every replica, for ever."""
+    """A packed resource: the same content has the same version on every replica, for ever.
+
+    It is shared: there is one object of one content, and what is kept of it is found by which it
+    is, without looking at its bytes.
+    """
 
     name: str
     version: str  # 16 hex of sha256 over the deterministic bytes
@@ -96,8 +100,15 @@ NOTHING: Resources = MappingProxyType({})
 COMPARED = 512  # pairs of resources whose difference is remembered
 
 
+class Difference(NamedTuple):
+    """Between some resources and later ones: names."""
+
+    new: frozenset[str]  # not there before, or otherwise
+    gone: frozenset[str]
+
+
 class Differences:
-    """What is new in some resources beside others, worked out once for all streams that ask.
+    """What some resources are beside others, worked out once for all streams that ask.
 
     Resources are compared by which object they are: what is kept of them here keeps them alive.
     """
@@ -105,10 +116,9 @@ class Differences:
     def __init__(self, most: int = COMPARED) -> None:
         self.made = 0  # how often resources were compared, for those who count
         self._most = most
-        self._found: dict[tuple[int, int], tuple[Resources, Resources, frozenset[str]]] = {}
+        self._found: dict[tuple[int, int], tuple[Resources, Resources, Difference]] = {}
 
-    def between(self, old: Resources, new: Resources) -> frozenset[str]:
-        """The names in `new` that `old` has not, or has otherwise."""
+    def between(self, old: Resources, new: Resources) -> Difference:
         at = id(old), id(new)
         if at not in self._found:
             while len(self._found) >= self._most:
@@ -116,7 +126,7 @@ class Differences:
             news = frozenset(
                 n for n, r in new.items() if n not in old or old[n].version != r.version
             )
-            self._found[at] = old, new, news
+            self._found[at] = old, new, Difference(news, frozenset(old.keys() - new.keys()))
             self.made += 1
         return self._found[at][2]
 

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from meshfed.xds.door import Bearers, Call, Unproven, proven
 from meshfed.xds.listening import OPTIONS, Tls, claim, credentials
 from meshfed.xds.peer import Names, Peer, met
-from meshfed.xds.resource import SHORT, Type, World
+from meshfed.xds.resource import SHORT, World
 from meshfed.xds.stream import Malformed, Request, Stream
 from meshfed.xds.subscription import Memory
 from meshfed.xds.turnstile import Turnstile
@@ -27,7 +27,7 @@ SHAKING = 20.0  # seconds for a connection to be one; a gRPC client itself waits
 INTRODUCTION = 15.0  # seconds for the first request: whoever connects has something to ask
 UNREAD = 15.0  # seconds for the client to take a message, after 4 MB of others that it did not read
 LAST_WORDS = 2.0  # seconds for the client to take the status
-GLANCE = 0.25  # seconds between two looks at what is due, on all streams; 0.3 µs for each
+GLANCE = 0.5  # seconds between two looks at what is due, on all streams; 0.3 µs for each
 
 
 class Refusal(Exception):
@@ -247,23 +247,21 @@ class Conversation:
 
     def _report(self) -> None:
         """What the client answered, in the time that people and databases understand."""
-        epoch = time.time() - time.monotonic()
-        receipts, self._stream.receipts = self._stream.receipts, []
-        for answer in receipts:
-            sent_at, answered_at = epoch + answer.sent_at, epoch + answer.answered_at
-            kind = SHORT[Type(answer.kind)]
-            self._feed.receipt(
-                kind, answer.version, sent_at, answered_at, answer.rejected, answer.about
-            )
-        late, self._stream.overdue = self._stream.overdue, []
-        for kind in late:
-            self._feed.overdue(kind)
-        holdings, self._stream.holdings = self._stream.holdings, []
-        for each in holdings:
-            self._feed.pushed(each.type, each.revision, each.versions)
-        if self._stream.settlements != self._settlements:
-            self._settlements = self._stream.settlements
-            self._feed.settled(self._stream.settled, time.time())
+        stream, feed = self._stream, self._feed
+        if stream.receipts:
+            epoch = time.time() - time.monotonic()
+            for each in stream.receipts:
+                at = epoch + each.sent_at, epoch + each.answered_at
+                feed.receipt(SHORT[each.kind], each.version, *at, each.rejected, each.about)
+            stream.receipts = []
+        while stream.overdue:
+            feed.overdue(stream.overdue.pop(0))
+        while stream.holdings:
+            pushed = stream.holdings.pop(0)
+            feed.pushed(pushed.type, pushed.revision, pushed.versions)
+        if stream.settlements != self._settlements:
+            self._settlements = stream.settlements
+            feed.settled(stream.settled, time.time())
 
 
 class Server:

@@ -37,8 +37,7 @@ class Holding:
     versions: Mapping[str, str]  # by name; empty where it rejected the last one
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """All of this revision was sent once the response of this number was."""
 
     revision: int
@@ -76,6 +75,7 @@ class Stream:
         self.receipts: list[Answer] = []  # whoever reads them empties the list
         self._world: World | None = None
         self._subscriptions: dict[str, Subscription] = {}
+        self._waiting: dict[str, Subscription] = {}  # those with a response that has no answer
         self._number = 0
         self._marks: list[Mark] = []
         self._marked: World | None = None  # the last that has one
@@ -112,6 +112,8 @@ class Stream:
             self._marks, self._marked = [], None
         rejected = request.error_detail.message if request.HasField("error_detail") else None
         answer = subscription.answer(request.response_nonce, rejected, now)
+        if not subscription.unanswered:
+            self._waiting.pop(subscription.kind, None)
         if answer is None:
             return
         if answer.rejected:
@@ -150,24 +152,33 @@ class Stream:
         self._deadline = None
         if self._world is None:
             return []  # an empty answer would delete everything (T16)
-        late = [s.kind for s in self._subscriptions.values() if s.unanswered and s.late(now)]
-        self.overdue += [SHORT[Type(kind)] for kind in late if kind in SHORT]
+        late = [kind for kind, each in self._waiting.items() if each.late(now)]
+        self.overdue += [SHORT[kind] for kind in late if kind in SHORT]
         responses: list[Response] = []
-        due = self._due(self._world)
+        moved = self._open_to(self._world)
+        due = self._due(moved)
         if due == [Type.ENDPOINTS]:  # mostly: and then the order of types is no question
             responses += self._push(Type.ENDPOINTS, now)
-            due = self._due(self._world)
+            due = self._due(moved)
         if due:
             responses += self._make(now)
-            due = self._due(self._world)
+            moved = list(self._subscriptions.values())
+            due = self._due(moved)
         if not due:
-            self._mark(self._world)
+            self._mark(self._world, moved)
         return responses
 
-    def _due(self, world: World) -> list[str]:
+    def _open_to(self, world: World) -> list[Subscription]:
+        """Those of which something may be due. A stream that has all of a world is asked only of
+        what moved since: of a thousand, every object that is not looked at is time."""
+        if self._marked is None:
+            return list(self._subscriptions.values())
+        old, new, there = self._marked.resources, world.resources, self._subscriptions
+        return [s for kind, s in there.items() if new.get(kind) is not old.get(kind)]
+
+    def _due(self, subscriptions: list[Subscription]) -> list[str]:
         """The types of which something may have to be sent."""
-        there, subscriptions = world.resources, self._subscriptions.values()
-        return [s.kind for s in subscriptions if s.current is not there.get(s.kind, NOTHING)]
+        return [s.kind for s in subscriptions if s.current is not self._resources(s.kind)]
 
     def _make(self, now: float) -> Iterator[Response]:
         yield from self._push(Type.CLUSTER, now)
@@ -249,16 +260,16 @@ class Stream:
     def _send(self, subscription: Subscription, push: Push, now: float) -> Response:
         self._number += 1
         subscription.send(push, self._number, now)
+        self._waiting[subscription.kind] = subscription
         self._hold(subscription)
         write = delta.body if self.delta else sotw.body
         body = write(subscription.kind, push, subscription.version, str(self._number))
         kind = subscription.kind
-        short = SHORT[Type(kind)] if kind in SHORT else kind
-        return Response(short, len(push.resources), len(push.removed), body)
+        return Response(SHORT.get(kind, kind), len(push.resources), len(push.removed), body)
 
     def _hold(self, subscription: Subscription) -> None:
         if self._recording and self._world and subscription.kind in SHORT:
-            kind, versions = SHORT[Type(subscription.kind)], dict(subscription.held)
+            kind, versions = SHORT[subscription.kind], dict(subscription.held)
             self.holdings.append(Holding(kind, self._world.revision, versions))
 
     def _warm(self, clusters: tuple[Resource, ...]) -> None:
@@ -268,10 +279,10 @@ class Stream:
         if endpoints and (names := {assignment(c) for c in clusters} & endpoints.names):
             endpoints.ask(names)
 
-    def _mark(self, world: World) -> None:
+    def _mark(self, world: World, moved: list[Subscription]) -> None:
         if world is self._marked or not self._subscriptions:
             return
-        for each in self._subscriptions.values():
+        for each in moved:
             if each.past.rejected and each.standing(self._resources(each.kind)):
                 return
         # The oldest is the next to settle, and the newest is what matters after it.
@@ -282,7 +293,7 @@ class Stream:
     def _settle(self) -> None:
         if not self._marks:
             return
-        waiting = [s.oldest for s in self._subscriptions.values() if s.unanswered]
+        waiting = [each.oldest for each in self._waiting.values()]
         oldest = min(waiting, default=self._number + 1)
         while self._marks and self._marks[0].number < oldest:
             self.settled = max(self.settled, self._marks.pop(0).revision)

@@ -88,7 +88,7 @@ class Subscription:
     unanswered: dict[str, Sent] = field(default_factory=dict)  # by nonce, oldest first
     answered: str = ""  # the nonce last answered
     missed: int = 0  # the number of the response whose answer was last found to be overdue
-    current: Resources | None = None  # nothing is left to send of these
+    current: Resources | None = None  # nothing is left to send of these, and no other is held
     basis: Resources | None = None  # what of these was asked was sent, is owed, or was rejected
     digest: int = 0  # over `held`
 
@@ -147,7 +147,7 @@ class Subscription:
         """What of these it may lack: a difference costs every stream what changed, not what is."""
         if self.basis is None:
             return self.asked(resources)
-        new = differences.between(self.basis, resources)
+        new = differences.between(self.basis, resources).new
         return (resources[name] for name in (new if self.wildcard else new & self.names))
 
     def changed(self, resources: Resources) -> dict[str, Resource]:
@@ -179,7 +179,7 @@ class Subscription:
         return self.acceptable(resource) or (resource if resource.name in self.inherited else None)
 
     def gone(self, resources: Resources) -> list[str]:
-        if self.held.keys() <= resources.keys():
+        if self.current is not None and not differences.between(self.current, resources).gone:
             return []
         return sorted(self.held.keys() - resources.keys())
 

@@ -13,7 +13,7 @@ from meshfed.catalog.splits import Split
 from meshfed.catalog.view import Anonymous, ProxyClass, View, proxy_class, view
 from meshfed.federation.explain.path import condition
 from meshfed.xds.endpoints import load_assignment
-from meshfed.xds.resource import SHORT, Resources, Type
+from meshfed.xds.resource import Resources, Type
 from meshfed.xds.snapshot import snapshot
 
 Key = tuple[str, ObjectName]  # kind and name
@@ -208,7 +208,7 @@ def _radius(
         if seen[0] == seen[1]:
             continue  # most classes: what is made of equal views is equal
         old, new = (each.to(shown) for each, shown in zip(told, seen, strict=True))
-        moved = {type_.short: _moved(old[type_], new[type_]) for type_ in SHORT}
+        moved = {type_.short: _moved(old[type_], new[type_]) for type_ in Type}
         change = ", ".join(f"{name} {words}" for name, words in moved.items() if words)
         if change:
             there = sorted(workload.name for workload in classes[kind])
