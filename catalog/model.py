@@ -389,4 +389,5 @@ class Changed:
     """What moved between two revisions."""
 
     endpoints: frozenset[ServiceName] = frozenset()  # services whose endpoints changed
+    workloads: frozenset[str] = frozenset()  # by id
     shape: bool = False  # services, workloads, policies or the mesh's own settings

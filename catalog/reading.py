@@ -10,10 +10,10 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from meshfed.catalog import preferences, rows
-from meshfed.catalog.model import Changed, Endpoint, Mesh, ServiceName
+from meshfed.catalog.model import Changed, Endpoint, Mesh, Policy, ServiceName
 from meshfed.catalog.plain import Plain, Row
 from meshfed.catalog.preferences import Preferences
-from meshfed.catalog.specify import in_force
+from meshfed.catalog.specify import POLICIES, in_force
 from meshfed.catalog.versions import ENDPOINTS, SERVICES, WORKLOADS, Versions
 
 K = TypeVar("K")
@@ -80,6 +80,7 @@ MOVED_ENDPOINTS = Plain(
 ITS_SERVICES = Part.of(SERVICES, "service")
 # Of a workload that several scopes tell, every reader takes the version that came last.
 ITS_WORKLOADS = Part.of(WORKLOADS, "workload", order="id")
+MOVED_POLICIES = Plain(MOVED.format(key="1", table=POLICIES.table))
 
 
 def read(connection: Connection) -> Mesh:
@@ -107,41 +108,47 @@ def advance(connection: Connection, mesh: Mesh) -> tuple[Mesh, Changed]:
     if now.revision < mesh.revision or (now.since and now.since != mesh.at):
         # It was restored from a backup, or lost commits: nothing that is held can be trusted.
         fresh = read(connection)
-        return fresh, Changed(frozenset(fresh.endpoints) | frozenset(mesh.endpoints), shape=True)
+        all_endpoints = frozenset(fresh.endpoints) | frozenset(mesh.endpoints)
+        all_workloads = frozenset(fresh.workloads) | frozenset(mesh.workloads)
+        return fresh, Changed(all_endpoints, all_workloads, shape=True)
     if now.revision == mesh.revision:
         return mesh, Changed()
-    endpoints, touched = _endpoints(connection, mesh.revision, mesh.endpoints)
+    since = mesh.revision
+    endpoints, touched = _endpoints(connection, since, mesh.endpoints)
     newer = replace(mesh, revision=now.revision, at=now.at, endpoints=endpoints)
-    shape = now.shape_revision > mesh.revision
-    if shape:
-        newer = _reshaped(connection, newer, mesh.revision, now)
-    return newer, Changed(touched, shape or any(_differs(mesh, newer, name) for name in touched))
-
-
-def _reshaped(connection: Connection, mesh: Mesh, since: int, now: State) -> Mesh:
-    return replace(
-        mesh,
+    if now.shape_revision <= since:
+        shape = any(_differs(mesh, newer, name) for name in touched)
+        return newer, Changed(touched, shape=shape)
+    services = _moved(connection, ITS_SERVICES, since)
+    workloads = _moved(connection, ITS_WORKLOADS, since)
+    named, service = rows.service_name, rows.service
+    newer = replace(
+        newer,
         trust_domain=now.trust_domain,
         permissive=now.permissive,
         preferences=now.preferences,
-        services=_newer(
-            connection, ITS_SERVICES, since, mesh.services, rows.service_name, rows.service
-        ),
-        workloads=_newer(connection, ITS_WORKLOADS, since, mesh.workloads, str, rows.workload),
-        policies=tuple(in_force(connection)),
+        services=_newer(connection, ITS_SERVICES, services, mesh.services, named, service),
+        workloads=_newer(connection, ITS_WORKLOADS, workloads, mesh.workloads, str, rows.workload),
+        policies=_policies(connection, since, mesh.policies),
     )
+    return newer, Changed(touched, frozenset(workloads), shape=True)
+
+
+def _policies(connection: Connection, since: int, held: tuple[Policy, ...]) -> tuple[Policy, ...]:
+    """They are few, and move rarely: then all of them are read."""
+    moved = MOVED_POLICIES.row(connection, since=since)
+    return tuple(in_force(connection)) if moved else held
 
 
 def _newer(
     connection: Connection,
     part: Part,
-    since: int,
+    moved: list[str],
     held: Mapping[K, V],
     named: Callable[[str], K],
     parse: Callable[[Row], V],
 ) -> Mapping[K, V]:
     """`held` with what moved; the key is the first value of a row."""
-    moved = _moved(connection, part, since)
     if not moved:
         return held
     newer = copied(held)

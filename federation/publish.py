@@ -3,15 +3,13 @@
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 import structlog
 
 from meshfed.catalog.model import (
     Changed,
-    Endpoint,
-    Identity,
     Interception,
     Mesh,
     ServiceName,
@@ -27,6 +25,7 @@ from meshfed.federation.care import Care
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.presence import Presence
 from meshfed.federation.subscriber import Inadmissible, Subscriber, admitted, refused
+from meshfed.federation.wanted import Wanted
 from meshfed.federation.worlds import Worlds
 from meshfed.xds.peer import Peer
 from meshfed.xds.resource import World
@@ -45,22 +44,6 @@ GLANCE = 1.0  # seconds between two looks at how proxies fare
 PAUSE = 1.0  # seconds before a catalog that is away is asked again
 
 log = structlog.get_logger()
-
-
-def identities(mesh: Mesh) -> Mapping[Identity, frozenset[ServiceName]]:
-    """Everyone who needs a certificate, and the services they answer for."""
-    found: defaultdict[Identity, set[ServiceName]] = defaultdict(set)
-    for identity in distinct(mesh.workloads.values()):
-        found[identity] |= set()
-    for service, endpoints in mesh.endpoints.items():
-        for identity in distinct(endpoints):
-            found[identity].add(service)
-    return {identity: frozenset(services) for identity, services in found.items()}
-
-
-def distinct(there: Iterable[Workload | Endpoint]) -> Iterable[Identity]:
-    """Nearly: the catalog shares equal ones, and to hash each would take ten times as long."""
-    return {id(each.identity): each.identity for each in there if each.identity}.values()
 
 
 def redialled(before: Mesh, after: Mesh, services: Iterable[ServiceName]) -> bool:
@@ -122,6 +105,8 @@ class Publisher:
         self._memories: dict[str, Memory] = {}  # by workload, whether or not it is connected
         self._members: defaultdict[ProxyClass, dict[Subscriber, None]] = defaultdict(dict)
         self._reshape = asyncio.Event()
+        self._wanted = Wanted()
+        self._moved = set(mesh.workloads)  # ids, since that was asked last
         self._wrong: frozenset[str] = frozenset()
         self._left: frozenset[LeftOut] = frozenset()
         self._committed: dict[int, float] = {}  # revisions that wait for the shape lane,
@@ -228,6 +213,7 @@ class Publisher:
         ):
             self._committed[revision] = self._catalog.committed_at(revision) or now
         before, self._mesh = self._mesh, mesh
+        self._moved |= changed.workloads
         moved = self._worlds.endpoints_changed(mesh, changed.endpoints)
         if changed.shape or redialled(before, mesh, changed.endpoints):
             self._reshape.set()
@@ -245,7 +231,8 @@ class Publisher:
 
     def _shape(self) -> None:
         self._reshape.clear()
-        self._custody.keep(identities(self._mesh))
+        self._custody.keep(self._wanted.of(self._mesh, self._moved))
+        self._moved = set()
         changed = self._worlds.shape_changed(self._mesh)
         self._offered |= self._reclassify() | self._offer(changed)
         self._evaluated()

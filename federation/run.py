@@ -36,10 +36,11 @@ from meshfed.federation.lead import Duty, Lead, replica
 from meshfed.federation.presence import Presence
 from meshfed.federation.propagation import Propagation
 from meshfed.federation.prune import prune
-from meshfed.federation.publish import Publisher, identities
+from meshfed.federation.publish import Publisher
 from meshfed.federation.settings import Refused, Settings
 from meshfed.federation.sources import Sources
 from meshfed.federation.traffic import Traffic
+from meshfed.federation.wanted import identities
 from meshfed.xds.listening import Tls, claim
 from meshfed.xds.reporting import LoadReporting
 from meshfed.xds.server import Server

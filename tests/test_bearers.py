@@ -36,10 +36,11 @@ from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.certificates.keypair import Keypair
 from meshfed.federation.certificates.keys import Seal
 from meshfed.federation.presence import Presence
-from meshfed.federation.publish import Publisher, identities
+from meshfed.federation.publish import Publisher
 from meshfed.federation.settings import Refused, Settings
 from meshfed.federation.sources import Sources
 from meshfed.federation.traffic import Traffic
+from meshfed.federation.wanted import identities
 from meshfed.xds.door import LONGEST
 from meshfed.xds.listening import Tls
 from meshfed.xds.reporting import SERVICE as LRS

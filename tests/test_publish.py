@@ -40,9 +40,10 @@ from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.certificates.keys import Seal
 from meshfed.federation.demo.control import until
 from meshfed.federation.presence import Presence
-from meshfed.federation.publish import Publisher, identities, speakers
+from meshfed.federation.publish import Publisher, speakers
 from meshfed.federation.sections import Certificates
 from meshfed.federation.subscriber import Subscriber
+from meshfed.federation.wanted import identities
 from meshfed.federation.worlds import Worlds
 from meshfed.xds.peer import Peer
 from meshfed.xds.resource import Type

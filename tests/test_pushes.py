@@ -49,9 +49,10 @@ from meshfed.federation.certificates.keys import Seal
 from meshfed.federation.cli.main import main
 from meshfed.federation.demo.folder import replace as edit
 from meshfed.federation.presence import Presence
-from meshfed.federation.publish import Publisher, identities
+from meshfed.federation.publish import Publisher
 from meshfed.federation.sections import Certificates
 from meshfed.federation.subscriber import Subscriber
+from meshfed.federation.wanted import identities
 from meshfed.xds.peer import Peer
 from meshfed.xds.resource import SHORT, Type
 from meshfed.xds.stream import Stream

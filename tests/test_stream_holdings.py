@@ -1,9 +1,13 @@
 """What a client was sent and has, for the catalog: recorded where that was asked for."""
 
+from dataclasses import replace
+
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from transcripts import BOTH, FOREIGN, ONE_OF_EACH, Delta, quiet, thing, world
 
+from meshfed.xds.resource import World
 from meshfed.xds.stream import Holding, Stream
+from meshfed.xds.subscription import GATE
 
 
 def recorded(client: Delta) -> list[Holding]:
@@ -64,3 +68,20 @@ def test_a_stream_is_quiet_once_it_was_sent_all_of_its_world(dialect: type[Delta
     assert not client.stream.quiet
     assert client.hears() == ["EDS c"]
     assert client.stream.quiet
+
+
+def test_a_stream_is_quiet_while_what_moved_waits_for_an_answer():
+    client = quiet(Delta(ONE_OF_EACH))
+    client.stream.offer(beside(ONE_OF_EACH, EDS="c:2"))
+    assert len(client.stream.outgoing(0.0)) == 1
+    client.stream.offer(beside(ONE_OF_EACH, EDS="c:3"))
+    assert client.stream.quiet
+    assert client.stream.outgoing(0.0) == []
+    assert client.stream.deadline() == GATE  # then it is said all the same
+    client.stream.offer(beside(ONE_OF_EACH, EDS="c:3", SDS="s:2"))
+    assert not client.stream.quiet  # its secrets wait for nothing
+
+
+def beside(one: World, **types: str) -> World:
+    """The same objects, but for these types."""
+    return replace(one, resources={**one.resources, **world(2, **types).resources})

@@ -33,9 +33,10 @@ from meshfed.federation.certificates.authority import LocalAuthority
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.certificates.keys import Seal
 from meshfed.federation.presence import Presence
-from meshfed.federation.publish import Publisher, identities
+from meshfed.federation.publish import Publisher
 from meshfed.federation.sections import Certificates
 from meshfed.federation.subscriber import Subscriber
+from meshfed.federation.wanted import identities
 from meshfed.federation.worlds import sizes
 from meshfed.xds import assembled, endpoints
 from meshfed.xds.peer import Peer

@@ -87,12 +87,19 @@ class Stream:
 
     @property
     def quiet(self) -> bool:
-        """Whether `outgoing` has nothing to say: all that the client asked for was sent."""
-        return self._marked is not None and self._marked is self._world
+        """Whether `outgoing` has nothing to say: all that the client asked for was sent, or what
+        moved since waits for the answer to what was sent of it before."""
+        if self._marked is None or self._world is None or self._marked is self._world:
+            return self._marked is not None
+        moved = self._open_to(self._world)
+        return bool(moved) and all(each.unanswered for each in moved)
 
     def deadline(self) -> float | None:
         """When to ask for `outgoing` again, if nothing else happens before."""
-        return self._deadline
+        if self._marked is self._world:
+            return self._deadline
+        gates = (each.gate for each in self._waiting.values())
+        return min((gate for gate in (*gates, self._deadline) if gate is not None), default=None)
 
     def receive(self, request: Request, now: float) -> None:
         """Raises Malformed."""

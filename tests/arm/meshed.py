@@ -29,9 +29,10 @@ from meshfed.federation.explain.facts import gathered
 from meshfed.federation.explain.step import State
 from meshfed.federation.feed import Feed
 from meshfed.federation.presence import Presence
-from meshfed.federation.publish import Publisher, identities
+from meshfed.federation.publish import Publisher
 from meshfed.federation.sections import Certificates
 from meshfed.federation.subscriber import Subscriber
+from meshfed.federation.wanted import identities
 from meshfed.providers.azure.lists import Answer
 from meshfed.providers.azure.pace import Pace
 from meshfed.providers.azure.provider import AzureProvider

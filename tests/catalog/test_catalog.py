@@ -17,11 +17,14 @@ from meshfed.catalog.model import (
     Interception,
     Known,
     Locality,
+    ObjectName,
     Port,
     Protocol,
     Rejected,
     Service,
     ServiceName,
+    Specified,
+    TcpRoute,
 )
 from meshfed.catalog.store import Catalog
 
@@ -242,6 +245,24 @@ async def test_advancing_reads_what_moved_and_comes_to_the_same_mesh(
     assert (changed.endpoints, changed.shape) == (endpoints, shape)
     assert newer == await catalog.read()
     assert await catalog.advance(newer) == (newer, type(changed)())
+
+
+async def test_policies_are_read_again_only_when_one_moved(catalog: Catalog) -> None:
+    def told(*names: str) -> Specified:
+        routes = (TcpRoute(ObjectName("shop", name)) for name in names)
+        return Specified("files:policy", tuple((route, "policy.yaml:1") for route in routes))
+
+    await catalog.specify(told("mysql"))
+    before = await catalog.read()
+    await believe(catalog, known(endpoint()))
+    newer, changed = await catalog.advance(before)
+    assert changed.workloads == {workload().id}
+    assert newer.policies is before.policies
+    for names in (("mysql", "redis"), ("redis",), ()):
+        await catalog.specify(told(*names))
+        newer, changed = await catalog.advance(newer)
+        assert (changed.workloads, changed.shape) == (set(), True)
+        assert [policy.name.name for policy in newer.policies] == list(names)
 
 
 async def test_settings_of_the_mesh_are_shape_and_written_once(catalog: Catalog) -> None:
