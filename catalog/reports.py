@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import Struct
+
 from meshfed.catalog.model import Identity, ServiceName
 
 Reached = tuple[str, str, int, int, str]  # cluster, service, priority, endpoints, version
 Reach = frozenset[Reached]
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """A proxy's answer to one response: which version of which type it accepted or rejected."""
 
     proxy: str  # Workload.id

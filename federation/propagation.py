@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
 
 REMEMBERED = 1000  # revisions; older answers are in the catalog
 
@@ -66,8 +65,11 @@ class Ledger:
     def _sweep(self, at: float) -> tuple[Propagation, ...]:
         first_owed = next(iter(self._owed), self.evaluated + 1)
         done = []
-        for revision in list(takewhile(lambda r: self._open[r][2] < first_owed, self._open)):
-            committed_at, proxies, _ = self._open.pop(revision)
+        while self._open:
+            revision, (committed_at, proxies, brought_by) = next(iter(self._open.items()))
+            if brought_by >= first_owed:
+                break
+            del self._open[revision]
             done.append(Propagation(revision, committed_at, at, proxies))
         for propagation in done[-REMEMBERED:]:
             self._remembered[propagation.revision] = propagation

@@ -17,13 +17,13 @@ def read(
     resources: Resources,
 ) -> None:
     """Subscriptions are believed whatever the nonce says: only the answer may be stale (D2)."""
-    subscribe = set(request.resource_names_subscribe)
-    unsubscribe = set(request.resource_names_unsubscribe)
+    subscribed, unsubscribed = request.resource_names_subscribe, request.resource_names_unsubscribe
+    if subscription.introduced and not (subscribed or unsubscribed):
+        return  # mostly: an answer, and nothing else
+    subscribe, unsubscribe = set(subscribed), set(unsubscribed)
     if not subscription.introduced:
         _begin(subscription, subscribe, dict(request.initial_resource_versions), resources)
         subscribe = set()
-    elif not (subscribe or unsubscribe):  # mostly: an answer, and nothing else
-        return
     if "*" in unsubscribe:
         subscription.narrow()
     if names := unsubscribe & subscription.names:

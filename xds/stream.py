@@ -91,7 +91,7 @@ class Stream:
         moved since waits for the answer to what was sent of it before."""
         if self._marked is None or self._world is None or self._marked is self._world:
             return self._marked is not None
-        moved = self._open_to(self._world)
+        moved = self._touched(self._world)
         return bool(moved) and all(each.unanswered for each in moved)
 
     def deadline(self) -> float | None:
@@ -162,7 +162,7 @@ class Stream:
         late = [kind for kind, each in self._waiting.items() if each.late(now)]
         self.overdue += [SHORT[kind] for kind in late if kind in SHORT]
         responses: list[Response] = []
-        moved = self._open_to(self._world)
+        moved = self._touched(self._world)
         due = self._due(moved)
         if due == [Type.ENDPOINTS]:  # mostly: and then the order of types is no question
             responses += self._push(Type.ENDPOINTS, now)
@@ -175,9 +175,9 @@ class Stream:
             self._mark(self._world, moved)
         return responses
 
-    def _open_to(self, world: World) -> list[Subscription]:
-        """Those of which something may be due. A stream that has all of a world is asked only of
-        what moved since: of a thousand, every object that is not looked at is time."""
+    def _touched(self, world: World) -> list[Subscription]:
+        """Those of which something may be due: of a stream that has all of a world, what moved
+        since. Of a thousand streams, an object that is not looked at is time."""
         if self._marked is None:
             return list(self._subscriptions.values())
         old, new, there = self._marked.resources, world.resources, self._subscriptions

@@ -8,6 +8,8 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
+from meshfed.federation.admin.sent import Sent
+
 # From half of what one machine does to where somebody should look.
 PROPAGATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -39,7 +41,6 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._of: dict[str, tuple[Counter, ...]] = {}  # the counters of pushes, by type
         self._views = Counter(
             "meshfed_views_built_total",
             "Views of proxy classes that were worked out, mostly because a policy changed",
@@ -51,18 +52,8 @@ class Metrics:
             buckets=PROPAGATION,
             registry=registry,
         )
-        self._pushes = Counter(
-            "meshfed_pushes_total", "Responses sent to proxies", ["type"], registry=registry
-        )
-        self._pushed_resources = Counter(
-            "meshfed_pushed_resources_total",
-            "Resources in those responses",
-            ["type"],
-            registry=registry,
-        )
-        self._pushed_bytes = Counter(
-            "meshfed_pushed_bytes_total", "Bytes of those responses", ["type"], registry=registry
-        )
+        self._sent = Sent()
+        registry.register(self._sent)
         self._nacks = Counter(
             "meshfed_nacks_total", "Responses that a proxy rejected", ["type"], registry=registry
         )
@@ -187,13 +178,7 @@ class Metrics:
 
     def pushed(self, kind: str, resources: int, size: int) -> None:
         """One response of a type (CDS, EDS, …) was sent, with so many resources and bytes."""
-        if kind not in self._of:  # looking three labels up costs as much as the rest of a push
-            counters = (self._pushes, self._pushed_resources, self._pushed_bytes)
-            self._of[kind] = tuple(counter.labels(kind) for counter in counters)
-        pushes, counted, sized = self._of[kind]
-        pushes.inc()
-        counted.inc(resources)
-        sized.inc(size)
+        self._sent.add(kind, resources, size)
 
     def viewed(self) -> None:
         """One class's view was worked out."""
