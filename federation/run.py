@@ -232,7 +232,7 @@ async def _serve(
                 traffic.run(),
                 sources.open(publisher),
                 sources.measure(control, custody),
-                home.beat(),
+                home.beat(metrics.late),
                 aside(partial(admin.serve, api, doors.admin, refused=refused)),
             )
         ]

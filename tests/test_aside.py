@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from functools import partial
 
 import httpx
@@ -10,7 +11,7 @@ from answering import COUNTED, Running
 from prometheus_client import CollectorRegistry
 
 from meshfed.federation.admin.app import HUNG, app, bound, serve
-from meshfed.federation.admin.aside import Home, aside
+from meshfed.federation.admin.aside import BEAT, Home, aside
 
 PATIENCE = 5.0  # seconds
 
@@ -42,6 +43,23 @@ def test_who_asks_is_answered_while_the_loop_of_the_mesh_is_held() -> None:
 
     asyncio.run(mesh())
     assert answers == [200]
+
+
+async def test_how_late_the_loop_of_the_mesh_is_is_told() -> None:
+    heard, told = asyncio.Event(), list[float]()
+
+    def late(seconds: float) -> None:
+        told.append(seconds)
+        heard.set()
+
+    beating = asyncio.create_task(Home().beat(late))
+    for held in (0.0, 3 * BEAT):
+        heard.clear()
+        await asyncio.sleep(0)
+        time.sleep(held)  # noqa: ASYNC251 - it is what is measured
+        await heard.wait()
+    beating.cancel()
+    assert told[1] >= 1.5 * BEAT > BEAT > told[0] >= 0
 
 
 async def test_what_is_asked_of_the_mesh_is_asked_on_its_loop() -> None:

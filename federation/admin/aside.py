@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-BEAT = 1.0  # seconds between two signs of life of the loop
+BEAT = 0.1  # seconds between two signs of life of the loop
 
 
 class Home:
@@ -22,11 +22,13 @@ class Home:
         self._clock = clock
         self._heard = clock()
 
-    async def beat(self) -> None:
-        """For ever."""
+    async def beat(self, late: Callable[[float], None]) -> None:
+        """For ever; `late` is told how late the loop was each time, in seconds."""
         while True:
-            self._heard = self._clock()
+            due = self._clock() + BEAT
             await asyncio.sleep(BEAT)
+            self._heard = self._clock()
+            late(max(0.0, self._heard - due))
 
     @property
     def silence(self) -> float:

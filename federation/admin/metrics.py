@@ -13,6 +13,9 @@ from meshfed.federation.admin.sent import Sent
 # From half of what one machine does to where somebody should look.
 PROPAGATION = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
+# From what nobody notices to where `/healthz` says that all hangs.
+LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
 MOST_NAMED = 20  # objects that a label tells apart
 OTHERS = "others"
 
@@ -50,6 +53,12 @@ class Metrics:
             "meshfed_propagation_seconds",
             "From the commit of a revision until the last proxy acknowledged it",
             buckets=PROPAGATION,
+            registry=registry,
+        )
+        self._lag = Histogram(
+            "meshfed_loop_lag_seconds",
+            "How late the event loop was, asked ten times a second",
+            buckets=LAG,
             registry=registry,
         )
         self._sent = Sent()
@@ -175,6 +184,10 @@ class Metrics:
 
     def propagated(self, seconds: float) -> None:
         self._propagation.observe(seconds)
+
+    def late(self, seconds: float) -> None:
+        """The event loop came to something so long after it was due."""
+        self._lag.observe(seconds)
 
     def pushed(self, kind: str, resources: int, size: int) -> None:
         """One response of a type (CDS, EDS, …) was sent, with so many resources and bytes."""

@@ -95,5 +95,10 @@ def spread(seconds: Iterable[float]) -> Json:
     return {"p50": round(median(taken), 2), "p99": round(percentile(taken, 0.99), 2)}
 
 
+def lagged(before: Counter[float], after: Counter[float]) -> Json:
+    """How late the loop was at most in half and in 99 % of all looks: bounds of a histogram."""
+    return spread((after - before).elements())
+
+
 def per(whole: float, parts: float) -> float | None:
     return round(whole / parts, 2) if parts else None

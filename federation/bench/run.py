@@ -6,11 +6,12 @@ import platform
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from meshfed.federation.bench.figures import Figures, Json
+from meshfed.federation.bench.figures import Figures, Json, lagged
 from meshfed.federation.bench.given import Size
-from meshfed.federation.bench.scenarios import SCENARIOS, cold_start
+from meshfed.federation.bench.scenarios import SCENARIOS
 from meshfed.federation.bench.stage import Stage, staged
 
 SQLITE = "sqlite"
@@ -31,18 +32,26 @@ async def run(
     found: list[Figures] = []
     if usual := [name for name in names if name != ROTATION]:
         async with set_up(size, url, dialect, said, "24h") as stage:
-            first = await cold_start(stage, times)
+            first = await watched(stage, COLD, times)
             await stage.start_envoys()
             for each in usual:
                 said(each)
-                found.append(first if each == COLD else await SCENARIOS[each](stage, times))
+                found.append(first if each == COLD else await watched(stage, each, times))
     if ROTATION in names:
         async with set_up(size, url, dialect, said, SHORT_LIFE) as stage:
             await stage.crowd.connect()
             await stage.start_envoys()
             said(ROTATION)
-            found.append(await SCENARIOS[ROTATION](stage, times))
+            found.append(await watched(stage, ROTATION, times))
     return found
+
+
+async def watched(stage: Stage, name: str, times: int) -> Figures:
+    """A scenario, and how late the control plane's event loop was meanwhile."""
+    before = await stage.lag()
+    found = await SCENARIOS[name](stage, times)
+    late = lagged(before, await stage.lag())
+    return replace(found, more={**found.more, "loop_lag_ms": late})
 
 
 @asynccontextmanager

@@ -6,10 +6,13 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from meshfed.catalog.model import Known, Observation, Specified
 from meshfed.catalog.store import Catalog, migrate
@@ -127,11 +130,24 @@ class Stage:
 
     async def metric(self, name: str) -> float:
         """The sum of all samples of a metric, as the control plane exposes it."""
+        return sum([value async for _, value in self._samples(name)])
+
+    async def lag(self) -> Counter[float]:
+        """How often the control plane's event loop was late, by the bound of seconds it was in."""
+        found, below = Counter[float](), 0.0
+        async for labels, value in self._samples("meshfed_loop_lag_seconds_bucket"):
+            found[float(labels["le"])] += int(value - below)
+            below = value
+        return found
+
+    async def _samples(self, name: str) -> AsyncIterator[tuple[dict[str, str], float]]:
         status, text = await self.control.get("/metrics")
         if status != 200:
             raise Broken(f"the control plane has no metrics: {status}")
-        samples = (line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{")))
-        return sum(float(line.rpartition(" ")[2]) for line in samples)
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name:
+                    yield sample.labels, sample.value
 
 
 async def observe(catalog: Catalog, seen: Iterable[Observation]) -> int:

@@ -27,6 +27,7 @@ def test_one_endpoint_is_one_push_to_each_proxy_and_has_its_floor_beside_it():
     assert found["floor_ms"] > 0
     assert 0 < found["last_ack_ms"]["p50"] <= found["last_ack_ms"]["p99"]
     assert found["cpu_us_per_push"] > 0
+    assert 0 < found["loop_lag_ms"]["p50"] <= found["loop_lag_ms"]["p99"]
 
 
 @pytest.mark.parametrize(
