@@ -6,7 +6,6 @@ import socket
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, closing, contextmanager, suppress
-from math import inf
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 TICK = 0.005  # SQLite, where the kernel does not tell of writes to its log
 REST = 0.05  # and where it does: a wake-up costs 100 µs on a virtual machine, 200 a second 2 %
-SOON = (0.001, 20)  # after such a word: what was written is not committed yet
+SOON = 0.001  # after such a word, then twice that: what was written is not committed yet
 AWAY = 0.25  # between attempts to reach a database that is away
 POLL = 1.0  # Postgres: a notification is never lost silently for longer than this
 PATIENCE = 2.0  # seconds for an answer of Postgres: on a half-open connection none comes
@@ -54,27 +53,39 @@ class Bell:
             if not heard.done():
                 heard.set_result(None)
 
-        def look(pause: float, times: float) -> None:
+        def look() -> None:
             if heard.done():
                 return
             try:
-                there = moved()
+                if moved():
+                    wake()
             except (sqlite3.Error, OSError) as error:
                 heard.set_exception(error)
-                return
-            if there:
-                wake()
-            elif times > 1:
-                loop.call_later(pause, look, pause, times - 1)
+
+        def regularly(pause: float) -> None:
+            look()
+            if not heard.done():
+                loop.call_later(pause, regularly, pause)
 
         def written(log: int) -> None:
+            """A large commit is many words, and the first of them is enough."""
             stirred.drain(log)
-            look(*SOON)
+            loop.remove_reader(log)
+            soon(log, SOON)
+
+        def soon(log: int, pause: float) -> None:
+            look()
+            if heard.done():
+                return
+            if pause < REST:
+                loop.call_later(pause, soon, log, 2 * pause)
+            else:
+                loop.add_reader(log, written, log)
 
         waiting = (loop, wake)
         self._waiting.add(waiting)
         rest = TICK if log is None else REST
-        loop.call_later(rest, look, rest, inf)
+        loop.call_later(rest, regularly, rest)
         if log is not None:
             loop.add_reader(log, written, log)
         try:

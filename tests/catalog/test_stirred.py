@@ -1,6 +1,7 @@
 """A follower hears of what another process commits from the log that it is written to."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import aclosing, closing, contextmanager
 from pathlib import Path
@@ -46,3 +47,26 @@ async def test_where_nothing_tells_of_the_log_it_is_looked_at_often(
     monkeypatch.setattr(stirred, "log", deaf)
     monkeypatch.setattr(follow, "REST", NEVER)
     assert await heard(sqlite_url) == [0, 1, 2, 3]
+
+
+async def test_a_commit_that_is_many_words_is_looked_for_a_few_times() -> None:
+    heard, words = os.pipe2(os.O_NONBLOCK)
+    looks, committed = 0, False
+
+    def moved() -> bool:
+        nonlocal looks
+        looks += 1
+        return committed
+
+    try:
+        hearing = asyncio.create_task(follow.Bell().heard(moved, heard))
+        for _ in range(500):
+            os.write(words, b"a word")
+            await asyncio.sleep(0)
+        assert 1 <= looks <= 50
+        committed = True
+        async with asyncio.timeout(10):
+            await hearing
+    finally:
+        os.close(heard)
+        os.close(words)
