@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from meshfed.catalog import claims, pushes, rows
 from meshfed.catalog.differences import Difference, EndpointKey, apart, by_key, difference
 from meshfed.catalog.model import Endpoint, Known, Service, Workload
-from meshfed.catalog.plain import Each, Plain
+from meshfed.catalog.plain import Plain, Several
 from meshfed.catalog.standing import condition, stood
 from meshfed.catalog.unions import unite
 from meshfed.catalog.versions import ENDPOINTS, STATEMENTS, WORKLOADS
@@ -22,13 +22,19 @@ SCOPES = Plain(
     " from acceptances a where a.provider = :provider and a.scope = scopes.scope)"
     f" from scopes where {THESE}"
 )
-SAID = Each(
-    "insert into scopes (provider, scope, revision, type, state, doubt, left_out, rejected,"
-    " last_good) values (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    " on conflict (provider, scope) do update set revision = excluded.revision,"
+INTO = (
+    "scopes (provider, scope, revision, type, state, doubt, left_out, rejected, last_good) values"
+)
+OR = (
+    "on conflict (provider, scope) do update set revision = excluded.revision,"
     " type = excluded.type, state = excluded.state, doubt = excluded.doubt,"
     " left_out = excluded.left_out, rejected = excluded.rejected,"
     " last_good = coalesce(excluded.last_good, scopes.last_good)"
+)
+SAID = Several(
+    f"insert into {INTO} (?, ?, ?, ?, ?, ?, ?, ?, ?) {OR}",
+    f"insert or fail into {INTO} $rows {OR}",
+    width=9,
 )
 ACCEPTED = Plain(f"delete from acceptances where {THESE}")
 THEIR_STATEMENTS, THEIR_WORKLOADS, THEIR_ENDPOINTS = (

@@ -15,7 +15,7 @@ NAME = re.compile(r"(?<![:\w]):(\w+)")
 AMONG = re.compile(r"\$among\((\w+)\)")
 EACH = re.compile(r"\$each\((\w+)\)")
 FEW = 4  # rows; for more of them COPY takes a quarter of the time
-SOME = 32  # rows that SQLite takes in one statement
+LOTS = (64, 8)  # rows that SQLite takes in one statement
 
 
 class Plain:
@@ -80,34 +80,58 @@ class Each:
             driver.cursor().executemany(self._postgres, rows)
 
 
+class Several:
+    """One statement for each row of values, or for SQLite one for a lot of them, its $rows.
+
+    After each statement Python gives other threads their turn, and where the loop is busy that is
+    5 ms. `or fail`: SQLite would else write all that a lot changes to a file, to undo it alone.
+    """
+
+    def __init__(self, one: str, lot: str, width: int, same: int = 0) -> None:
+        """The first values, so many of them, are the same for all rows."""
+        self._one = Each(one)
+        self._lots = [(n, Each(lot.replace("$rows", _places(n, width, same)))) for n in LOTS]
+
+    def on(self, connection: "Connection", rows: Sequence[Row], same: Row = ()) -> None:
+        left = rows
+        for size, lot in self._lots if connection.dialect.name == "sqlite" else ():
+            starts = range(0, len(left) - size + 1, size)
+            if starts:
+                lots = (chain.from_iterable(left[at : at + size]) for at in starts)
+                lot.on(connection, [(*same, *values) for values in lots])
+                left = left[len(starts) * size :]
+        if left:
+            self._one.on(connection, [(*same, *row) for row in left])
+
+
+def _places(size: int, width: int, same: int) -> str:
+    given = [f"?{same + number + 1}" for number in range(size * width)]
+    rows = (given[at : at + width] for at in range(0, len(given), width))
+    return ", ".join(f"({', '.join(row)})" for row in rows)
+
+
 class Into:
     """Many rows of a table at once; the values of the last columns may be the same in all."""
 
     def __init__(self, table: str, columns: Iterable[str], same: Iterable[str] = ()) -> None:
         own, shared = tuple(columns), tuple(same)
-        into = f"{table} ({', '.join((*own, *shared))})"
-        self._one = Each(f"insert into {into} values ({', '.join('?' * len((*own, *shared)))})")
-        # Values that are the same are given once, ahead of all others.
-        given = [f"?{number + 1}" for number in range(len(shared) + SOME * len(own))]
-        ends, starts = given[: len(shared)], range(len(shared), len(given), len(own))
-        rows = (f"({', '.join((*given[at : at + len(own)], *ends))})" for at in starts)
-        self._some = Each(f"insert into {into} values {', '.join(rows)}")
+        into = f"{table} ({', '.join((*shared, *own))})"
+        given = "".join(f"?{number + 1}, " for number in range(len(shared)))
+        self._several = Several(
+            f"insert into {into} values ({', '.join('?' * len((*shared, *own)))})",
+            f"insert or fail into {into} select {given}* from (values $rows)",
+            len(own),
+            len(shared),
+        )
         self._copied = f"copy {into} from stdin"
 
     def on(self, connection: "Connection", rows: Sequence[Row], same: Row = ()) -> None:
         if connection.dialect.name == "postgresql" and len(rows) > FEW:
             with _driver(connection).cursor().copy(self._copied) as copy:
                 for row in rows:
-                    copy.write_row((*row, *same))
-            return
-        left = rows
-        if connection.dialect.name == "sqlite" and len(rows) >= SOME:
-            many = range(0, len(rows) - len(rows) % SOME, SOME)
-            lots = [(*same, *chain.from_iterable(rows[at : at + SOME])) for at in many]
-            self._some.on(connection, lots)
-            left = rows[len(many) * SOME :]
-        if left:
-            self._one.on(connection, [(*row, *same) for row in left])
+                    copy.write_row((*same, *row))
+        else:
+            self._several.on(connection, rows, same)
 
 
 def _driver(connection: "Connection") -> Any:

@@ -1,6 +1,6 @@
 """What providers, operators, proxies and certificates report: rows that are simply replaced."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, text, update
@@ -9,6 +9,7 @@ from meshfed.catalog.attachments import attached
 from meshfed.catalog.database import seconds, stamp
 from meshfed.catalog.model import Identity, ServiceName
 from meshfed.catalog.orders import Orders
+from meshfed.catalog.plain import Plain
 from meshfed.catalog.reports import CertificateState, ProxyState, Reach, Receipt
 from meshfed.catalog.schema import (
     acceptances,
@@ -22,6 +23,10 @@ from meshfed.catalog.standing import all_stood, condition, stood
 from meshfed.catalog.writing import Writing
 
 AT_ONCE = 400  # proxies in one question
+SETTLED = Plain(
+    "select scope, fault from scopes where provider = :provider and scope $among(scopes)"
+    " and state = 'good' and fault <> ''"
+)
 UNOBSERVED = ("specification", "registered")  # types of what no provider looks at
 
 
@@ -51,16 +56,14 @@ def seen(writing: Writing, provider: str, kind: str, scope: str, fault: str) -> 
 # Operators
 
 
-def ordered(connection: Connection, provider: str) -> Orders:
+def ordered(connection: Connection, provider: str, of: Sequence[str] = ()) -> Orders:
+    """What operators asked; which faults are settled, of these scopes alone."""
     paused = select(orders.c.paused).where(orders.c.provider == provider)
     accepted = select(acceptances.c.scope).where(acceptances.c.provider == provider)
-    settled = select(scopes.c.scope, scopes.c.fault).where(
-        scopes.c.provider == provider, scopes.c.state == "good", scopes.c.fault != ""
-    )
     return Orders(
         paused=bool(connection.execute(paused).scalar()),
         accepted=frozenset(connection.execute(accepted).scalars()),
-        settled=frozenset((scope, fault) for scope, fault in connection.execute(settled)),
+        settled=frozenset(SETTLED.rows(connection, provider=provider, scopes=list(of))),
         attached=attached(connection),
     )
 

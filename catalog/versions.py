@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from meshfed.catalog import rows
-from meshfed.catalog.plain import Each, Into, Plain
+from meshfed.catalog.plain import Into, Plain, Several
 
 BEGAN = ("change", "cause", "valid_from_revision", "valid_from")
 CURRENT = "valid_to_revision is null"
@@ -15,11 +15,18 @@ class Versions:
     def __init__(self, table: str, columns: Iterable[str], key: Iterable[str]) -> None:
         self.table = table
         self.columns = tuple(columns)
-        same = " and ".join(f"{name} = ?" for name in key)
+        names = tuple(key)
+        one = " and ".join(f"{name} = ?" for name in names)
+        lot = " and ".join(f"e.{name} = k.column{at}" for at, name in enumerate(names, 1))
         self.began = Into(table, self.columns, BEGAN)
-        self.ended = Each(
+        self.ended = Several(
             f"update {table} set valid_to_revision = ?, valid_to = ?, ended = ?"
-            f" where {CURRENT} and {same}"
+            f" where {CURRENT} and {one}",
+            f"update or fail {table} set valid_to_revision = ?1, valid_to = ?2, ended = ?3"
+            f" where id in (select e.id from (values $rows) as k cross join {table} as e"
+            f" where e.{CURRENT} and {lot})",
+            len(names),
+            same=3,
         )
 
     def current(self, where: str = "1 = 1", order: str = "") -> Plain:

@@ -75,8 +75,7 @@ class Writing:
     def end(self, versions: Versions, keys: Iterable[Row], ended: str = "") -> None:
         """What is in force under these keys is so no longer."""
         if there := tuple(keys):
-            over = (self.allocate(), self._at, ended)
-            versions.ended.on(self.connection, [(*over, *key) for key in there])
+            versions.ended.on(self.connection, there, (self.allocate(), self._at, ended))
 
     def replace(
         self,

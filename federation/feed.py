@@ -53,9 +53,8 @@ class Pass:
         return Fleet(self.endpoints - self.sizes.get(scope, 0) + gone, gone)
 
     def settle(self, scope: str, before: Known, after: Known, now: float) -> None:
-        lost = len(vanished(before.endpoints, after.endpoints))
-        if lost:
-            self.losses.append((now, scope, lost))
+        if lost := vanished(before.endpoints, after.endpoints):
+            self.losses.append((now, scope, len(lost)))
         self.endpoints += len(after.endpoints) - self.sizes.get(scope, 0)
         self.sizes[scope] = len(after.endpoints)
 
@@ -180,14 +179,15 @@ class Feed:
 
     async def _round(self) -> None:
         """Settles what waits longest, unless paused; asks again for what is doubted."""
-        orders = await self._catalog.orders(self.name)
+        scopes = self._next()
+        orders = await self._catalog.orders(self.name, scopes)
         self._attach(orders)
         self._waiting |= dict.fromkeys(orders.accepted & self._seen.keys())
         self._paused = orders.paused
+        if scopes and not orders.paused:
+            await self._take(scopes, orders)
         if self._waiting and not orders.paused:
-            await self._take(self._next(), orders)
-            if self._waiting:
-                self._wake.set()
+            self._wake.set()
         self._room.set()
         now = self._clock()
         for scope in [scope for scope, due in self._due.items() if due <= now]:
@@ -197,8 +197,9 @@ class Feed:
     def _next(self) -> list[str]:
         """The scopes that are settled together: a first load has thousands, and some are large."""
         sizes = ((s, len(self._seen[s].endpoints)) for s in islice(self._waiting, TOGETHER))
-        first, *more = accumulate(sizes, lambda before, one: (one[0], before[1] + one[1]))
-        return [first[0], *(scope for scope, endpoints in more if endpoints <= LARGE)]
+        totals = accumulate(sizes, lambda before, one: (one[0], before[1] + one[1]))
+        some = [scope for scope, endpoints in totals if endpoints <= LARGE]
+        return some or [*islice(self._waiting, 1)]
 
     async def _take(self, scopes: Sequence[str], orders: Orders) -> None:
         """Some scopes together: what is believed of all of them is one transaction."""

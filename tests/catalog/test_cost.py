@@ -2,14 +2,15 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 
-from meshfed.catalog import claims, joins, leases, plain, reading, register, unions
+from meshfed.catalog import claims, joins, leases, plain, reading, register, states, unions
 from meshfed.catalog.model import (
     Endpoint,
     Identity,
@@ -71,7 +72,7 @@ class Counted:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
     counter = Counted()
     rows, run = plain.Plain.rows, plain.Plain.run
-    each, into = plain.Each.on, plain.Into.on
+    each, lots, into = plain.Each.on, plain.Several.on, plain.Into.on
 
     def reading(self: Any, connection: Any, **values: Any) -> Any:
         found = rows(self, connection, **values)
@@ -91,14 +92,16 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
     def many(self: Any, connection: Any, values: Any, same: Any = ()) -> None:
         """However many are taken in one go."""
-        told = counter.statements + 1, [*counter.written, *[self._one._sqlite] * len(values)]
-        into(self, connection, values, same)
+        one = getattr(self, "_several", self)._one
+        told = counter.statements + 1, [*counter.written, *[one._sqlite] * len(values)]
+        (into if isinstance(self, plain.Into) else lots)(self, connection, values, same)
         counter.statements, counter.written = told
 
     monkeypatch.setattr(plain.Plain, "rows", reading)
     monkeypatch.setattr(plain.Plain, "run", running)
     monkeypatch.setattr(plain.Each, "on", several)
     monkeypatch.setattr(plain.Into, "on", many)
+    monkeypatch.setattr(plain.Several, "on", many)
     return counter
 
 
@@ -174,6 +177,37 @@ async def test_many_scopes_take_as_many_statements_as_few(
     assert taken[0] == taken[1]
 
 
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What SQLite is told, statement by statement."""
+    told: list[str] = []
+
+    def opened(connection: Any, _: object) -> None:
+        connection.set_trace_callback(told.append)
+
+    event.listen(Engine, "connect", opened)
+    yield told
+    event.remove(Engine, "connect", opened)
+
+
+async def test_sqlite_is_told_of_many_rows_in_few_statements(
+    sqlite_url: str, said: list[str]
+) -> None:
+    """After each, the thread that writes waits until the event loop has a moment."""
+    with closing(Catalog(sqlite_url)) as catalog:
+        await catalog.believe(*map(scope, range(MANY)), kind="hosts", cause="a test")
+        mesh, changed = await catalog.read(), [scope(n, weight=5) for n in range(MANY)]
+        said.clear()
+        await catalog.believe(*changed, kind="hosts", cause="a test")
+        assert len(said) <= MANY
+        newer, _ = await catalog.advance(mesh)
+        assert {e for known in changed for e in known.endpoints} == {
+            e for each in newer.endpoints.values() for e in each
+        }
+    written = "select count(*), count(distinct service) from endpoints where valid_to_revision"
+    assert ask(sqlite_url, f"{written} is not null") == [(MANY, MANY)]
+
+
 async def test_a_scope_that_another_process_wrote_is_read_before_it_is_written(
     url: str, catalog: Catalog
 ) -> None:
@@ -231,12 +265,13 @@ def test_no_question_of_a_change_goes_through_a_table(sqlite_url: str) -> None:
             reading.ITS_WORKLOADS.some,
             reading.ITS_SERVICES.some,
         ),
+        "scopes": (states.SETTLED,),
         "since": (reading.MOVED_ENDPOINTS, reading.ITS_WORKLOADS.moved),
     }
     engine = create_engine(sqlite_url)
     with closing(engine.raw_connection()) as connection:
         for asked in (each for some in questions.values() for each in some):
-            values = dict.fromkeys(("keys", "names"), "[]") | dict.fromkeys(ASKED, "")
+            values = dict.fromkeys(("keys", "names", "scopes"), "[]") | dict.fromkeys(ASKED, "")
             cursor = connection.cursor()
             cursor.execute(f"explain query plan {asked._sqlite}", values)
             plan = [str(row[-1]) for row in cursor.fetchall()]
