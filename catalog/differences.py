@@ -35,17 +35,14 @@ class Difference(Struct, Generic[K, V], frozen=True):
 
 
 def difference(before: Mapping[K, V], after: Mapping[K, V]) -> Difference[K, V]:
-    if not before and not after:
-        return Difference((), (), ())
-    return Difference(
-        joined=tuple((key, value) for key, value in after.items() if key not in before),
-        altered=tuple(
-            (key, before[key], value)
-            for key, value in after.items()
-            if key in before and before[key] != value
-        ),
-        left=tuple((key, value) for key, value in before.items() if key not in after),
-    )
+    joined, altered = [], []
+    for key, value in after.items():
+        if key not in before:
+            joined.append((key, value))
+        elif before[key] != value:
+            altered.append((key, before[key], value))
+    left = [(key, value) for key, value in before.items() if key not in after]
+    return Difference(tuple(joined), tuple(altered), tuple(left))
 
 
 def apart(
@@ -82,8 +79,7 @@ def placed(key: EndpointKey) -> str:
     return f"{service}:{port} at {literal}:{target}"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """An endpoint as one scope of one provider has it."""
 
     endpoint: Endpoint

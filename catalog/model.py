@@ -72,7 +72,7 @@ class Health(Word):
     UNKNOWN = "unknown"
 
 
-class ServiceName(Struct, frozen=True, order=True):
+class ServiceName(Struct, frozen=True, order=True, cache_hash=True):
     """`<name>.<namespace>`: what callers name. Raises ValueError when it is not that."""
 
     name: str
@@ -95,7 +95,7 @@ class ServiceName(Struct, frozen=True, order=True):
         return f"{self.name}.{self.namespace}"
 
 
-class Identity(Struct, frozen=True, order=True):
+class Identity(Struct, frozen=True, order=True, cache_hash=True):
     """`<account>.<namespace>`: who a workload is. An account may hold dots. Raises ValueError."""
 
     account: str
@@ -131,8 +131,7 @@ class Identity(Struct, frozen=True, order=True):
         return f"{self.account}.{self.namespace}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Locality:
+class Locality(Struct, frozen=True, order=True, cache_hash=True):
     """`region/zone`, either part may be missing."""
 
     region: str = ""

@@ -76,8 +76,10 @@ def admit(
         return Admitted(
             replace(known, doubt=seen.fault, stale=stale, rejected=seen.rejected), trial
         )
+    if seen.evidence is Evidence.STATED:
+        return Admitted(_believed(known, seen))
     gone = vanished(known.endpoints, seen.endpoints)
-    why = doubt(known, seen, gone, fleet) if seen.evidence is Evidence.LISTED else ""
+    why = doubt(known, seen, gone, fleet)
     if not why:
         return Admitted(_believed(known, seen))
     if seen.fault:
@@ -103,6 +105,8 @@ def recognised(known: frozenset[V], seen: frozenset[V]) -> frozenset[V]:
 def vanished(before: frozenset[Endpoint], after: frozenset[Endpoint]) -> frozenset[Key]:
     """The keys that are missing afterwards."""
     different = before - after
+    if not different:
+        return frozenset()
     addresses = {endpoint.address for endpoint in different}
     return _keys(different) - _keys(e for e in after if e.address in addresses)
 

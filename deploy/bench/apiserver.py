@@ -61,7 +61,7 @@ class Api:
     async def change(self, request: web.Request) -> web.Response:
         """So many a second: in each one endpoint is different, whose zone says when it was sent."""
         rate, seconds = int(request.query["rate"]), float(request.query["seconds"])
-        begun, sent = time.monotonic(), 0
+        begun, used, sent = time.monotonic(), time.process_time(), 0
         while sent < rate * seconds:
             wanted = min(int((time.monotonic() - begun) * rate), int(rate * seconds))
             lines = [
@@ -72,7 +72,8 @@ class Api:
             for watcher in self.watchers:
                 await watcher.write(b"".join(lines))
             await asyncio.sleep(0.005)
-        return web.json_response({"sent": sent, "seconds": time.monotonic() - begun})
+        spent = {"seconds": time.monotonic() - begun, "cpu": time.process_time() - used}
+        return web.json_response({"sent": sent, **spent})
 
 
 def _told(text: str) -> None:

@@ -100,14 +100,20 @@ def resolve(
     families = found.spec.ip_families or FAMILIES
     numbers = {port.name or "": port.port for port in carried(found.spec.ports)}
     first: dict[tuple[int, str], str] = {}  # in which family a pod answers on a port
-    for each in sorted(slices, key=lambda s: (order(s.address_type, families), s.metadata.name)):
-        if each.metadata.deletion_timestamp or each.address_type not in families:
-            continue
+    there = [
+        each
+        for each in sorted(slices, key=lambda s: (order(s.address_type, families), s.metadata.name))
+        if not each.metadata.deletion_timestamp and each.address_type in families
+    ]
+    dual = bool(there) and there[0].address_type != there[-1].address_type
+    for each in there:
         answering = tuple(ports(each, numbers))
         for index, endpoint in enumerate(each.endpoints or ()):
             for answers in making.made(each, index, endpoint, answering):
-                family = first.setdefault((answers.port, endpoint.pod), each.address_type)
-                if not endpoint.pod or family == each.address_type:
+                family = each.address_type
+                if dual and (uid := endpoint.pod):
+                    family = first.setdefault((answers.port, uid), family)
+                if family == each.address_type:
                     _take(resolved, answers)
     resolved.rejected += mistakes(pods[uid] for uid in resolved.workloads if uid in pods)
     return _last_resort(resolved)
@@ -289,8 +295,8 @@ class Making:
 def _take(resolved: Resolved, answers: Endpoint) -> None:
     """Of the same endpoint in several slices, that which is best to use."""
     key = answers.port, answers.address, answers.target
-    other = resolved.endpoints.get(key)
-    if other is None or _rank(answers) < _rank(other):
+    other = resolved.endpoints.setdefault(key, answers)
+    if other is not answers and _rank(answers) < _rank(other):
         resolved.endpoints[key] = answers
 
 
@@ -300,9 +306,11 @@ def _rank(endpoint: Endpoint) -> tuple[int, bool]:
 
 def _last_resort(resolved: Resolved) -> Resolved:
     """Where nothing is ready on a port, what terminates and still serves is used (KEP-1669)."""
-    ready = {port for (port, *_), e in resolved.endpoints.items() if e.health is Health.HEALTHY}
-    for key, endpoint in resolved.endpoints.items():
-        if endpoint.port not in ready and endpoint.health is Health.DRAINING:
-            used = structs.replace(endpoint, health=Health.UNKNOWN, health_reason=LAST)
-            resolved.endpoints[key] = used
+    every = resolved.endpoints
+    if draining := [key for key, e in every.items() if e.health is Health.DRAINING]:
+        ready = {e.port for e in every.values() if e.health is Health.HEALTHY}
+        for key in draining:
+            if every[key].port not in ready:
+                used = {"health": Health.UNKNOWN, "health_reason": LAST}
+                every[key] = structs.replace(every[key], **used)
     return resolved
