@@ -8,6 +8,8 @@ from sqlalchemy.exc import DBAPIError
 
 from meshfed.catalog.database import Away, Database, seconds
 from meshfed.catalog.leadership import NOBODY, Leader, leader
+from meshfed.catalog.model import Rejected
+from meshfed.catalog.rows import rejected
 from meshfed.catalog.schema import CURRENT, policies, proxies, replicas, scopes, state
 
 
@@ -43,7 +45,7 @@ class Bearings:
     replicas: tuple[Replica, ...]
     proxies: tuple[Connected, ...]
     policies: Mapping[tuple[str, str], str]  # (kind, namespace/name) → where it stands
-    rejected: Mapping[tuple[str, str], str]  # (provider, scope) → the entries that were left out
+    rejected: Mapping[tuple[str, str], tuple[Rejected, ...]]  # (provider, scope) → what it left out
     leader: Leader = NOBODY
 
 
@@ -77,9 +79,9 @@ def bearings(connection: Connection) -> Bearings:
             for row in connection.execute(there).mappings()
         },
         rejected={
-            (row["provider"], row["scope"]): row["left_out"]
+            (row["provider"], row["scope"]): rejected(row["rejected"])
             for row in connection.execute(select(scopes)).mappings()
-            if row["left_out"]
+            if row["rejected"]
         },
         leader=leader(connection),
     )

@@ -234,6 +234,7 @@ class Rejected:
     where: str  # file:line, or the object's name in a cluster
     field: str
     why: str
+    about: tuple[str, ...] = ()  # the names and addresses by which people ask for what is wrong
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.where, self.field, self.why) if part)

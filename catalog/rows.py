@@ -193,11 +193,14 @@ def ports(text: str) -> tuple[Port, ...]:
 
 
 def rejections(rejected: tuple[Rejected, ...]) -> str:
-    return json.dumps([[r.where, r.field, r.why] for r in rejected]) if rejected else ""
+    return json.dumps([[r.where, r.field, r.why, *r.about] for r in rejected]) if rejected else ""
 
 
 def rejected(text: str) -> tuple[Rejected, ...]:
-    return tuple(Rejected(*parts) for parts in json.loads(text or "[]"))
+    return tuple(
+        Rejected(where, field, why, tuple(about))
+        for where, field, why, *about in json.loads(text or "[]")
+    )
 
 
 def document(policy: Policy) -> str:

@@ -4,11 +4,11 @@ import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from meshfed.catalog.document import Document, Path, Unreadable, documents, dotted
 from meshfed.catalog.model import Rejected
-from meshfed.providers.hostlist import HostEntry, HostList, nearest
+from meshfed.providers.hostlist import HostEntry, HostList, nearest, several
 
 FIELDS = frozenset(HostEntry.model_fields)
 PLAIN = frozenset({"service", "identity", "locality", "weight", "interception", "name"})
@@ -33,7 +33,15 @@ class Entry:
         while isinstance(path[-1], int) and path not in document.lines:
             path = path[:-1]  # `service[0]` of a service that is not written as a list
         where = f"{document.file}:{document.line(path)}"
-        return Rejected(where, dotted(location if self.row else path), why)
+        return Rejected(where, dotted(location if self.row else path), why, self.about)
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """What it is called, where it is and what it serves, as far as that can be read."""
+        said = self.values if isinstance(self.values, dict) else {}
+        services = several(said.get("service"))
+        names = (self.at[-1], *map(said.get, ("name", "address", "identity")), *services)
+        return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
 
     def where(self, document: Document) -> str:
         return f"{document.file}:{document.line(self.at)}"
@@ -118,7 +126,7 @@ def _prometheus(document: Document) -> Entries:
             try:
                 address, port = _host_and_port(target)
             except ValueError as error:
-                rejected.append(document.reject(at, str(error)))
+                rejected.append(replace(document.reject(at, str(error)), about=(str(target),)))
                 continue
             host = {"name": address, **values, "address": address, "port": port}
             hosts.append(Entry(host, at, {**elsewhere, "address": at, "port": at}))
@@ -195,7 +203,7 @@ def _table(text: str, file: str) -> Entries:
     for index, (line, row) in enumerate(body):
         if len(row) > len(columns):
             why = f"{len(row)} cells under {len(columns)} columns: put quotes around a cell"
-            rejected.append(Rejected(f"{file}:{line}", "", why))
+            rejected.append(Rejected(f"{file}:{line}", "", why, tuple(row)))
             continue
         cells = {column: cell.strip() for column, cell in zip(columns, row, strict=False)}
         values = {column: _cell(column, cell) for column, cell in cells.items() if cell}

@@ -97,7 +97,7 @@ def port_ref(value: object) -> int | str:
     raise ValueError(f"{value!r} is neither a port number (1-65535) nor the name of a port")
 
 
-def several(value: object) -> object:
+def several(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 

@@ -1,6 +1,6 @@
 """From the entries of a host list to services, workloads and endpoints."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -100,7 +100,7 @@ def listing(text: str, file: str, kind: str = "", virtual: Ranges = NO_RANGES) -
     services, faulty, rejected = _services(found, virtual)
     hosts, more = _hosts(found)
     placed, unplaced, orphans = _placed(found, hosts, services, frozenset(faulty))
-    rejected += [_with_hosts(said, orphans.get(name, 0)) for name, said in faulty.items()]
+    rejected += [_with_hosts(said, orphans.get(name, ())) for name, said in faulty.items()]
     rejected += [*found.rejected, *more, *unplaced]
     every = tuple(sorted(rejected, key=lambda said: int(said.where.rpartition(":")[2])))
     if not placed and not found.only_services:
@@ -278,14 +278,15 @@ def _placed(
     hosts: Iterable[tuple[HostEntry, Entry]],
     services: Mapping[ServiceName, Service],
     faulty: frozenset[ServiceName],
-) -> tuple[tuple[Placed, ...], list[Rejected], dict[ServiceName, int]]:
+) -> tuple[tuple[Placed, ...], list[Rejected], dict[ServiceName, list[Entry]]]:
     """Hosts with what they serve, what is wrong with the others, and who needs a faulty service."""
     placed: list[Placed] = []
     rejected: list[Rejected] = []
-    orphans: dict[ServiceName, int] = {}
+    orphans: dict[ServiceName, list[Entry]] = {}
     for host, entry in hosts:
         lost = faulty.intersection(host.service)
-        orphans |= {name: orphans.get(name, 0) + 1 for name in lost}
+        for name in lost:
+            orphans.setdefault(name, []).append(entry)
         if lost:
             continue
         try:
@@ -358,11 +359,12 @@ def _declared(
     )
 
 
-def _with_hosts(said: Rejected, hosts: int) -> Rejected:
+def _with_hosts(said: Rejected, hosts: Sequence[Entry]) -> Rejected:
     lost = {0: "", 1: " (its host is left out with it)"}.get(
-        hosts, f" (its {hosts} hosts are left out with it)"
+        len(hosts), f" (its {len(hosts)} hosts are left out with it)"
     )
-    return replace(said, why=said.why + lost)
+    about = dict.fromkeys((*said.about, *(name for each in hosts for name in each.about)))
+    return replace(said, why=said.why + lost, about=tuple(about))
 
 
 def _nothing(found: Entries, file: str) -> str:

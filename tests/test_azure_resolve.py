@@ -69,6 +69,12 @@ def refusals(*vms: Vm, **more: Any) -> list[str]:
     return sorted(str(why) for r in scopes(*vms, **more).values() for why in r.rejected)
 
 
+def test_what_is_wrong_with_a_machine_is_found_by_its_name_and_addresses() -> None:
+    wrong = Vm("vm-1", [Nic("n-1", [Ip("10.0.0.1")])], tags={"meshfed.service": "x"})
+    (found,) = (why for r in scopes(wrong).values() for why in r.rejected)
+    assert found.about == ("vm-1", "10.0.0.1")
+
+
 def served(name: str, nics: list[Nic], **more: Any) -> Vm:
     return Vm(name, nics, tags=dict(SERVED), **more)
 

@@ -202,6 +202,7 @@ def test_an_address_that_is_none_is_left_out_by_name_and_the_others_stand() -> N
     assert places(answer) == ["10.0.0.1:8080"]
     (why,) = answer.rejected
     assert str(why).startswith("endpointslices/shop/web-1: endpoints[1].addresses[0]: ")
+    assert why.about == ("web.shop", "store.example")
 
 
 @pytest.mark.parametrize("field", ["endpoints", "ports"])
@@ -400,11 +401,11 @@ def test_of_a_slice_that_somebody_wrote_by_hand_nobody_knows_who_answers() -> No
 def test_an_account_that_is_no_identity_leaves_its_pod_out_and_says_why() -> None:
     answer = resolved(
         slices(at("10.0.0.1", "web-a"), at("10.0.0.2", "web-b")),
-        pods=[pod("web-a", serviceAccountName="Not_A_Name"), pod("web-b")],
+        pods=[pod("web-a", "10.0.0.1", serviceAccountName="Not_A_Name"), pod("web-b")],
     )
     assert places(answer) == ["10.0.0.2:8080"]
     (why,) = answer.rejected
-    assert why.where == "pods/shop/web-a"
+    assert (why.where, why.about) == ("pods/shop/web-a", ("web-a.shop", "10.0.0.1"))
 
 
 # Sidecars

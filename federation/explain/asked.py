@@ -9,6 +9,7 @@ from meshfed.catalog.model import Endpoint, Interception, Mesh, ServiceName, Wor
 from meshfed.federation.explain import envoy, probes, seen
 from meshfed.federation.explain.callers import Unknown
 from meshfed.federation.explain.facts import Facts
+from meshfed.federation.explain.left_out import left_out
 from meshfed.federation.explain.seen import Seen
 from meshfed.federation.explain.step import Step
 from meshfed.federation.explain.why import (
@@ -133,8 +134,7 @@ def _ports(endpoint: Endpoint) -> tuple[int, int]:
 
 def _missing(facts: Facts, read: Seen, name: str) -> tuple[Step, ...]:
     """What is not there may have been, or may stand in a list with a mistake in it."""
-    known = any(name in told for told in facts.bearings.rejected.values())
-    if not (known or read.gone):
+    if not (read.gone or any(left_out(facts, name, name))):
         raise Unknown(f"nothing here is called {name}{_perhaps(facts.mesh, name)}")
     return (*observed(facts, read, []), *absent(facts, read, name))
 

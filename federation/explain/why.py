@@ -12,6 +12,7 @@ from meshfed.federation.explain.denials import remedy_for, unfit
 from meshfed.federation.explain.facts import Facts
 from meshfed.federation.explain.judge import told_endpoints
 from meshfed.federation.explain.lag import lagging
+from meshfed.federation.explain.left_out import left_out, mistaken
 from meshfed.federation.explain.preferred import ranked
 from meshfed.federation.explain.seen import Listed, Provided, Seen
 from meshfed.federation.explain.step import (
@@ -74,22 +75,21 @@ def observed(facts: Facts, seen: Seen, scopes: Iterable[tuple[str, str]]) -> Ite
 
 def provided(scope: Provided) -> Step:
     told = f"{scope.provider} ({scope.type})"
+    left = f"; left out: {scope.reason}" if scope.reason else ""  # of one that answers
     match scope.state:
         case "good":
             age = "" if scope.age_s is None else f", last told {scope.age_s} s ago"
-            left = f"; left out: {scope.reason}" if scope.reason else ""
             if left:
                 return warning("scope", scope.scope, f"believed: {told}{age}{left}", "correct it")
             return ok("scope", scope.scope, f"believed: {told}{age}")
         case "paused":
             why = f"{told} is paused: what it says is ignored"
             return failing("scope", scope.scope, why, f"meshfed provider resume {scope.provider}")
-        case "doubted":
-            why = f"{told} is doubted: {scope.doubt}; what was known before stays"
-            remedy = f"put it right, or `meshfed provider accept {scope.scope}` if it is true"
-            return failing("scope", scope.scope, why, remedy)
-        case _:
-            why = f"{told} fails: {scope.reason or scope.doubt}; what was known before stays"
+        case state:
+            how = f"fails: {scope.reason or scope.doubt}"
+            if state == "doubted":
+                how = f"is doubted: {scope.doubt}{left}"
+            why = f"{told} {how}; what was known before stays"
             remedy = "put it right"
             if scope.doubt:
                 remedy += f", or `meshfed provider accept {scope.scope}` if it is true"
@@ -168,6 +168,7 @@ def endpoint_steps(facts: Facts, seen: Seen, subject: Subject) -> tuple[Step, ..
 def _own_steps(facts: Facts, seen: Seen, subject: Subject) -> tuple[Step, ...]:
     return (
         admitted(facts, subject),
+        *(mistaken(facts, subject.endpoint) if subject.listed.stale else ()),
         health(subject),
         callable_(facts, subject),
         *tried(subject, seen),
@@ -381,12 +382,7 @@ def service_steps(facts: Facts, seen: Seen, name: ServiceName) -> tuple[Step, ..
 
 def absent(facts: Facts, seen: Seen, name: str) -> tuple[Step, ...]:
     """Why something is not there: left out of what was read, gone, or never seen."""
-    steps: list[Step] = []
-    for (provider, scope), told in facts.bearings.rejected.items():
-        mine = [part for part in told.split("; ") if name in part]
-        for part in mine:
-            why = f"{provider} leaves an entry of {scope} out: {part}"
-            steps.append(failing("admitted", name, why, "correct that line"))
+    steps = [*left_out(facts, name, name)]
     for gone in seen.gone[:1]:
         cause = f" ({gone.cause})" if gone.cause else ""
         why = f"{gone.provider} no longer sees {gone.address}: it left at {gone.at}{cause}"

@@ -152,7 +152,11 @@ def take(choice: Choice, listed: Listed, attached: Sequence[Attachment]) -> Take
         here = workload(choice, one, said)
         there = tuple(endpoints(choice, one, said, here, one.verdict))
     except Wrong as wrong:
-        return Taken(listed, attached, one.id, where, rejected=wrong.rejected)
+        rejected = wrong.rejected
+        if rejected.where == place(one.id):  # what a set is wrong in is said once for all of it
+            at = (address for each in one.addresses for address in (each.private, each.public))
+            rejected = replace(rejected, about=(one.name, *filter(None, at)))
+        return Taken(listed, attached, one.id, where, rejected=rejected)
     fault = f"its network interface {one.lacking} is not listed" if one.lacking else ""
     return Taken(
         listed,
@@ -192,7 +196,7 @@ def _add(into: Resolved, taken: Taken) -> None:
         other = into.endpoints.setdefault(key, each)
         if other.workload != each.workload:
             why = f"{each.address} is another machine's in this list already"
-            into.rejected.add(Rejected(place(taken.id), "address", why))
+            into.rejected.add(Rejected(place(taken.id), "address", why, (each.address,)))
 
 
 # What is seen

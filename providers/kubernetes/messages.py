@@ -97,7 +97,8 @@ def refusal(key: Key, plural: str, error: msgspec.ValidationError) -> Rejected:
     """Why an object is not taken in: `Expected `str`, got `int` - at `$.spec.type``."""
     why, _, field = str(error).partition(" - at ")
     where = "/".join(part for part in (plural, *key) if part)
-    return Rejected(where, field.strip("`").removeprefix("$").removeprefix("."), why)
+    field = field.strip("`").removeprefix("$").removeprefix(".")
+    return Rejected(where, field, why, (".".join(filter(None, reversed(key))),))
 
 
 def status(body: bytes) -> Status:

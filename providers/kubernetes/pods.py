@@ -56,7 +56,7 @@ def pod_workload(
     labels = meta.labels or UNLABELLED
     named = {"app": labels.app, "version": labels.version, "hostname": hostname}
     return Workload(
-        f"{meta.name}.{meta.namespace}",
+        known_as(pod),
         place.provider,
         scope,
         Platform.KUBERNETES,
@@ -89,11 +89,17 @@ def mistakes(pods: Iterable[objects.Pod]) -> Iterator[Rejected]:
         asked = pod.metadata.annotations.interception if pod.metadata.annotations else None
         if asked and asked not in WORDS:
             why = f"{asked!r} is none of {', '.join(Interception)}"
-            yield Rejected(where(pod), "metadata.annotations[meshfed.io/interception]", why)
+            at = "metadata.annotations[meshfed.io/interception]"
+            yield Rejected(where(pod), at, why, (known_as(pod),))
 
 
 def refused(pod: objects.Pod, error: ValueError) -> Rejected:
-    return Rejected(where(pod), "", str(error))
+    at = (each.ip for each in (pod.status.pod_ips if pod.status else None) or ())
+    return Rejected(where(pod), "", str(error), (known_as(pod), *filter(None, at)))
+
+
+def known_as(pod: objects.Pod) -> str:
+    return f"{pod.metadata.name}.{pod.metadata.namespace}"
 
 
 def where(pod: objects.Pod) -> str:

@@ -91,7 +91,8 @@ def resolve(
     try:
         said = last.said if last and last.found is found else service(found)
     except ValueError as error:
-        why = Rejected(f"services/{meta.namespace}/{meta.name}", "", str(error))
+        where, name = f"services/{meta.namespace}/{meta.name}", f"{meta.name}.{meta.namespace}"
+        why = Rejected(where, "", str(error), (name,))
         return Resolved(rejected=[why])
     if said is None:
         return Resolved()
@@ -219,7 +220,8 @@ class Making:
         except ValueError as error:
             meta = found.metadata
             where = f"endpointslices/{meta.namespace}/{meta.name}"
-            why = Rejected(where, f"endpoints[{index}].addresses[0]", str(error))
+            names = (str(self._name), endpoint.addresses[0])
+            why = Rejected(where, f"endpoints[{index}].addresses[0]", str(error), names)
             self._resolved.rejected.append(why)
             return None
         at, workloads = endpoint.pod or address, self._resolved.workloads

@@ -60,7 +60,7 @@ async def test_the_newest_revision_and_when_it_was(catalog: Catalog) -> None:
 
 
 async def test_policies_with_their_files_and_entries_that_were_left_out(catalog: Catalog) -> None:
-    wrong = Rejected("hosts.yaml:7", "adress", "unknown")
+    wrong = Rejected("hosts.yaml:7", "adress", "unknown", ("web-7", "10.0.0.7"))
     await catalog.believe(
         Known("rack", "rack/hosts.yaml", workloads=frozenset({STORE}), rejected=(wrong,)),
         kind="hosts",
@@ -70,7 +70,7 @@ async def test_policies_with_their_files_and_entries_that_were_left_out(catalog:
     await catalog.specify(Specified("files:policy", ((route, "policy/tcp.yaml:3"),)))
     found = await catalog.bearings()
     assert found.policies == {("TCPRoute", "shop/mysql"): "policy/tcp.yaml"}
-    assert found.rejected == {("rack", "rack/hosts.yaml"): "hosts.yaml:7: adress: unknown"}
+    assert found.rejected == {("rack", "rack/hosts.yaml"): (wrong,)}
 
 
 async def test_a_server_has_a_clock_of_its_own(catalog: Catalog, url: str) -> None:
