@@ -17,7 +17,7 @@ from meshfed.federation.certificates.issuer import Unissuable, UnknownIssuer, lo
 from meshfed.federation.certificates.keys import Unsealable
 from meshfed.federation.findings import nearest
 from meshfed.federation.settings import Settings
-from meshfed.xds.bootstrap import ENVOY
+from meshfed.xds.bootstrap import ENVOY, LEVEL
 
 
 class Unbootstrappable(Exception):
@@ -129,7 +129,7 @@ async def bootstrap(
     at = await asyncio.to_thread(folder.absolute)
     files = {**start, **secrets}
     await asyncio.to_thread(proxyfiles.write, at, files)
-    envoy = shlex.join((*ENVOY, "--config-path", str(at / proxyfiles.ENVOY)))
+    envoy = shlex.join((*ENVOY, "--log-level", LEVEL, "--config-path", str(at / proxyfiles.ENVOY)))
     told = f"start it with: {envoy}"
     if itself:
         told = f"start it with {proxyfiles.VARIABLE}={shlex.quote(str(at / proxyfiles.GRPC))}"

@@ -223,7 +223,7 @@ async def beside(port: int, authority: Authority, folder: Path) -> AsyncIterator
         process = await asyncio.create_subprocess_exec(
             ENVOY,
             *arguments,
-            *("--concurrency", "1", "--log-level", "warning"),
+            *("--concurrency", "1"),
             stdout=log,
             stderr=log,
         )

@@ -176,8 +176,9 @@ class Shop:
             expanded(each, environment).replace("127.0.0.1", AT[name]).replace(FOLDER, str(folder))
             for each in sidecar["args"]
         ]
-        more = ("--concurrency", "1", "--log-level", "warning")
-        process = Process((ENVOY, *arguments, *more), self.mesh.folder / f"{name}.log")
+        process = Process(
+            (ENVOY, *arguments, "--concurrency", "1"), self.mesh.folder / f"{name}.log"
+        )
         self.mesh.sidecars[name] = Sidecar(name, AT[name], folder, process)
 
     async def reported(self) -> bool:

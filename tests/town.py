@@ -236,9 +236,7 @@ class Town(Shop):
         }
         known = {e["name"]: fields[e["valueFrom"]["fieldRef"]["fieldPath"]] for e in sidecar["env"]}
         arguments = [expanded(e, known).replace(FOLDER, str(folder)) for e in sidecar["args"]]
-        self.envoy(
-            name, (envoys.binary(), *arguments, "--concurrency", "1", "--log-level", "warning")
-        )
+        self.envoy(name, (envoys.binary(), *arguments, "--concurrency", "1"))
 
     async def begin(self, name: str) -> None:
         """The sidecar of a machine that is no pod."""

@@ -21,6 +21,7 @@ HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 ENVOY = (
     "envoy", "--disable-hot-restart", "--drain-time-s", "5", "--drain-strategy", "immediate",
 )  # fmt: skip
+LEVEL = "warning"  # of its log: at `info` it writes a line for each thing that it is told
 
 
 @dataclass(frozen=True, slots=True)

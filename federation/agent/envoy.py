@@ -18,7 +18,7 @@ import yaml
 from meshfed.federation.agent.process import Process, running
 from meshfed.federation.backoff import doubled
 from meshfed.federation.certificates import proxyfiles
-from meshfed.xds.bootstrap import ENVOY
+from meshfed.xds.bootstrap import ENVOY, LEVEL
 
 FIRST, LONGEST = 0.2, 30.0  # seconds until it is started again, doubling
 STEADY = 60.0  # seconds after which what ended is no part of a row of failures
@@ -29,7 +29,6 @@ PATIENCE = 2.0  # seconds for an answer on loopback
 ACTIVE = "/stats?filter=downstream_(rq%7Ccx)_active$"
 COUNTED = re.compile(r"(listener|http)\.(.+)\.downstream_(rq|cx)_active: (\d+)")
 OWN = "admin"
-LEVEL = "warning"  # of its log: at `info` it writes a line for each thing that it is told
 UNASKED = (OSError, HTTPException, ValueError, KeyError, TypeError, yaml.YAMLError)
 
 log = structlog.get_logger()

@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from meshfed.federation.agent.alone import Another, alone
-from meshfed.federation.agent.envoy import LEVEL, NoEnvoy, Sidecar, binary
+from meshfed.federation.agent.envoy import NoEnvoy, Sidecar, binary
 from meshfed.federation.agent.events import Watching, azure
 from meshfed.federation.agent.intercepting import Intercepted, Intercepting, aside
 from meshfed.federation.agent.probing import Probing
@@ -17,6 +17,7 @@ from meshfed.federation.agent.reporting import LAST, TICK, Reporting
 from meshfed.federation.capture import OUT
 from meshfed.federation.join.imds import IMDS
 from meshfed.federation.join.papers import JOINED, Papers, Unjoinable
+from meshfed.xds.bootstrap import LEVEL
 
 SETTLE = 1.0  # seconds for callers to hear that it takes no new calls
 STOPPING = (signal.SIGTERM, signal.SIGINT)

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from meshfed.federation.demo.processes import Broken
-from meshfed.xds.bootstrap import ENVOY
+from meshfed.xds.bootstrap import ENVOY, LEVEL
 
 ADMIN, OUTBOUND, INBOUND = 15000, 15001, 15003  # a sidecar's ports (ARCHITECTURE.md, section 6)
 
@@ -40,7 +40,7 @@ def binary() -> Path:
 def command(envoy: Path, bootstrap: Path) -> tuple[str | Path, ...]:
     return (
         *(envoy, *ENVOY[1:], "--config-path", bootstrap),
-        *("--concurrency", "1", "--log-level", "warning"),
+        *("--concurrency", "1", "--log-level", LEVEL),
     )
 
 

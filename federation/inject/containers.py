@@ -10,7 +10,7 @@ from meshfed.federation.inject.decide import INIT, PROXY, TOKEN
 from meshfed.federation.inject.injection import Injection, Sidecar
 from meshfed.federation.inject.raw import Object
 from meshfed.federation.inject.wishes import Wishes
-from meshfed.xds.bootstrap import ENVOY, Address
+from meshfed.xds.bootstrap import ENVOY, LEVEL, Address
 from meshfed.xds.measured import METRICS_PORT
 from meshfed.xds.pod_bootstrap import FIELDS, LIVE, PROBES_PORT, READY, Probe, pod_bootstrap
 
@@ -37,7 +37,7 @@ def proxy(injection: Injection, wishes: Wishes, probes: Sequence[Probe], roots: 
         "name": PROXY,
         "image": injection.image,
         "command": [ENVOY[0]],
-        "args": [*ENVOY[1:], "--config-yaml", text],
+        "args": [*ENVOY[1:], "--log-level", LEVEL, "--config-yaml", text],
         "env": [
             {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
             for name, path in FIELDS.items()

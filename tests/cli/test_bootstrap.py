@@ -31,7 +31,7 @@ def test_a_proxy_is_set_up_from_the_catalog_alone(
     envoy = (tmp_path / "store-1" / "envoy.yaml").read_text()
     assert "mesh.example" in envoy
     assert yaml.safe_load(envoy)["node"]["id"] == store.id
-    assert f"--config-path {tmp_path}/store-1/envoy.yaml" in ended.err
+    assert f"--log-level warning --config-path {tmp_path}/store-1/envoy.yaml" in ended.err
     before = (tmp_path / "store-1" / "certificate.pem").read_text()
     assert meshfed("proxy", "bootstrap", "store-1").code == 0
     assert (tmp_path / "store-1" / "certificate.pem").read_text() != before
