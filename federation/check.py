@@ -273,8 +273,11 @@ def _specified(written: Document, n: int, entry: SpecificationEntry, base: Path)
 
 def _reached(written: Document, at: Keys, where: Where) -> tuple[Rejected, ...]:
     """What a kubeconfig lacks; no cluster is asked."""
-    key, _, why = lacking(where, shown).partition(": ")
-    return (written.reject((*at, key), why),) if key else ()
+    if not (why := lacking(where, shown)):
+        return ()
+    context = why.removeprefix("context: ")
+    key = "kubeconfig" if context == why else "context"
+    return (written.reject((*at, key), context),)
 
 
 def shown(path: Path) -> str:

@@ -243,6 +243,7 @@ KUBECONFIG = """\
 apiVersion: v1
 kind: Config
 contexts: [{name: aks-weu, context: {cluster: weu}}, {name: aks-neu, context: {cluster: neu}}]
+clusters: [{name: weu, cluster: {server: "https://weu"}}, {name: neu, cluster: {server: neu}}]
 """
 
 
@@ -264,15 +265,22 @@ contexts: [{name: aks-weu, context: {cluster: weu}}, {name: aks-neu, context: {c
         ),
         pytest.param(
             "kubeconfig: kube.yaml",
-            KUBECONFIG + "current-context: aks-neu\n",
+            KUBECONFIG + "current-context: aks-weu\n",
             "",
             id="the current one",
         ),
         pytest.param(
             "kubeconfig: kube.yaml",
             "[1]",
-            "kubeconfig: kube.yaml is no kubeconfig",
+            "kubeconfig: kube.yaml:1: no kubeconfig: it has `contexts`, `clusters` and `users`",
             id="something else",
+        ),
+        pytest.param(
+            "kubeconfig: kube.yaml, context: aks-neu",
+            KUBECONFIG,
+            "kubeconfig: kube.yaml:4: clusters[1].cluster.server: 'neu' is no URL: it begins with"
+            " https://",
+            id="a cluster that cannot be asked",
         ),
         pytest.param(
             "context: aks-wue",

@@ -430,7 +430,9 @@ async def test_a_context_that_is_none_is_a_fault(shop: Cluster) -> None:
     shop.kubeconfig.write_text(yaml.safe_dump(written))
     async with telling(made) as told:
         await told.until(lambda: told.all)
-    assert "contexts" in told.all[0].fault
+    assert told.all[0].fault == (
+        f"services: context: 'tests' is none of {shop.kubeconfig}; there are none"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from yarl import URL
 
 from meshfed.providers.kubernetes import objects
 from meshfed.providers.kubernetes.access import Kubeconfig, brief
+from meshfed.providers.kubernetes.messages import Unreachable
 from meshfed.providers.kubernetes.reflect import Kind, Pace, Reflector
 
 ASKED = URL("https://mesh.example/api?watch=1&timeoutSeconds=251")
@@ -97,6 +98,71 @@ def test_a_reason_is_one_line_without_what_changes_at_each_attempt(
     error: Exception, told: str
 ) -> None:
     assert brief(error).replace("\\n", "") == told
+
+
+KUBECONFIG = """\
+current-context: a
+contexts: [{name: a, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: "https://192.0.2.1"}}]
+users: [{name: u, user: {token: secret}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("current", "currant", "context: missing: FILE has no current-context"),
+        ("-context: a", "-context: b", "context: 'b' is none of FILE; known are a"),
+        ("name: a,", "nam: a,", "FILE:2: contexts[0].name: missing: it cannot be left out"),
+        ("[{name: a", "{{name: a", "FILE:2: not YAML: did not find expected ',' or '}'"),
+        (
+            "cluster: c,",
+            "cluster: d,",
+            "FILE:2: contexts[0].context.cluster: 'd' is none of its clusters; known are c",
+        ),
+        (
+            "users:",
+            "others:",
+            "FILE:2: contexts[0].context.user: 'u' is none of its users; there are none",
+        ),
+        (
+            "https://",
+            "",
+            "FILE:3: clusters[0].cluster.server: '192.0.2.1' is no URL: it begins with https://",
+        ),
+        (
+            "{server",
+            "{certificate-authority: /ca, server",
+            "FILE:3: clusters[0].cluster.certificate-authority: /ca: No such file or directory",
+        ),
+        (
+            "{server",
+            "{certificate-authority-data: aGVsbG8=, server",
+            "FILE:3: clusters[0].cluster.certificate-authority-data: no PEM in base64",
+        ),
+        (
+            "token: secret",
+            "auth-provider: {name: gcp}",
+            "FILE: GoogleAuth via gcloud is supported! Values for cmd-path, cmd-args are required.",
+        ),
+    ],
+)
+async def test_what_is_wrong_in_a_kubeconfig_is_said_with_file_line_and_field(
+    tmp_path: Path, old: str, new: str, why: str
+) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(KUBECONFIG.replace(old, new, 1))
+    with pytest.raises(Unreachable) as refused:
+        await Kubeconfig(file, "").client("")
+    assert str(refused.value) == why.replace("FILE", str(file))
+
+
+async def test_a_kubeconfig_without_a_mistake_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(KUBECONFIG)
+    client = await Kubeconfig(file, "").client("")
+    await client.close()
+    assert client.configuration.host == "https://192.0.2.1"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "clusters: 3", "contexts: [{name: a}]"])

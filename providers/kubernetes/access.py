@@ -21,7 +21,7 @@ from kubernetes.aio.config import (
     load_kube_config_from_dict,
 )
 
-from meshfed.providers.kubernetes.kubeconfig import files
+from meshfed.providers.kubernetes.kubeconfig import files, lacking, wrong
 from meshfed.providers.kubernetes.messages import Answer, Refused, Unreachable, status
 from meshfed.providers.kubernetes.options import Where
 from meshfed.providers.kubernetes.reflect import Pace
@@ -32,7 +32,16 @@ HEADERS = {"Accept": "application/json"}
 MERGE = "application/merge-patch+json"
 OPERATIONS = "application/json-patch+json"
 QUERY = re.compile(r"\?[^\s'\")]*")
-UNUSABLE = (ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError)
+# The client knows no better of a part that is not what it should be.
+MALFORMED = (
+    ConfigException,
+    yaml.YAMLError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 
 
 class Secret(msgspec.Struct):
@@ -67,7 +76,7 @@ class Credentials(Protocol):
         ...
 
     async def client(self, text: str) -> ApiClient:
-        """Raises whatever is UNUSABLE."""
+        """Raises Unreachable."""
         ...
 
 
@@ -78,6 +87,9 @@ def configuration() -> Configuration:
 
 
 def opened(made: Configuration) -> ApiClient:
+    """Raises whatever is MALFORMED."""
+    if "://" not in made.host:
+        raise ConfigException(f"{made.host!r} is no URL of a server")
     client = ApiClient(configuration=made)
     client.user_agent = "meshfed"
     return client
@@ -91,8 +103,11 @@ class InCluster:
 
     async def client(self, text: str) -> ApiClient:
         made = configuration()
-        load_incluster_config(client_configuration=made)
-        return opened(made)
+        try:
+            load_incluster_config(client_configuration=made)
+            return opened(made)
+        except MALFORMED as error:
+            raise Unreachable(brief(error)) from error
 
 
 class Kubeconfig:
@@ -121,9 +136,11 @@ class Kubeconfig:
         made = configuration()
         try:
             await load_kube_config(self._files, self._context, made, persist_config=False)
-        except (AttributeError, KeyError, TypeError) as error:  # of a part that is not what it is
-            raise ConfigException(f"{self._files} is no kubeconfig") from error
-        return opened(made)
+            return opened(made)
+        except MALFORMED as error:
+            where = Where(self._context or "", self._path)
+            told = await asyncio.to_thread(lacking, where)
+            raise Unreachable(told or f"{self._files}: {brief(error)}") from error
 
 
 class InSecret:
@@ -148,8 +165,13 @@ class InSecret:
 
     async def client(self, text: str) -> ApiClient:
         made = configuration()
-        await load_kube_config_from_dict(yaml.safe_load(text), client_configuration=made)
-        return opened(made)
+        try:
+            await load_kube_config_from_dict(yaml.safe_load(text), client_configuration=made)
+            return opened(made)
+        except MALFORMED as error:
+            secret = f"Secret {self._name}"
+            told = wrong([(secret, text)], "") or f"{secret}: {brief(error)}"
+            raise Unreachable(told) from error
 
 
 class Line:
@@ -222,7 +244,7 @@ class Line:
                 asked = await client.call_api(*serialized, _request_timeout=UNBOUNDED)
         except TimeoutError as error:
             raise Unreachable(f"no answer in {self._pace.headers:g} s") from error
-        except (aiohttp.ClientError, *UNUSABLE) as error:
+        except (aiohttp.ClientError, *MALFORMED) as error:
             raise Unreachable(brief(error)) from error
         answer: aiohttp.ClientResponse = asked.response
         return answer
@@ -238,10 +260,7 @@ class Line:
                 self._session.made = now
                 return self._session
             await self._retire()
-            try:
-                client = await self._credentials.client(text)
-            except UNUSABLE as error:
-                raise Unreachable(brief(error)) from error
+            client = await self._credentials.client(text)
             self._session = Session(client, text, now)
             return self._session
 
