@@ -1,5 +1,6 @@
 """The fields of the configuration: what may stand in each, and why something else may not."""
 
+import json
 import re
 from datetime import date, timedelta
 from functools import cache
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic.json_schema import GenerateJsonSchema
 
 from meshfed.catalog import entra
@@ -66,11 +67,26 @@ class CatalogUrl(str):
         return CatalogUrl(f"{scheme}{found}{Path(quote(str(base))) / file}") if found else self
 
 
+def spelt(value: object) -> str:
+    """A value as it stands in YAML, for whoever wrote another than is wanted there."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, float):
+        return re.sub(r"(?=inf|nan)", ".", repr(value))
+    return f"the date {value}" if isinstance(value, date) else repr(value)
+
+
+def whole(value: object) -> object:
+    """pydantic would take true for 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"{spelt(value)} is not a whole number")
+    return value
+
+
 def duration(text: object) -> timedelta:
     found = DURATION.fullmatch(text) if isinstance(text, str) else None
     if not found:
-        said = f"the date {text}" if isinstance(text, date) else repr(text)
-        raise ValueError(f"{said} is not a duration: write 30d, 24h, 90m or 1h30m")
+        raise ValueError(f"{spelt(text)} is not a duration: write 30d, 24h, 90m or 1h30m")
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     length = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
     if not timedelta() < length <= LONGEST:
@@ -81,7 +97,7 @@ def duration(text: object) -> timedelta:
 def address(text: object) -> Address:
     host, colon, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
     if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError(f"{text!r} is not host:port, such as 127.0.0.1:15128 or [::1]:15128")
+        raise ValueError(f"{spelt(text)} is not host:port, such as 127.0.0.1:15128 or [::1]:15128")
     bare = host.removeprefix("[").removesuffix("]")
     try:
         version = 0 if host == "localhost" else ip_address(bare).version
@@ -198,6 +214,7 @@ def each_of_a_family(ranges: tuple[str, ...]) -> tuple[str, ...]:
 
 # As it stands there: pydantic would take 1 and "true" as well.
 Switch = Annotated[bool, Field(strict=True)]
+Whole = Annotated[int, BeforeValidator(whole)]
 PATTERN = r"^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
 Duration = Annotated[
     timedelta,

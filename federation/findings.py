@@ -22,6 +22,7 @@ WORDS = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
+    "finite_number": "must be a whole number",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
     "dict_type": "must be a mapping, `key: value`",

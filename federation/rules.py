@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, PlainValidator
 from meshfed.catalog.byhand import PROVIDER as REGISTERED
 from meshfed.catalog.model import Platform, ServiceName
 from meshfed.catalog.preferences import RELATIONS, Preference, Preferences
+from meshfed.federation.fields import spelt
 from meshfed.federation.findings import Finding, Strict, unknown
 
 SHARE = re.compile(r"([0-9]{1,3})%")
@@ -18,7 +19,7 @@ SHARE = re.compile(r"([0-9]{1,3})%")
 def share(text: object) -> int:
     found = SHARE.fullmatch(text) if isinstance(text, str) else None
     if not found:
-        raise ValueError(f"{text!r} is not a share: write 70%")
+        raise ValueError(f"{spelt(text)} is not a share: write 70%")
     percent = int(found[1])
     if not 1 <= percent <= 100:
         raise ValueError(f"{text!r} must be 1% to 100%")

@@ -186,6 +186,34 @@ def test_what_kubernetes_puts_into_the_environment_is_left_alone(file: Path):
     assert read(file, "", **links).xds.listen == "0.0.0.0:15128"
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("admin: {listen: true}", "listen: true is not host:port, such as 127.0.0.1:15128"),
+        ("admin: {listen: }", "listen: null is not host:port, such as 127.0.0.1:15128"),
+        ("history: {retain: .inf}", "retain: .inf is not a duration: write 30d"),
+        ("history: {retain: -.inf}", "retain: -.inf is not a duration: write 30d"),
+        ("federation: {minimum_healthy: .nan}", "minimum_healthy: .nan is not a share: write 70%"),
+        ("federation: {minimum_healthy: 2026-11-30}", "the date 2026-11-30 is not a share: write"),
+        ("federation: {weights: {azure: .inf}}", "weights.azure: must be a whole number"),
+        ("join: {refusals: .inf}", "refusals: must be a whole number"),
+        ("join: {refusals: .nan}", "refusals: must be a whole number"),
+        ("join: {refusals: true}", "refusals: true is not a whole number"),
+        ("injection: {exclude: {inbound_ports: [true]}}", "[0]: true is not a whole number"),
+    ],
+)
+def test_a_value_of_another_kind_is_said_as_it_stands_with_what_is_wanted(
+    file: Path, text: str, why: str
+):
+    [said] = refusals(file, text)
+    assert said.startswith(f"{file}:1: {text.partition(':')[0]}.")
+    assert why in said
+
+
+def test_a_number_in_a_variable_is_one(file: Path):
+    assert read(file, "", MESHFED_JOIN__REFUSALS="30").join.refusals == 30
+
+
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(file: Path):
     text = "xds: {listen: nowhere}\ncatlog: x\nmesh:\n  permissive: perhaps\n"
     assert refusals(file, text) == [

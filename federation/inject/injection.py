@@ -6,10 +6,10 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from meshfed.federation.capture import AZURE, network
-from meshfed.federation.fields import DottedName, Listen, host_name
+from meshfed.federation.fields import DottedName, Listen, host_name, whole
 from meshfed.federation.findings import Strict
 from meshfed.xds.bootstrap import Address
 
@@ -81,7 +81,7 @@ def image(text: str) -> str:
 
 Quantity = Annotated[str, AfterValidator(quantity)]
 Image = Annotated[str, AfterValidator(image)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(whole)]
 Resource = Literal["cpu", "memory", "ephemeral-storage"]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from meshfed.catalog.model import Identity
-from meshfed.federation.fields import Duration, Label, Listen, duration
+from meshfed.federation.fields import Duration, Label, Listen, Whole, duration
 from meshfed.federation.findings import Strict
 from meshfed.providers.probe import Probe
 from meshfed.providers.registered import served
@@ -71,7 +71,7 @@ class Join(Strict):
         default=None,
         description="for machines that join, such as 0.0.0.0:15129; absent: none may",
     )
-    refusals: int = Field(
+    refusals: Whole = Field(
         default=20, ge=1, le=10_000, description="that one address may have in a minute"
     )
     policies: tuple[JoinPolicy, ...] = Field(default=(), description="who may join without a token")
