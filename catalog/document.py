@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import yaml
 from pydantic import ValidationError
@@ -63,6 +64,17 @@ def documents(text: str, file: str) -> Iterator[Document]:
     except yaml.reader.ReaderError as error:
         line = text.encode()[: error.position].count(b"\n")
         raise _unreadable(file, line, f"not YAML: {error.reason}") from error
+
+
+def first_key(text: str) -> str:
+    """Of a text that is a mapping, however long; nothing where that is not plain to see."""
+    try:
+        for event in islice(yaml.parse(text, Loader=yaml.CSafeLoader), 4):
+            if isinstance(event, yaml.ScalarEvent):
+                return str(event.value)
+    except yaml.YAMLError:  # `documents` says where
+        return ""
+    return ""
 
 
 def dotted(path: Path) -> str:

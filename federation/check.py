@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from meshfed.catalog.access import Unresolved, access
-from meshfed.catalog.document import Document, Unreadable, documents
+from meshfed.catalog.document import Document, Unreadable, documents, first_key
 from meshfed.catalog.document import Path as Keys
 from meshfed.catalog.model import (
     Identity,
@@ -106,6 +106,8 @@ class Input:
 
 def kind(text: Text) -> Kind:
     """What a file is for, by what is in it. Raises Unreadable."""
+    if first_key(text.text) in HOSTS_KEYS:
+        return Kind.HOSTS  # a long list is read once, by whoever checks it
     first = next(documents(text.text, text.file), None)
     if first is None:
         return Kind.NOTHING
@@ -157,7 +159,7 @@ def checked(given: Input) -> Checked:
         *chain.from_iterable(_said(each) for each in seen),
         *(why for _, _, why in specified.rejected),
     )
-    whole = bool(seen) and not given.partial
+    whole = bool(seen) and not given.partial and not any(each.fault for each in seen)
     found = unresolved(specified, seen, whole=whole, elsewhere=given.elsewhere)
     return Checked(tuple(given.read), rejected, tuple(found))
 

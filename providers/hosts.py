@@ -1,15 +1,13 @@
 """Hosts that somebody keeps a list of: the provider `hosts`."""
 
 import asyncio
-import gc
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meshfed.catalog.document import Unreadable
 from meshfed.catalog.model import Endpoint, Observation
-from meshfed.providers.hostfile import chosen, read
+from meshfed.providers.hostfile import chosen, read, uncollected
 from meshfed.providers.listing import (
     NOTHING,
     Answer,
@@ -25,19 +23,6 @@ from meshfed.providers.probing import Believed, Probing
 from meshfed.providers.watch import Mark, follow, quiet
 
 NOBODY = Believed()
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """No search for cyclic garbage meanwhile: while ten thousand hosts are read (1.7 s, and no
-    cycles) it found none, but held up every thread for 0.2 s at a time."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from typing import TextIO
 
 import pytest
 
-from meshfed.federation.check import Checked, Kind, check
+from meshfed.federation.check import Checked, Kind, check, kind
+from meshfed.federation.specification.files import Text
 
 HOSTS = """\
 services:
@@ -122,6 +123,19 @@ def test_stdin_is_taken_for_what_it_looks_like(text: str, kind: Kind):
     found = checked("-", stdin=text)
     assert found.read == (("stdin", kind),)
     assert found.rejected == ()
+
+
+def test_a_host_list_is_known_by_its_beginning():
+    assert kind(Text("hosts.yaml", "# ours\nhosts:\n  - {name: a, addr\n")) is Kind.HOSTS
+
+
+def test_of_a_list_that_cannot_be_read_nothing_is_said_to_be_missing(folder: Path):
+    edit(folder / "hosts.yaml", "hosts:", "hosts: {")
+    found = checked("meshfed.yaml")
+    [why] = map(str, found.rejected)
+    assert why.startswith("hosts.yaml:")
+    assert "not YAML" in why
+    assert found.unresolved == ()
 
 
 def test_a_file_that_looks_like_nothing_is_refused():

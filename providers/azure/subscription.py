@@ -30,7 +30,7 @@ from meshfed.providers.azure.resolve import (
     observation,
     resolve,
 )
-from meshfed.providers.hosts import uncollected
+from meshfed.providers.hostfile import uncollected
 
 GRACE = 2  # looks that may fail in passing before what is known is in doubt
 PASSING = frozenset({429, 500, 502, 503, 504})
