@@ -24,8 +24,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from meshfed.catalog import entra
+from meshfed.catalog.file import DIRECTORY, readable, which
 from meshfed.catalog.file import Away as Away
-from meshfed.catalog.file import readable, which
 from meshfed.catalog.times import seconds as seconds
 from meshfed.catalog.times import stamp as stamp
 
@@ -133,8 +133,14 @@ class Database:
                 # What was opened read-only stays so, and a disk that is mounted again is another.
                 self._engine.dispose()
             cause = error.orig if isinstance(error, DBAPIError) else error
-            file = f"{self.url.database}: " if self.is_sqlite else ""  # SQLite never names it
-            raise Away(f"the catalog is away: {file}{_line(cause)}") from error
+            raise Away(f"the catalog is away: {self._why(_line(cause))}") from error
+
+    def _why(self, cause: str) -> str:
+        """SQLite never names the file, nor says what is there instead."""
+        if not self.is_sqlite:
+            return cause
+        file = Path(str(self.url.database))
+        return f"{file}: {DIRECTORY if file.is_dir() else cause}"
 
 
 def _line(cause: object) -> str:

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from urllib.parse import unquote
 
+DIRECTORY = "it is a directory: name a file in it"
+
 
 class Away(Exception):
     """The database cannot be reached or written; what was last read from it still holds."""

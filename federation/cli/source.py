@@ -48,9 +48,13 @@ def catalog_url(catalog: str | None, config: Path | None, option: str = "--catal
 
 def existing(url: str) -> str:
     """The URL of a catalog that is there: reading must not make an empty one."""
+    from meshfed.catalog.file import DIRECTORY
+
     file = sqlite_file(url)
     if file is None:
         return url
+    if file.is_dir():
+        raise Finding(f"{file}: {DIRECTORY}")
     if not file.is_file():
         raise Finding(
             f"{file}: there is no catalog here: start `meshfed serve` or run `meshfed migrate`"

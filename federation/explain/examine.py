@@ -99,7 +99,8 @@ def _store(url: str) -> Store:
     where = shown(url)
     file = sqlite_file(url)
     if file is not None and not file.is_file():
-        return Store(where, f"{file}: there is no catalog here")
+        there = files.DIRECTORY if file.is_dir() else "there is no catalog here"
+        return Store(where, f"{file}: {there}")
     try:
         lacking, why_deaf = tuple(pending(url)), asyncio.run(_deaf(url))
     except (Away, Unfit) as why:

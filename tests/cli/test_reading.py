@@ -136,6 +136,15 @@ def test_an_empty_catalog_says_where_things_come_from(meshfed: Run, url: str, ki
     assert json.loads(meshfed("get", kind, "-o", "json").out) == []
 
 
+@pytest.mark.parametrize("command", ["get services", "doctor", "migrate"])
+def test_a_directory_is_no_catalog(meshfed: Run, tmp_path: Path, command: str) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "meshfed.yaml").write_text("catalog: sqlite:///state\n")
+    ended = meshfed(*command.split())
+    assert ended.code == 1
+    assert f"{tmp_path}/state: it is a directory: name a file in it" in ended.lines[-1]
+
+
 def test_reading_does_not_make_a_catalog(meshfed: Run, tmp_path: Path) -> None:
     ended = meshfed("get", "services")
     assert ended.code == 1
