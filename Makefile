@@ -5,9 +5,12 @@ ARGS ?=
 # Where Python may not keep what it compiled, each of hundreds of processes compiles it anew.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: install demo test coverage check bench golden soak clean
+.PHONY: install help demo test coverage check bench golden soak clean
 
 install: .venv/.installed  ## .venv with the command .venv/bin/meshfed
+
+help:  ## what there is to make
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' Makefile | expand -t 10
 
 .venv/.installed: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "meshfed: no venv module: install python3-venv" >&2; exit 1; }
@@ -44,5 +47,5 @@ golden: install  ## rewrite the golden files; read the diff before committing it
 soak: install  ## the large numbers: minutes, not seconds
 	$(BIN)/pytest -m soak --timeout 1800 $(ARGS)
 
-clean:
+clean:  ## take away what make has made
 	rm -rf .venv build dist

@@ -1,0 +1,18 @@
+"""`make help` names what CONTRIBUTING.md says there is to make."""
+
+import re
+import subprocess
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.skipif(not which("make"), reason="no make")
+def test_make_help_names_every_command_of_contributing() -> None:
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    named = {line.split()[0] for line in told.stdout.splitlines()}
+    said = re.findall(r"^make (\w+)", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert {*said, "clean"} == named
