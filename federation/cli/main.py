@@ -79,7 +79,7 @@ class Commands(Mapping[str, object]):
 
 
 class Meshfed(TyperGroup):
-    """The commands of the table."""
+    """The commands of the table, where typer also looks for what a misspelt one was meant to be."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
