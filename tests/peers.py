@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from meshfed.xds.peer import Peer
 from meshfed.xds.resource import World
-from meshfed.xds.server import SHAKING, Server, Tls
+from meshfed.xds.server import IDLE, SHAKING, Server, Tls
 from meshfed.xds.subscription import Memory
 
 SERVER_NAME = "control-plane.example"
@@ -175,9 +175,10 @@ async def serving(
     tally: Tally | None = None,
     tokens: str = "",
     shaking: float = SHAKING,
+    idle: float = IDLE,
 ) -> AsyncIterator[Server]:
     shown = tls if callable(tls) else lambda: tls
-    server = Server(source, shown, tally or Tally(), shaking=shaking)
+    server = Server(source, shown, tally or Tally(), shaking=shaking, idle=idle)
     await server.start("127.0.0.1:0", tokens)
     try:
         yield server

@@ -461,3 +461,40 @@ async def test_who_does_not_end_its_handshake_has_a_descriptor_for_a_while_alone
         for _, writing in (*lines, shaken):
             writing.close()
         assert not call.done()
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # RFC 9113, 3.4
+
+
+async def test_a_connection_without_a_stream_ends_and_who_has_one_stays(
+    authority, control_plane, proxy
+):
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    anybody.set_alpn_protocols(["h2"])
+    source = Source(world(1, "a"))
+    async with (
+        serving(source, control_plane, tokens="127.0.0.1:0", idle=0.5) as server,
+        streaming(server, proxy, authority.root) as call,
+        connecting(server, proxy, authority.root) as between,
+    ):
+        await call.write(clusters())
+        assert await call.read()
+        first = opened(between)
+        await first.write(clusters())
+        assert await first.read()
+        first.cancel()
+        reading, writing = await asyncio.open_connection(
+            "127.0.0.1", server.port_of_tokens, ssl=anybody
+        )
+        writing.write(PREFACE)
+        async with asyncio.timeout(5):  # by itself for as long as the age of a connection
+            await reading.read()
+            while (state := between.get_state()) is grpc.ChannelConnectivity.READY:
+                await between.wait_for_state_change(state)
+        writing.close()
+        again = opened(between)
+        await again.write(clusters())
+        assert await again.read()
+        assert not call.done()
+        again.cancel()

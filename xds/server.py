@@ -24,6 +24,8 @@ SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHODS = ("DeltaAggregatedResources", "StreamAggregatedResources")
 
 SHAKING = 20.0  # seconds for a connection to be one; a gRPC client itself waits no longer
+# Strangers get as far, at the port of tokens. Envoy is back within 5 s when its stream has ended.
+IDLE = 60.0  # seconds without a stream
 INTRODUCTION = 15.0  # seconds for the first request: whoever connects has something to ask
 UNREAD = 15.0  # seconds for the client to take a message, after 4 MB of others that it did not read
 LAST_WORDS = 2.0  # seconds for the client to take the status
@@ -276,8 +278,12 @@ class Server:
         recording: bool = False,
         bearers: Bearers | None = None,
         shaking: float = SHAKING,
+        idle: float = IDLE,
     ) -> None:
-        """`shaking`: seconds for TLS and for the settings of HTTP/2; by itself grpc has 120."""
+        """`shaking`: seconds for TLS and for the settings of HTTP/2; by itself grpc has 120.
+
+        `idle`: seconds that a connection may have no stream.
+        """
         self.port = 0  # the one bound, once started
         self.port_of_tokens = 0
         self._source = source
@@ -288,8 +294,11 @@ class Server:
         self._turnstile = Turnstile()
         self._looking: asyncio.Task[None] | None = None
         self._draining = False
-        limit = ("grpc.server_handshake_timeout_ms", round(shaking * 1000))
-        self._server = grpc.aio.server(options=(*OPTIONS, limit))
+        limits = (
+            ("grpc.server_handshake_timeout_ms", round(shaking * 1000)),
+            ("grpc.max_connection_idle_ms", round(idle * 1000)),
+        )
+        self._server = grpc.aio.server(options=(*OPTIONS, *limits))
         self._tls = tls
         self._bearers = bearers
         handlers = map(grpc.stream_stream_rpc_method_handler, (self._delta, self._sotw))
