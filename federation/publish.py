@@ -33,7 +33,7 @@ from meshfed.xds.server import Unready
 from meshfed.xds.soundness import LeftOut
 from meshfed.xds.subscription import Memory
 
-BETWEEN_SHAPES = 0.1  # seconds, while changes go on
+BETWEEN_SHAPES = 0.1  # seconds at most, while changes go on: as long as one took
 BEHIND = 0.001  # seconds that shapes let the endpoint lane go first: streams write what they have
 FLUSH = 0.2  # seconds between two writes of receipts, at least;
 SHARE = 9  # times as long as one took, while many proxies answer all the time,
@@ -222,12 +222,13 @@ class Publisher:
             self._evaluated()
 
     async def _shapes(self) -> None:
-        """The first change at once, then one push at a time, with a pause between."""
+        """The first change at once, then one push at a time, with as long a pause between."""
         while True:
             await self._reshape.wait()
             await asyncio.sleep(BEHIND)
+            began = time.monotonic()
             self._shape()
-            await asyncio.sleep(BETWEEN_SHAPES)
+            await asyncio.sleep(min(BETWEEN_SHAPES, time.monotonic() - began))
 
     def _shape(self) -> None:
         self._reshape.clear()

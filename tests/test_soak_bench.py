@@ -150,7 +150,9 @@ async def test_after_half_an_hour_of_everything_all_views_are_equal(tmp_path: Pa
             await asyncio.sleep(chance.random() * 0.5)
             await stage.crowd.happened()  # else its processes keep all of it
             memory.append((passed, stage.meter.resident()))
-        # What somebody refused is something else once more, and refused by nobody.
+        # What somebody refused is something else once more, and refused by nobody: also not by
+        # those who were told to refuse, and have been sent nothing since.
+        await stage.crowd.refuse(0)
         for service in range(SIZE.identities, SIZE.services):
             await stage.observe(given.observation(SIZE, service, weight=1_000_000 + service))
         last = given.specified(SIZE, shifted=soak.shifted, denied=not soak.denied)

@@ -146,7 +146,7 @@ class Crowd:
         return Happened(acks, tuple(why for each in told for why in each["lost"]))
 
     async def refuse(self, every: int) -> None:
-        """One proxy in so many rejects what it is sent next."""
+        """One proxy in so many rejects what it is sent next, and no other does; 0: nobody."""
         await self._all(do="refuse", every=every)
 
     async def held(self) -> dict[str, dict[str, dict[str, str]]]:

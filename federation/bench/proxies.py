@@ -317,9 +317,9 @@ class Group:
         return {"reached": await self._tally.reaches(responses)}
 
     def refuse(self, every: int) -> None:
-        """One in so many rejects what it is sent next."""
-        for proxy, _ in self._proxies[::every]:
-            proxy.refusing = True
+        """One in so many rejects what it is sent next, and no other does; 0: nobody."""
+        for number, (proxy, _) in enumerate(self._proxies):
+            proxy.refusing = every > 0 and number % every == 0
 
     def held(self) -> dict[str, object]:
         return {"held": {proxy.name: proxy.held() for proxy, _ in self._proxies}}
