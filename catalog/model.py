@@ -131,7 +131,8 @@ class Identity(Struct, frozen=True, order=True, cache_hash=True):
         return f"{self.account}.{self.namespace}"
 
 
-class Locality(Struct, frozen=True, order=True, cache_hash=True):
+@dataclass(frozen=True, slots=True, order=True)
+class Locality:
     """`region/zone`, either part may be missing."""
 
     region: str = ""

@@ -182,6 +182,8 @@ class Seen:
             why = f"no backend of TrafficSplit {split.policy} answers on port {port.number}"
         elif shares and not any(share.weight for share in shares):
             why = f"TrafficSplit {split.policy} gives no weight to a backend that can be called"
+        elif len(shares) == 1:  # all of it, whatever the others weigh that it may not call
+            shares = (Share(shares[0].target, 1),)
         return Choice(split.matches, () if why else shares, why)
 
     def fits(self, backend: Backend, port: Port) -> bool:

@@ -82,6 +82,17 @@ def test_a_stream_is_quiet_while_what_moved_waits_for_an_answer():
     assert not client.stream.quiet  # its secrets wait for nothing
 
 
+@BOTH
+def test_a_world_that_comes_back_while_another_is_on_its_way_is_told_again(dialect: type[Delta]):
+    """As of a proxy that is of another class for a moment: the very same objects."""
+    client = quiet(dialect(ONE_OF_EACH))
+    client.stream.offer(beside(ONE_OF_EACH, CDS="d", EDS="d", RDS="r:2"))
+    (made, *_) = client.stream.outgoing(0.0)
+    assert made.type == "CDS"
+    client.stream.offer(ONE_OF_EACH)
+    assert not client.stream.quiet
+
+
 def beside(one: World, **types: str) -> World:
     """The same objects, but for these types."""
     return replace(one, resources={**one.resources, **world(2, **types).resources})

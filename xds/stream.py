@@ -253,16 +253,18 @@ class Stream:
             return
         if not self._open(subscription.gate, now):
             return
+        self._marked = None  # it is on its way to another world, and has all of none
         dialect = delta if self.delta else sotw
+        gone = subscription.gone(resources)  # what is sent below is of these
         push = dialect.due(subscription, resources, breaking=breaking or kind not in SHORT)
-        subscription.basis = resources
+        subscription.basis, subscription.within = resources, None if gone else resources
         if push is not None:
             for part in dialect.parts(push, subscription):
                 yield self._send(subscription, part, now)
             if kind == Type.CLUSTER:
                 self._warm(push.changed)
-        if breaking or not subscription.gone(resources):
-            subscription.current = resources
+        if breaking or not (gone and subscription.gone(resources)):
+            subscription.current = subscription.within = resources
 
     def _send(self, subscription: Subscription, push: Push, now: float) -> Response:
         self._number += 1

@@ -88,7 +88,8 @@ class Subscription:
     unanswered: dict[str, Sent] = field(default_factory=dict)  # by nonce, oldest first
     answered: str = ""  # the nonce last answered
     missed: int = 0  # the number of the response whose answer was last found to be overdue
-    current: Resources | None = None  # nothing is left to send of these, and no other is held
+    current: Resources | None = None  # nothing is left to send of these
+    within: Resources | None = None  # no name is held that these have not
     basis: Resources | None = None  # what of these was asked was sent, is owed, or was rejected
     digest: int = 0  # over `held`
 
@@ -125,7 +126,7 @@ class Subscription:
 
     def widen(self) -> None:
         self.wildcard = True
-        self.current = self.basis = None
+        self.current = self.basis = self.within = None
         # What it meets on its way, sent before an unsubscription, it will keep now.
         under_way = {r.name for sent in self.unanswered.values() for r in sent.resources}
         for name in under_way - self.held.keys():
@@ -179,7 +180,7 @@ class Subscription:
         return self.acceptable(resource) or (resource if resource.name in self.inherited else None)
 
     def gone(self, resources: Resources) -> list[str]:
-        if self.current is not None and not differences.between(self.current, resources).gone:
+        if self.within is not None and not differences.between(self.within, resources).gone:
             return []
         return sorted(self.held.keys() - resources.keys())
 

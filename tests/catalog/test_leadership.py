@@ -8,6 +8,7 @@ from contextlib import aclosing, closing
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from sqlalchemy import Connection, text
 
 from meshfed.catalog.database import LOCK, Database
@@ -182,7 +183,7 @@ async def test_a_replica_that_is_gone_is_forgotten_with_its_proxies(
     assert not await catalog.record("one", 1, [PROXY], [], [receipt])
     assert await catalog.record("one", 1, [], [], [])
     other = replace(PROXY, proxy="p2")
-    await catalog.record("two", 1, [other], [], [replace(receipt, proxy="p2")])
+    await catalog.record("two", 1, [other], [], [structs.replace(receipt, proxy="p2")])
     await catalog.forget(["one"])
     assert set(await catalog.signs()) == {"two"}
     assert rows(url, "select proxy from proxies") == [("p2",)]
