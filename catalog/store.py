@@ -241,7 +241,6 @@ class Catalog:
     # What operators ask
 
     async def orders(self, provider: str, of: Sequence[str] = ()) -> Orders:
-        """What operators asked; which faults are settled, of these scopes alone."""
         return await self.ask(lambda connection: states.ordered(connection, provider, of))
 
     async def scopes(self, provider: str) -> frozenset[str]:

@@ -15,8 +15,8 @@ from meshfed.federation.admin.metrics import Metrics, Reason
 from meshfed.federation.subscriber import Inadmissible
 from meshfed.providers.provider import Attested, Attestor, Unanswered, Untaken
 from meshfed.xds.door import Unproven
+from meshfed.xds.feed import Unready
 from meshfed.xds.peer import Names
-from meshfed.xds.server import Unready
 
 FRESH = 60.0  # seconds for which an answer of the platform counts without asking again
 QUIET = 60.0  # seconds for which the same refusal of the same address is not said again

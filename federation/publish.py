@@ -27,9 +27,9 @@ from meshfed.federation.presence import Presence
 from meshfed.federation.subscriber import Inadmissible, Subscriber, admitted, refused
 from meshfed.federation.wanted import Wanted
 from meshfed.federation.worlds import Worlds
+from meshfed.xds.feed import Unready
 from meshfed.xds.peer import Peer
 from meshfed.xds.resource import World
-from meshfed.xds.server import Unready
 from meshfed.xds.soundness import LeftOut
 from meshfed.xds.subscription import Memory
 

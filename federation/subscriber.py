@@ -15,10 +15,10 @@ from meshfed.catalog.workloads import called
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Reason
 from meshfed.federation.care import Ailment, Pulse, ailment
+from meshfed.xds.feed import Refusal
 from meshfed.xds.objects import objects
 from meshfed.xds.peer import Peer
 from meshfed.xds.resource import SHORT, World
-from meshfed.xds.server import Refusal
 from meshfed.xds.subscription import Memory
 
 log = structlog.get_logger()

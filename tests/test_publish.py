@@ -45,9 +45,9 @@ from meshfed.federation.sections import Certificates
 from meshfed.federation.subscriber import Subscriber
 from meshfed.federation.wanted import identities
 from meshfed.federation.worlds import Worlds
+from meshfed.xds.feed import Refusal, Unready
 from meshfed.xds.peer import Peer
 from meshfed.xds.resource import Type
-from meshfed.xds.server import Refusal, Unready
 
 DOMAIN = "shop.example"
 LEDGER = ServiceName("ledger", "shop")

@@ -12,11 +12,12 @@ import pytest
 from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
 from peers import CONTROL_PLANE, SERVER_NAME, STORE, Authority, Source, Tally
 
+from meshfed.xds.feed import Refusal, Unready
 from meshfed.xds.loads import Calls
 from meshfed.xds.peer import Peer
 from meshfed.xds.reporting import SERVICE, LoadReporting
 from meshfed.xds.resource import World
-from meshfed.xds.server import Refusal, Server, Tls, Unready
+from meshfed.xds.server import Server, Tls
 
 DNS = "abc.workload.shop.example"
 

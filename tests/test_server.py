@@ -21,8 +21,9 @@ from envoy.service.discovery.v3.discovery_pb2 import (
 )
 from peers import CONTROL_PLANE, SERVER_NAME, STORE, Authority, Source, Tally, serving
 
+from meshfed.xds.feed import Refusal, Unready
 from meshfed.xds.resource import Type, World, resource
-from meshfed.xds.server import SERVICE, Refusal, Server, Tls, Unready
+from meshfed.xds.server import SERVICE, Server, Tls
 
 
 @pytest.fixture(scope="module")
@@ -438,12 +439,17 @@ async def test_finding_7_streams_that_open_all_at_once_are_all_answered(
             call.cancel()
 
 
+def anybody() -> ssl.SSLContext:
+    """Of whoever asks for no certificate, and shows none."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+    made.set_alpn_protocols(["h2"])
+    return made
+
+
 async def test_who_does_not_end_its_handshake_has_a_descriptor_for_a_while_alone(
     authority, control_plane, proxy
 ):
-    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
-    anybody.set_alpn_protocols(["h2"])
     source = Source(world(1, "a"))
     async with (
         serving(source, control_plane, tokens="127.0.0.1:0", shaking=0.5) as server,
@@ -455,7 +461,7 @@ async def test_who_does_not_end_its_handshake_has_a_descriptor_for_a_while_alone
         lines = [await asyncio.open_connection("127.0.0.1", port) for port in ports]
         lines[0][1].write(b"\x16\x03\x01\x02\x00")  # the head of a ClientHello
         # TLS, and no word of HTTP/2.
-        shaken = await asyncio.open_connection("127.0.0.1", server.port_of_tokens, ssl=anybody)
+        shaken = await asyncio.open_connection("127.0.0.1", server.port_of_tokens, ssl=anybody())
         async with asyncio.timeout(5):  # by itself grpc takes 120
             await asyncio.gather(*(reading.read() for reading, _ in (*lines, shaken)))
         for _, writing in (*lines, shaken):
@@ -469,9 +475,6 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0
 async def test_a_connection_without_a_stream_ends_and_who_has_one_stays(
     authority, control_plane, proxy
 ):
-    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
-    anybody.set_alpn_protocols(["h2"])
     source = Source(world(1, "a"))
     async with (
         serving(source, control_plane, tokens="127.0.0.1:0", idle=0.5) as server,
@@ -485,7 +488,7 @@ async def test_a_connection_without_a_stream_ends_and_who_has_one_stays(
         assert await first.read()
         first.cancel()
         reading, writing = await asyncio.open_connection(
-            "127.0.0.1", server.port_of_tokens, ssl=anybody
+            "127.0.0.1", server.port_of_tokens, ssl=anybody()
         )
         writing.write(PREFACE)
         async with asyncio.timeout(5):  # by itself for as long as the age of a connection

@@ -35,8 +35,8 @@ from meshfed.federation.demo.control import until
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher
 from meshfed.federation.traffic import Traffic
+from meshfed.xds.feed import Refusal, Unready
 from meshfed.xds.loads import Calls
-from meshfed.xds.server import Refusal, Unready
 
 ASKED = "select source_identity, service, platform, requests, failed, in_flight from mesh_traffic"
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,11 +13,11 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
 from meshfed.xds.door import Bearers, Call, Unproven, proven
+from meshfed.xds.feed import Feed, Refusal, Source, Unready
 from meshfed.xds.listening import OPTIONS, Tls, claim, credentials
 from meshfed.xds.peer import Names, Peer, met
-from meshfed.xds.resource import SHORT, World
+from meshfed.xds.resource import SHORT
 from meshfed.xds.stream import Malformed, Request, Stream
-from meshfed.xds.subscription import Memory
 from meshfed.xds.turnstile import Turnstile
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -30,71 +30,6 @@ INTRODUCTION = 15.0  # seconds for the first request: whoever connects has somet
 UNREAD = 15.0  # seconds for the client to take a message, after 4 MB of others that it did not read
 LAST_WORDS = 2.0  # seconds for the client to take the status
 GLANCE = 0.5  # seconds between two looks at what is due, on all streams; 0.3 µs for each
-
-
-class Refusal(Exception):
-    """This peer is not told anything; the message is what it is told instead."""
-
-
-class Unready(Exception):
-    """There is nothing complete to tell yet: an empty answer would delete what the peer has."""
-
-
-class Feed(Protocol):
-    """What one peer is to be told, as long as the stream is open."""
-
-    @property
-    def world(self) -> World: ...
-
-    @property
-    def ended(self) -> str:
-        """Why the stream must end; empty while it may go on."""
-        ...
-
-    @property
-    def welcome(self) -> bool:
-        """Whether the peer may begin another stream at once, when this one has ended."""
-        ...
-
-    @property
-    def memory(self) -> Memory:
-        """What this client accepted and rejected on its streams before; kept up to date by us."""
-        ...
-
-    def listen(self, moved: Callable[[], None]) -> None:
-        """From now on call this whenever `world` or `ended` moves."""
-        ...
-
-    def receipt(
-        self,
-        kind: str,
-        version: str,
-        sent_at: float,
-        answered_at: float,
-        rejected: str,
-        about: tuple[str, ...] = (),  # the names of what it rejects
-    ) -> None:
-        """The client's answer to one response; times in seconds since the epoch."""
-        ...
-
-    def overdue(self, kind: str) -> None:
-        """The client did not answer a response of this type in time; others wait no longer."""
-        ...
-
-    # What the client was sent and has, if that is recorded; empty where it rejected the last.
-    def pushed(self, kind: str, revision: int, versions: Mapping[str, str]) -> None: ...
-
-    def settled(self, revision: int, at: float) -> None:
-        """The client acknowledged everything of this revision."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class Source(Protocol):
-    async def open(self, peer: Peer) -> Feed:
-        """Raises Refusal and Unready."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
