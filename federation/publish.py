@@ -222,7 +222,7 @@ class Publisher:
             self._evaluated()
 
     async def _shapes(self) -> None:
-        """The first change at once, then one push at a time, with as long a pause between."""
+        """The first change at once, then one at a time; as long a pause between, 0.1 s at most."""
         while True:
             await self._reshape.wait()
             await asyncio.sleep(BEHIND)

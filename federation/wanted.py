@@ -1,7 +1,7 @@
 """Who needs a certificate, and for which services: worked out again where a mesh moved."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from meshfed.catalog.model import Endpoint, Identity, Mesh, ServiceName
 
@@ -21,7 +21,7 @@ class Wanted:
         self._workloads: Counter[Identity] = Counter()
         self._answering: dict[ServiceName, tuple[tuple[Endpoint, ...], frozenset[Identity]]] = {}
 
-    def of(self, mesh: Mesh, moved: Iterable[str]) -> Answering:
+    def of(self, mesh: Mesh, moved: Collection[str]) -> Answering:
         """`moved`: the ids of all workloads that are otherwise than in the mesh before."""
         for there, one in ((self._mesh.workloads, -1), (mesh.workloads, 1)):
             for workload in filter(None, map(there.get, moved)):

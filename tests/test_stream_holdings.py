@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from transcripts import BOTH, FOREIGN, ONE_OF_EACH, Delta, quiet, thing, world
 
-from meshfed.xds.resource import World
+from meshfed.xds.resource import Type, World
 from meshfed.xds.stream import Holding, Stream
 from meshfed.xds.subscription import GATE
 
@@ -83,14 +84,22 @@ def test_a_stream_is_quiet_while_what_moved_waits_for_an_answer():
 
 
 @BOTH
-def test_a_world_that_comes_back_while_another_is_on_its_way_is_told_again(dialect: type[Delta]):
-    """As of a proxy that is of another class for a moment: the very same objects."""
+@pytest.mark.parametrize("same", [True, False], ids=["the same objects", "made anew"])
+@pytest.mark.parametrize("other", [{"CDS": "d"}, {"CDS": "c:2"}, {"CDS": "c:2", "LDS": "l:2"}])
+def test_a_world_that_comes_back_while_another_is_on_its_way_is_all_that_is_held(
+    dialect: type[Delta], other: dict[str, str], same: bool
+):
+    """As of a proxy that is of another class for a moment."""
     client = quiet(dialect(ONE_OF_EACH))
-    client.stream.offer(beside(ONE_OF_EACH, CDS="d", EDS="d", RDS="r:2"))
-    (made, *_) = client.stream.outgoing(0.0)
-    assert made.type == "CDS"
-    client.stream.offer(ONE_OF_EACH)
-    assert not client.stream.quiet
+    said = client.is_told(beside(ONE_OF_EACH, **other))
+    assert said[0].startswith("CDS")
+    back = ONE_OF_EACH if same else world(3, CDS="c", EDS="c", SDS="s", LDS="l", RDS="r")
+    client.stream.offer(back)
+    while said:
+        said = [more for line in said for more in client.accepts(line.split()[0])]
+    held = client.stream._subscriptions[Type.CLUSTER].held
+    assert held == {"c": version("CDS", "c")}
+    assert client.stream.settled == back.revision
 
 
 def beside(one: World, **types: str) -> World:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from meshfed.xds import delta, sotw
 from meshfed.xds.resource import NOTHING, SHORT, Resource, Resources, Type, World, once
-from meshfed.xds.subscription import GATE, Answer, Memory, Past, Push, Subscription
+from meshfed.xds.subscription import GATE, PARTLY, Answer, Memory, Past, Push, Subscription
 
 Request = discovery_pb2.DeltaDiscoveryRequest | discovery_pb2.DiscoveryRequest
 
@@ -265,6 +265,8 @@ class Stream:
                 self._warm(push.changed)
         if breaking or not (gone and subscription.gone(resources)):
             subscription.current = subscription.within = resources
+        else:
+            subscription.current = PARTLY
 
     def _send(self, subscription: Subscription, push: Push, now: float) -> Response:
         self._number += 1

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -20,6 +21,9 @@ GATE = 16.0
 
 # A client that reads but never answers must not cost memory for ever.
 MOST_UNANSWERED = 16
+
+# What is `current` of a type that was sent in part: it is no world's, so there is something to do.
+PARTLY: Resources = MappingProxyType({})
 
 UNSURE = ""  # the version of a resource whose update was rejected: never equal to a real one
 
