@@ -21,7 +21,7 @@ V = TypeVar("V")
 
 TOLD = "(select at from changes where revision = {revision} limit 1)"
 STATE = Plain(
-    "select revision, shape_revision, trust_domain, permissive, federation,"
+    "select revision, shape_revision, horizon, trust_domain, permissive, federation,"
     f" {TOLD.format(revision='state.revision')}, {TOLD.format(revision=':since')}"
     " from state where id = 1"
 )
@@ -44,6 +44,7 @@ class State:
 
     revision: int
     shape_revision: int
+    horizon: int  # what ended before this revision may be pruned
     trust_domain: str
     permissive: bool
     preferences: Preferences
@@ -105,8 +106,10 @@ def read(connection: Connection) -> Mesh:
 def advance(connection: Connection, mesh: Mesh) -> tuple[Mesh, Changed]:
     """The newest mesh from an older one, and what moved between them."""
     now = _state(connection, mesh.revision)
-    if now.revision < mesh.revision or (now.since and now.since != mesh.at):
-        # It was restored from a backup, or lost commits: nothing that is held can be trusted.
+    restored = now.revision < mesh.revision or (now.since and now.since != mesh.at)
+    if restored or mesh.revision < now.horizon:
+        # It was put back, or lost commits, and nothing that is held can be trusted; or what left
+        # since is pruned, and nothing says that it did.
         fresh = read(connection)
         all_endpoints = frozenset(fresh.endpoints) | frozenset(mesh.endpoints)
         all_workloads = frozenset(fresh.workloads) | frozenset(mesh.workloads)
@@ -203,9 +206,9 @@ def _alike(one: Endpoint, other: Endpoint) -> bool:
 
 def _state(connection: Connection, since: int = 0) -> State:
     (row,) = STATE.rows(connection, since=since)
-    revision, shape, trust_domain, permissive, federation, at, then = row
-    federated = preferences.read(federation)
-    return State(revision, shape, trust_domain, bool(permissive), federated, at or "", then or "")
+    revision, shape, horizon, trust_domain, permissive, federation, at, then = row
+    federated, told, held = preferences.read(federation), at or "", then or ""
+    return State(revision, shape, horizon, trust_domain, bool(permissive), federated, told, held)
 
 
 def _moved(connection: Connection, part: Part, since: int) -> list[str]:

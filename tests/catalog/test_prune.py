@@ -78,6 +78,23 @@ async def test_revisions_before_the_boundary_are_beyond_what_is_kept(
         past.at(url, 5, lambda _, moment: moment)
 
 
+async def test_who_was_away_for_longer_than_history_is_kept_has_nothing_that_left(
+    url: str,
+) -> None:
+    clock = [NOON]
+    with closing(Catalog(url, clock=lambda: clock[0])) as catalog:
+        await catalog.configure("shop.example", permissive=True)
+        await believe(catalog, known(1, count=5))
+        held = await catalog.read()
+        for minute, count in ((1, 3), (2, 4)):
+            clock[0] = NOON + 60 * minute
+            await believe(catalog, known(1, count=count))
+        await prune_once(catalog.prune, NOON + 120)
+        newest, changed = await catalog.advance(held)
+        assert newest == await catalog.read()
+        assert (changed.endpoints, changed.shape) == ({WEB}, True)
+
+
 async def test_what_stands_stays_however_old_it_is(
     lived: tuple[Catalog, list[float]], url: str
 ) -> None:
