@@ -199,6 +199,16 @@ async def test_a_machine_outlives_its_agent_its_envoy_and_its_control_plane(
         await until("its agent is heard", lambda: becomes(ground, ("healthy", "")))
         assert await answers(ground, machine)
 
+        # `leave` takes its folder away; where systemd does not stop it, that is what ends it.
+        slow.heard.clear()
+        asked = asyncio.create_task(answers(ground, machine, "/slow"))
+        await until("the slow request", under_way(slow))
+        aside = machine.papers.rename(machine.papers.with_suffix(".aside"))
+        assert await asked
+        assert await asyncio.to_thread(machine.agent.popen.wait, 10) == 0
+        aside.rename(machine.papers)
+        assert machine.said('"not drained"') == 0
+
 
 def aged(papers: Path) -> None:
     """Its certificate was issued long ago, as far as its agent knows."""

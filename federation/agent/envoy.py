@@ -106,6 +106,7 @@ class Sidecar:
         self._command = (envoy, *ENVOY[1:], *says, "--config-path", str(self._config))
         self._user = user
         self._process: Process | None = None
+        self._where = ""  # its own pages, as they were found last
         self._wanted = True
         self._over = asyncio.Event()  # set while none runs
 
@@ -140,10 +141,8 @@ class Sidecar:
     def unready(self) -> str:
         """Why it serves nothing yet, or nothing. Blocks."""
         try:
-            where = pages(yaml.safe_load(self._config.read_text()))
-            return (
-                "" if ask(where, "GET", "/ready").startswith("LIVE") else "its Envoy is not ready"
-            )
+            answer = ask(self._pages(), "GET", "/ready")
+            return "" if answer.startswith("LIVE") else "its Envoy is not ready"
         except UNASKED:
             return "its Envoy does not answer"
 
@@ -189,8 +188,16 @@ class Sidecar:
 
     async def _asked(self, method: str, path: str) -> str:
         """Raises OSError, HTTPException, and what a bootstrap of another shape raises."""
-        where = pages(yaml.safe_load(self._config.read_text()))
-        return await asyncio.to_thread(ask, where, method, path)
+        return await asyncio.to_thread(ask, self._pages(), method, path)
+
+    def _pages(self) -> str:
+        """Raises OSError, and what a bootstrap of another shape raises."""
+        try:
+            self._where = pages(yaml.safe_load(self._config.read_text()))
+        except FileNotFoundError:
+            if not self._where:  # `leave` took it away, and its Envoy is where it was
+                raise
+        return self._where
 
 
 def ask(where: str, method: str, path: str) -> str:
