@@ -231,14 +231,18 @@ async def test_a_new_endpoint_moves_load_assignments_and_nothing_else_of_its_cal
     assert moved == {Type.ENDPOINTS}
 
 
+async def left(published: Published, leaving: Subscriber) -> None:
+    """The workload that buys is gone, and its proxy has been told so."""
+    only = replace(KNOWN, workloads=frozenset({SELLING}))
+    await published.catalog.believe(only, kind="test", cause="")
+    await offered(leaving)
+
+
 async def test_a_workload_that_leaves_ends_its_proxys_stream(
     published: Published, publisher: Publisher
 ) -> None:
     leaving = await opened(publisher, peer(BUYING))
-    await published.catalog.believe(
-        replace(KNOWN, workloads=frozenset({SELLING})), kind="test", cause=""
-    )
-    await offered(leaving)
+    await left(published, leaving)
     assert not leaving.welcome
     assert leaving.ended.startswith("no provider knows the workload")
 
@@ -247,10 +251,7 @@ async def test_one_that_is_gone_is_refused_by_the_name_that_it_had(
     published: Published, publisher: Publisher
 ) -> None:
     leaving = await opened(publisher, peer(BUYING))
-    await published.catalog.believe(
-        replace(KNOWN, workloads=frozenset({SELLING})), kind="test", cause=""
-    )
-    await offered(leaving)
+    await left(published, leaving)
     unheard_of = peer(BUYING, dns=(f"0123456789abcdef.workload.{DOMAIN}",))
     with capture_logs() as logs:
         for each in (peer(BUYING), unheard_of):
@@ -296,10 +297,7 @@ async def test_a_proxy_that_must_go_and_does_not_yet_holds_nothing_up(
     published: Published, publisher: Publisher
 ) -> None:
     staying, leaving = await opened(publisher, peer(SELLING)), await opened(publisher, peer(BUYING))
-    await published.catalog.believe(
-        replace(KNOWN, workloads=frozenset({SELLING})), kind="test", cause=""
-    )
-    await offered(leaving)
+    await left(published, leaving)
     assert not leaving.closed  # it does not read: its stream takes a while to end
     staying.receipt("CDS", "v1", 1.0, 2.0, "")
     async with asyncio.timeout(5):
