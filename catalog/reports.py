@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from meshfed.catalog.model import Identity, ServiceName
 
-Reached = tuple[str, str, int, int, str]  # cluster, service, priority, endpoints, version
+Reached = tuple[str, int, str, int, str]  # cluster, priority, service, endpoints, version
 Reach = frozenset[Reached]
 
 
@@ -48,6 +48,14 @@ class ProxyState:
     clusters: Reach | None = None  # as last sent; None: as recorded before
     before: Reach | None = None  # what is recorded; None: nobody here knows
     stands: bool = False  # all but its clusters is recorded so already
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the catalog had of a replica when that recorded something."""
+
+    known: bool  # False: not any more, and nothing of what it had recorded of its proxies
+    own: frozenset[str]  # its proxies, by id; another's of the same id is newer, or was
 
 
 @dataclass(frozen=True, slots=True)

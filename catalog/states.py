@@ -1,22 +1,21 @@
 """What providers, operators, proxies and certificates report: rows that are simply replaced."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, select, text, update
+from sqlalchemy import Connection, and_, delete, insert, select, text, update
 
 from meshfed.catalog.attachments import attached
 from meshfed.catalog.database import seconds, stamp
 from meshfed.catalog.model import Identity, ServiceName
 from meshfed.catalog.orders import Orders
-from meshfed.catalog.plain import Plain
+from meshfed.catalog.plain import Gathered, Listed, Plain, Row
 from meshfed.catalog.reports import CertificateState, ProxyState, Reach, Receipt
 from meshfed.catalog.schema import (
     acceptances,
     authority,
     certificates,
     orders,
-    proxy_clusters,
     scopes,
 )
 from meshfed.catalog.standing import all_stood, condition, stood
@@ -118,31 +117,35 @@ def record(
     states: Iterable[ProxyState],
     gone: Iterable[str],
     receipts: Iterable[Receipt],
-) -> None:
-    """What one replica knows of its proxies. Proxies that went to another replica stay its own."""
+) -> frozenset[str]:
+    """What one replica knows of its proxies; the ids of those that are its own afterwards.
+
+    A proxy that went to another replica is that one's, with all that is recorded of it.
+    """
     there, left, synced = list(states), list(gone), _folded(receipts)
-    _each(writing, REPLICA, [{"replica": replica, "evaluated": evaluated, "seen_at": writing.now}])
-    _each(writing, PROXY, [_proxy(replica, one) for one in there if not one.stands])
-    _clusters(writing.connection, [one for one in there if one.clusters is not None])
-    _each(writing, SYNC, synced)
-    for table in ("proxy_sync", "proxy_clusters", "proxies"):
-        mine = "select proxy from proxies where proxy = :proxy and replica = :replica"
-        forget = text(f"delete from {table} where proxy in ({mine})")
-        _each(writing, forget, [{"proxy": one, "replica": replica} for one in left])
+    connection = writing.connection
+    REPLICA.on(connection, [(replica, evaluated, writing.now)])
+    PROXY.on(connection, [_proxy(replica, one) for one in there if not one.stands])
+    for forget in FORGET:
+        forget.on(connection, [(one, replica) for one in left])
+    own = frozenset(proxy for (proxy,) in OWN.rows(connection, replica=replica))
+    _clusters(connection, [one for one in there if one.clusters is not None and one.proxy in own])
+    SYNC.on(connection, synced)
+    return own
 
 
-def _proxy(replica: str, one: ProxyState) -> dict[str, Any]:
-    return {
-        "proxy": one.proxy,
-        "replica": replica,
-        "identity": str(one.identity),
-        "workload": one.workload,
-        "connected_since": stamp(one.connected_since),
-        "state": one.state,
-        "reason": one.reason,
-        "envoy_version": one.envoy_version,
-        "behind": one.behind,
-    }
+def _proxy(replica: str, one: ProxyState) -> Row:
+    return (
+        one.proxy,
+        replica,
+        str(one.identity),
+        one.workload,
+        stamp(one.connected_since),
+        one.state,
+        one.reason,
+        one.envoy_version,
+        one.behind,
+    )
 
 
 def _clusters(connection: Connection, states: list[ProxyState]) -> None:
@@ -156,13 +159,8 @@ def _clusters(connection: Connection, states: list[ProxyState]) -> None:
             less, more = moves.of(one.before, one.clusters or frozenset())
             gone += [(one.proxy, *cluster) for cluster in less]
             new += [(one.proxy, *cluster) for cluster in more]
-    if gone:
-        keys = [{"one": row[0], "called": row[1], "at": row[3]} for row in gone]
-        connection.execute(GONE, keys)
-    if new:
-        names = [column.name for column in CLUSTER]
-        rows = [dict(zip(names, row, strict=True)) for row in new]
-        connection.execute(insert(proxy_clusters), rows)
+    GONE.on(connection, [row[:3] for row in gone])
+    CLUSTERS.on(connection, new)
 
 
 class Moves:
@@ -178,69 +176,76 @@ class Moves:
         return self._found[at]
 
 
-def _stood(connection: Connection, proxies: list[str]) -> Iterator[tuple[Any, ...]]:
+def _stood(connection: Connection, proxies: list[str]) -> Iterator[Row]:
     for start in range(0, len(proxies), AT_ONCE):
-        some = proxy_clusters.c.proxy.in_(proxies[start : start + AT_ONCE])
-        yield from (tuple(row) for row in connection.execute(select(*CLUSTER).where(some)))
+        some = proxies[start : start + AT_ONCE]
+        yield from map(tuple, THERE.rows(connection, proxies=some))
 
 
-def _folded(receipts: Iterable[Receipt]) -> list[dict[str, Any]]:
+def _folded(receipts: Iterable[Receipt]) -> list[Row]:
     """Per proxy and type the newest answers; nulls where the batch says nothing new."""
-    folded: dict[tuple[str, str], dict[str, Any]] = {}
+    folded: dict[tuple[str, str], Row] = {}
     for receipt in sorted(receipts, key=lambda r: r.answered_at):
-        acked = {"acked_version": None, "acked_at": None}
-        row = folded.setdefault((receipt.proxy, receipt.type), acked)
-        answered = stamp(receipt.answered_at)
-        row |= {
-            "proxy": receipt.proxy,
-            "type": receipt.type,
-            "sent_version": receipt.version,
-            "sent_at": stamp(receipt.sent_at),
-            "nack": receipt.rejected or None,
-            "nack_at": answered if receipt.rejected else None,
-        }
-        if not receipt.rejected:
-            row |= {"acked_version": receipt.version, "acked_at": answered}
+        at = receipt.proxy, receipt.type
+        sent, answered = stamp(receipt.sent_at), stamp(receipt.answered_at)
+        if receipt.rejected:
+            *_, acked, acked_at, _, _ = folded.get(at, NOTHING)
+            folded[at] = (
+                *at,
+                receipt.version,
+                sent,
+                acked,
+                acked_at,
+                receipt.rejected,
+                answered,
+            )
+        else:
+            folded[at] = (*at, receipt.version, sent, receipt.version, answered, None, None)
     return list(folded.values())
 
 
-def _each(writing: Writing, statement: Any, values: list[dict[str, Any]]) -> None:
-    if values:
-        writing.connection.execute(statement, values)
-
-
-def _upsert(table: str, key: str, columns: str, kept: str = "", when: str = "1 = 1") -> Any:
+def _upsert(
+    table: str,
+    key: str,
+    columns: str,
+    *,
+    kept: Collection[str] = (),
+    numbers: Collection[str] = (),
+    when: str = "true",
+) -> Listed:
     """Insert or replace; a null in one of the `kept` columns leaves what stands there."""
     names = columns.split()
-    into = ", ".join([*key.split(), *names])
-    values = ", ".join(f":{name}" for name in (*key.split(), *names))
+    into = [*key.split(), *names]
+    values = (
+        f"cast(k.value ->> {n} as bigint)" if name in numbers else f"k.value ->> {n}"
+        for n, name in enumerate(into)
+    )
     sets = ", ".join(
         f"{name} = coalesce(excluded.{name}, {table}.{name})"
-        if name in kept.split()
+        if name in kept
         else f"{name} = excluded.{name}"
         for name in names
     )
-    at = ", ".join(key.split())
-    return text(
-        f"insert into {table} ({into}) values ({values})"
-        f" on conflict ({at}) do update set {sets} where {when}"
+    return Listed(
+        f"insert into {table} ({', '.join(into)}) select {', '.join(values)}"
+        f" from $each(rows) as k where true"  # without it SQLite takes `on` for a join's
+        f" on conflict ({', '.join(key.split())}) do update set {sets} where {when}"
     )
 
 
-CLUSTER = tuple(
-    proxy_clusters.c[name]
-    for name in ("proxy", "cluster", "service", "priority", "endpoints", "version")
+CLUSTER = ("proxy", "cluster", "priority", "service", "endpoints", "version")
+OWN = Gathered("proxy", "from proxies where replica = :replica")
+THERE = Gathered(", ".join(CLUSTER), "from proxy_clusters where proxy $among(proxies)")
+GONE = Listed(
+    "delete from proxy_clusters where (proxy, cluster, priority) in"
+    " (select k.value ->> 0, k.value ->> 1, cast(k.value ->> 2 as bigint) from $each(rows) as k)"
 )
-GONE = delete(proxy_clusters).where(
-    proxy_clusters.c.proxy == bindparam("one"),
-    proxy_clusters.c.cluster == bindparam("called"),
-    proxy_clusters.c.priority == bindparam("at"),
-)
-REPLICA = _upsert("replicas", "replica", "evaluated seen_at")
+REPLICA = _upsert("replicas", "replica", "evaluated seen_at", numbers=["evaluated"])
 PROXY = _upsert(
     "proxies",
     "proxy",
     "replica identity workload connected_since state reason envoy_version behind",
+    numbers=["behind"],
     # A replica that was stopped does not take back a proxy that went to another meanwhile.
     when="proxies.replica = excluded.replica"
     " or proxies.connected_since <= excluded.connected_since",
@@ -248,8 +253,23 @@ PROXY = _upsert(
 SYNC = _upsert(
     "proxy_sync",
     "proxy type",
-    "sent_version acked_version sent_at acked_at nack nack_at",
-    kept="acked_version acked_at",
+    "sent_version sent_at acked_version acked_at nack nack_at",
+    kept=["acked_version", "acked_at"],
+)
+NOTHING: Row = (None,) * 8
+# The rows of `proxies` last: they say whose the others are.
+FORGET = tuple(
+    Listed(
+        f"delete from {table} where proxy in (select p.proxy from $each(rows) as k"
+        " join proxies p on p.proxy = k.value ->> 0 and p.replica = k.value ->> 1)"
+    )
+    for table in ("proxy_sync", "proxy_clusters", "proxies")
+)
+CLUSTERS = _upsert(
+    "proxy_clusters",
+    "proxy cluster priority",
+    "service endpoints version",
+    numbers=["priority", "endpoints"],
 )
 CERTIFICATE = _upsert(
     "certificates", "identity service", "issuer state serial not_before not_after"
@@ -265,18 +285,18 @@ AUTHORITY = text(
 
 def certify(writing: Writing, states: Iterable[CertificateState]) -> None:
     said = [
-        {
-            "identity": str(one.identity),
-            "service": str(one.service),
-            "issuer": one.issuer,
-            "state": one.state,
-            "serial": one.serial,
-            "not_before": stamp(one.not_before),
-            "not_after": stamp(one.not_after),
-        }
+        (
+            str(one.identity),
+            str(one.service),
+            one.issuer,
+            one.state,
+            one.serial,
+            stamp(one.not_before),
+            stamp(one.not_after),
+        )
         for one in states
     ]
-    _each(writing, CERTIFICATE, said)
+    CERTIFICATE.on(writing.connection, said)
 
 
 def certified(connection: Connection) -> tuple[CertificateState, ...]:

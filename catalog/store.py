@@ -43,7 +43,7 @@ from meshfed.catalog.orders import Attachment, Orders
 from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
 from meshfed.catalog.ranges import NO_RANGES, Ranges
 from meshfed.catalog.register import Taken, Unregistered
-from meshfed.catalog.reports import CertificateState, ProxyState, Pushed, Receipt
+from meshfed.catalog.reports import CertificateState, ProxyState, Pushed, Receipt, Recorded
 from meshfed.catalog.standing import observed
 from meshfed.catalog.states import UnknownScope
 from meshfed.catalog.writing import Writing
@@ -319,17 +319,14 @@ class Catalog:
         proxies: Iterable[ProxyState],
         gone: Iterable[str],
         receipts: Iterable[Receipt],
-    ) -> bool:
-        """What a replica knows of its proxies; one that records nothing for 30 s is silent.
+    ) -> Recorded:
+        """What a replica knows of its proxies; one that records nothing for 30 s is silent."""
 
-        False when it was not known, or not any more: then nothing is known of its other proxies.
-        """
-
-        def write(connection: Connection) -> bool:
+        def write(connection: Connection) -> Recorded:
             known = replica in replicas.signs(connection)
             writing = Writing(connection, self._clock())
-            states.record(writing, replica, evaluated, proxies, gone, receipts)
-            return known
+            own = states.record(writing, replica, evaluated, proxies, gone, receipts)
+            return Recorded(known, own)
 
         return await self._write(write)
 

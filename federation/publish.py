@@ -346,10 +346,11 @@ class Publisher:
             if self._spoke.get(each.id) is not each:  # what is recorded is another stream's word
                 each.lost()
         self._spoke = there
-        fresh = [s for s in there.values() if s.unwritten]
+        news = any(s.unwritten for s in there.values())
+        fresh = [s for s in there.values() if s.unwritten or not s.recorded]
         receipts = self._account.unwritten()
-        told = (self._account.evaluated, len(closed), len(fresh), len(receipts))
-        if told == (self._told, 0, 0, 0) and time.monotonic() - self._alive < ALIVE:
+        told = (self._account.evaluated, len(closed), news, len(receipts))
+        if told == (self._told, 0, False, 0) and time.monotonic() - self._alive < ALIVE:
             return
         reaches = {kind: self._worlds.reach(kind) for kind in {s.kind for s in fresh}}
         states = [new for s in fresh if (new := s.written(reaches[s.kind]))]
@@ -358,12 +359,14 @@ class Publisher:
         # Of one that was here for a moment there is no other row, by which these would go with it.
         heard = [receipt for receipt in receipts if receipt.proxy in there]
         try:
-            known = await self._catalog.record(self._replica, evaluated, states, left, heard)
+            stands = await self._catalog.record(self._replica, evaluated, states, left, heard)
         except Away:
             for subscriber in fresh:
                 subscriber.lost()
             raise
-        forgotten = not known and self._told >= 0
+        forgotten = not stands.known and self._told >= 0
+        for proxy in there.keys() - stands.own:  # another replica has it, or had it until now
+            there[proxy].forgotten()
         self._account.written(receipts)
         self._pushed += [one for s in closed for one in s.unrecorded()]
         self._subscribers = [s for s in self._subscribers if s not in closed]

@@ -134,7 +134,16 @@ class Subscriber:
 
     def lost(self) -> None:
         """What the catalog has of it is not known."""
-        self.unwritten, self._recorded, self._reached = True, None, None
+        self.unwritten = True
+        self.forgotten()
+
+    def forgotten(self) -> None:
+        """The catalog has nothing of it."""
+        self._recorded = self._reached = None
+
+    @property
+    def recorded(self) -> bool:
+        return self._recorded is not None
 
     def state(self) -> ProxyState:
         sick = ailment(self._pulse(), time.time())

@@ -254,7 +254,7 @@ def same(old: Resources, new: Resources) -> bool:
 def reached(shape: Snapshot, told: Resources, names: Iterable[str]) -> Reach:
     """What of these clusters callers reach: how many endpoints, at each priority."""
     return frozenset(
-        (name, str(shape.assignments[fed].service), priority, endpoints, told[fed].version)
+        (name, priority, str(shape.assignments[fed].service), endpoints, told[fed].version)
         for name, fed in ((name, shape.fed[name]) for name in names if name in shape.clusters)
         for priority, endpoints in sizes(told[fed])
     )

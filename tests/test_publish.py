@@ -1,7 +1,6 @@
 """What connected proxies are told when something changes, and what is known of who has it."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,129 +8,45 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
-from prometheus_client import CollectorRegistry
+from publishing import (
+    BUYER,
+    BUYING,
+    DOMAIN,
+    KNOWN,
+    LEDGER,
+    SELLER,
+    SELLING,
+    Published,
+    answers,
+    host,
+    offered,
+    opened,
+    peer,
+)
 from structlog.testing import capture_logs
 
 from meshfed.catalog.model import (
     Backend,
-    Endpoint,
     Identity,
     Interception,
-    Known,
     Mesh,
     ObjectName,
     Port,
-    Rule,
     Service,
     ServiceName,
     Specified,
-    TcpRoute,
     TrafficSplit,
-    TrafficTarget,
-    Workload,
 )
-from meshfed.catalog.model import Protocol as Spoken
 from meshfed.catalog.reports import CertificateState
-from meshfed.catalog.store import Catalog, migrate
-from meshfed.federation.account import Account
-from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.certificates.authority import LocalAuthority, root
 from meshfed.federation.certificates.custody import Custody
-from meshfed.federation.certificates.keys import Seal
 from meshfed.federation.demo.control import until
-from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher, speakers
 from meshfed.federation.sections import Certificates
 from meshfed.federation.subscriber import Subscriber
-from meshfed.federation.wanted import identities
 from meshfed.federation.worlds import Worlds
 from meshfed.xds.feed import Refusal, Unready
-from meshfed.xds.peer import Peer
 from meshfed.xds.resource import Type
-
-DOMAIN = "shop.example"
-LEDGER = ServiceName("ledger", "shop")
-BUYER, SELLER = Identity("buyer", "shop"), Identity("ledger", "shop")
-
-
-def host(name: str, identity: Identity) -> Workload:
-    return Workload(name, "rack", "rack/list", identity=identity)
-
-
-BUYING, SELLING = host("buyer-1", BUYER), host("ledger-1", SELLER)
-
-
-def answers(workload: Workload, number: int) -> Endpoint:
-    address = f"10.0.0.{number}"
-    return Endpoint(
-        LEDGER, 3306, address, 3306, workload.id, "rack", "rack/list", identity=workload.identity
-    )
-
-
-KNOWN = Known(
-    "rack",
-    "rack/list",
-    services=frozenset({Service(LEDGER, (Port(3306, protocol=Spoken.TCP, local=13306),))}),
-    workloads=frozenset({BUYING, SELLING}),
-    endpoints=frozenset({answers(SELLING, 1)}),
-)
-ALLOWED = Specified(
-    "files:policy",
-    policies=(
-        (TcpRoute(ObjectName("shop", "mysql")), "policy.yaml:1"),
-        (
-            TrafficTarget(
-                ObjectName("shop", "buyers"),
-                SELLER,
-                frozenset({BUYER}),
-                (Rule("TCPRoute", "mysql"),),
-            ),
-            "policy.yaml:9",
-        ),
-    ),
-)
-
-
-def peer(workload: Workload, **differently: object) -> Peer:
-    assert workload.identity is not None
-    honest = Peer(
-        uris=(workload.identity.uri(DOMAIN),),
-        dns=(f"{workload.id}.workload.{DOMAIN}",),
-        not_after=None,
-        node_id=workload.id,
-        envoy_version="1.40.0",
-        address="ipv4:127.0.0.1:1",
-    )
-    return replace(honest, **differently)
-
-
-class Published:
-    """A publisher that runs over a catalog on SQLite, with a real authority."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = path / "catalog.db"
-        migrate(f"sqlite:///{self.file}")
-        self.catalog = Catalog(f"sqlite:///{self.file}")
-        self.metrics = Metrics(CollectorRegistry())
-        self.account: Account
-        self.seal = Seal(path / "meshfed.key")
-
-    async def open(self) -> Publisher:
-        await self.catalog.configure(DOMAIN, permissive=False)
-        await self.catalog.believe(KNOWN, kind="test", cause="")
-        await self.catalog.specify(ALLOWED)
-        issuer = await LocalAuthority.open(trust_domain=DOMAIN, safe=self.catalog, seal=self.seal)
-        custody = Custody(issuer, DOMAIN, Certificates().workload_lifetime)
-        mesh = await self.catalog.read()
-        custody.keep(identities(mesh))
-        await custody.check()
-        self.account = Account(mesh.revision, self.metrics)
-        presence = Presence(self.metrics)
-        return Publisher(mesh, self.catalog, custody, self.account, self.metrics, presence, "here")
-
-    def rows(self, sql: str) -> list[tuple[object, ...]]:
-        with sqlite3.connect(self.file) as connection:
-            return connection.execute(sql).fetchall()
 
 
 @pytest.fixture
@@ -149,20 +64,6 @@ async def publisher(published: Published) -> AsyncIterator[Publisher]:
     yield made
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-
-
-async def opened(publisher: Publisher, there: Peer) -> Subscriber:
-    """It tells when it is offered something."""
-    subscriber = await publisher.open(there)
-    subscriber.moved = asyncio.Event()
-    subscriber.listen(subscriber.moved.set)
-    return subscriber
-
-
-async def offered(subscriber: Subscriber) -> None:
-    async with asyncio.timeout(5):
-        await subscriber.moved.wait()
-    subscriber.moved.clear()
 
 
 async def test_nobody_is_told_anything_before_every_source_was_observed(
@@ -430,7 +331,7 @@ async def test_of_the_streams_of_a_grpc_process_one_that_is_not_well_speaks(
 async def test_what_the_catalog_has_of_a_proxy_is_not_written_again(publisher: Publisher) -> None:
     caller = await opened(publisher, peer(BUYING))
     before, after = (
-        frozenset({("ledger.shop|3306", "ledger.shop", 0, 1, version)}) for version in ("v1", "v2")
+        frozenset({("ledger.shop|3306", 0, "ledger.shop", 1, version)}) for version in ("v1", "v2")
     )
     caller.lost()
     assert caller.written(before) == replace(caller.state(), clusters=before)

@@ -333,7 +333,11 @@ def mentions(words: str, name: str) -> bool:
 
 
 def said(words: str | None) -> str:
-    """A rejection in one short line. Envoy may append a dump of the response, keys and all."""
+    """A rejection in one short line, as any database takes it: Postgres refuses a NUL.
+
+    Envoy may append a dump of the response, keys and all.
+    """
     if words is None:
         return ""
-    return " ".join(words.partition("goo.gle/debugonly")[0].split())[:500] or "rejected"
+    short = " ".join(words.partition("goo.gle/debugonly")[0].replace("\0", " ").split())
+    return short[:500] or "rejected"

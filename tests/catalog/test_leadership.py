@@ -180,15 +180,16 @@ async def test_a_replica_that_is_gone_is_forgotten_with_its_proxies(
     catalog: Catalog, url: str
 ) -> None:
     receipt = Receipt("p1", "CDS", "v1", 1.0, 2.0)
-    assert not await catalog.record("one", 1, [PROXY], [], [receipt])
-    assert await catalog.record("one", 1, [], [], [])
+    assert not (await catalog.record("one", 1, [PROXY], [], [receipt])).known
+    assert (await catalog.record("one", 1, [], [], [])).known
     other = replace(PROXY, proxy="p2")
     await catalog.record("two", 1, [other], [], [structs.replace(receipt, proxy="p2")])
     await catalog.forget(["one"])
     assert set(await catalog.signs()) == {"two"}
     assert rows(url, "select proxy from proxies") == [("p2",)]
     assert rows(url, "select proxy from proxy_sync") == [("p2",)]
-    assert not await catalog.record("one", 1, [], [], [])  # so it knows that it must say all again
+    forgotten = await catalog.record("one", 1, [], [], [])
+    assert not forgotten.known  # so it knows that it must say all again
 
 
 async def test_the_leader_before_is_forgotten_at_take_over(catalog: Catalog, url: str) -> None:
@@ -215,6 +216,29 @@ async def test_a_replica_that_was_stopped_takes_no_proxy_back(catalog: Catalog, 
     await catalog.record("one", 1, [PROXY], [], [])
     await catalog.record("one", 1, [], ["p1"], [])
     assert rows(url, "select replica from proxies") == [("two",)]
+
+
+async def test_what_two_replicas_say_of_one_proxy_is_of_the_one_that_has_it(
+    catalog: Catalog, url: str
+) -> None:
+    """A half-open stream is noticed after 40 s; its proxy is long at another replica."""
+    of = "select cluster, version from proxy_clusters order by cluster"
+    first = frozenset({("a", 0, "a.shop", 1, "v1")})
+    both = first | {("b", 0, "b.shop", 1, "v1")}
+    newer = replace(PROXY, connected_since=200.0)
+    assert (await catalog.record("one", 1, [replace(PROXY, clusters=first)], [], [])).own == {"p1"}
+    assert (await catalog.record("two", 1, [replace(newer, clusters=first)], [], [])).own == {"p1"}
+    more = replace(newer, clusters=both, before=first)
+    await catalog.record("two", 2, [more], [], [])
+    stale = replace(PROXY, clusters=both, before=first, stands=True)
+    assert (await catalog.record("one", 2, [stale], [], [])).own == set()
+    less = replace(PROXY, clusters=frozenset(), before=both, stands=True)
+    await catalog.record("one", 3, [less], [], [])
+    assert rows(url, of) == [("a", "v1"), ("b", "v1")]
+    await catalog.record("two", 3, [], ["p1"], [])
+    assert rows(url, of) == []
+    assert (await catalog.record("one", 3, [replace(PROXY, clusters=first)], [], [])).own == {"p1"}
+    assert rows(url, of) == [("a", "v1")]
 
 
 async def test_what_was_ever_read_is_known_to_those_who_do_not_read(catalog: Catalog) -> None:

@@ -103,7 +103,7 @@ async def test_a_proxy_that_moved_is_not_forgotten_by_the_replica_it_left(
     catalog: Catalog, url: str
 ) -> None:
     receipt = Receipt("p1", "CDS", "v1", 1.0, 2.0)
-    clusters = (("web|80", "web.shop", 0, 3, "v1"),)
+    clusters = (("web|80", 0, "web.shop", 3, "v1"),)
     await catalog.record("r1", 1, [proxy(clusters=clusters)], [], [receipt])
     await catalog.record("r2", 1, [proxy(state="behind", behind=1)], [], [])
     await catalog.record("r1", 1, [], ["p1"], [])

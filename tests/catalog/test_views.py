@@ -100,7 +100,7 @@ async def open_shop(url: str) -> None:
     )
     await catalog.specify(SPECIFIED)
     proxy = ProxyState(HOST.id, STORE, "store-1", NOON, "rejecting", "LDS: no", "1.40.0", 3,
-                       (("bookstore.shop|80", "bookstore.shop", 0, 2, "v1"),))  # fmt: skip
+                       (("bookstore.shop|80", 0, "bookstore.shop", 2, "v1"),))  # fmt: skip
     receipt = Receipt(HOST.id, "LDS", "v2", NOON, NOON, "no")
     await catalog.record("one", 4, [proxy], [], [receipt])
     certificate = CertificateState(STORE, BOOKSTORE, "local", "claimed", "01", NOON, NOON + 86400)

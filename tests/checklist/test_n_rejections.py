@@ -11,7 +11,7 @@ def test_n1_a_rejection_is_a_receipt_with_the_words_but_not_the_dump(dialect):
     client.stream.receipts.clear()
     client.is_told(world(2, CDS="c", EDS="c", SDS="s:bad", LDS="l", RDS="r"))
     client.now += 2
-    client.rejects("SDS", "no  such\nkey goo.gle/debugonly PRIVATE KEY")
+    client.rejects("SDS", "no  such\n\0key goo.gle/debugonly PRIVATE KEY")
     (receipt,) = client.stream.receipts
     assert (receipt.kind, receipt.rejected) == (URL["SDS"], "no such key")
     assert (receipt.sent_at, receipt.answered_at) == (client.now - 2, client.now)
