@@ -3,10 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
+
+from immutables import Map
 
 from meshfed.catalog.access import Access, Unresolved, access
 from meshfed.catalog.model import Endpoint, Identity, Interception, Mesh, ServiceName
 from meshfed.catalog.splits import Splits, splits
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 Place = tuple[ServiceName, int]  # a service's port
 
@@ -38,7 +44,7 @@ class Resolved:
     splits: Splits
     answering: Mapping[Place, frozenset[Identity | None]]
     places: Mapping[Identity, tuple[Place, ...]]  # what an identity answers for
-    serves: Mapping[str, tuple[Served, ...]]  # by workload
+    serves: Map[str, tuple[Served, ...]]  # by workload
     relations: frozenset[str]  # what preferences ask of where a caller is
     parts: Mapping[ServiceName, Part]  # what the above was made of, service by service
 
@@ -48,29 +54,48 @@ class Resolved:
         return tuple(sorted({*self.access.unresolved, *self.splits.unresolved}))
 
 
-EMPTY = Resolved(Access({}, (), {}), Splits({}, ()), {}, {}, {}, frozenset(), {})
+EMPTY = Resolved(Access({}, (), {}), Splits({}, ()), {}, {}, Map(), frozenset(), {})
 
 
 def resolve(mesh: Mesh, before: Mesh | None = None, known: Resolved | None = None) -> Resolved:
     """What was `known` of the mesh `before` is taken over where nothing moved."""
-    old = known.parts if known else {}
-    parts = {name: part(mesh, name, old.get(name)) for name in mesh.endpoints}
-    if known is None or before is None:
-        known = EMPTY
-    changed = [name for name in parts.keys() | old.keys() if parts.get(name) is not old.get(name)]
-    serves = served(known.serves, old, parts, changed) if changed else known.serves
-    answering, places = answers(parts) if changed else (known.answering, known.places)
-    same = before is not None and mesh.policies == before.policies
-    unsplit = same and before is not None and mesh.services is before.services
+    if before is None or known is None:
+        before, known = Mesh(trust_domain=""), EMPTY
+    old, parts = known.parts, dict(known.parts)
+    for name in touched(before, mesh):
+        if name in mesh.endpoints:
+            parts[name] = part(mesh, name, old.get(name))
+        else:
+            parts.pop(name, None)
+    changed = others(old, parts)
+    answering, places = known.answering, known.places
+    if any(answered(old.get(name)) is not answered(parts.get(name)) for name in changed):
+        answering, places = answers(parts)
+    same = mesh.policies == before.policies
+    unsplit = same and mesh.services is before.services
     return Resolved(
         known.access if same else access(mesh.policies),
         known.splits if unsplit else splits(mesh.policies, mesh.services),
-        known.answering if answering == known.answering else answering,
-        known.places if places == known.places else places,
-        serves,
+        answering,
+        places,
+        served(known.serves, old, parts, changed) if changed else known.serves,
         mesh.preferences.relations,
         parts,
     )
+
+
+def touched(before: Mesh, after: Mesh) -> set[ServiceName]:
+    """The services of which a part may be another now."""
+    found = others(before.endpoints, after.endpoints)
+    if before.services is not after.services:
+        found |= others(before.services, after.services)
+    return found
+
+
+def others(before: Mapping[K, V], after: Mapping[K, V]) -> set[K]:
+    """Under which keys another object stands, or none."""
+    found = {key for key, value in after.items() if before.get(key) is not value}
+    return found | (before.keys() - after.keys())
 
 
 def part(mesh: Mesh, name: ServiceName, old: Part | None) -> Part:
@@ -87,8 +112,13 @@ def part(mesh: Mesh, name: ServiceName, old: Part | None) -> Part:
             answering[endpoint.port].add(endpoint.identity)
     found = {number: frozenset(who) for number, who in answering.items()}
     if old and found == old.answering:
-        found = dict(old.answering)
+        return Part(endpoints, plaintext, old.answering, serves)
     return Part(endpoints, plaintext, found, serves)
+
+
+def answered(part: Part | None) -> Mapping[int, frozenset[Identity | None]] | None:
+    """Who answers for each port; the same object while the same do."""
+    return part.answering if part else None
 
 
 def answers(
@@ -103,24 +133,25 @@ def answers(
 
 
 def served(
-    known: Mapping[str, tuple[Served, ...]],
+    known: Map[str, tuple[Served, ...]],
     old: Mapping[ServiceName, Part],
     new: Mapping[ServiceName, Part],
     changed: Iterable[ServiceName],
-) -> dict[str, tuple[Served, ...]]:
+) -> Map[str, tuple[Served, ...]]:
     """By workload; whose did not move is the tuple that it was."""
-    serves = dict(known)
+    serves = known.mutate()
     for name in changed:
         was = old[name].serves if name in old else {}
         now = new[name].serves if name in new else {}
         for workload in was.keys() | now.keys():
             if was.get(workload) == now.get(workload):
                 continue
-            others = [one for one in serves.get(workload, ()) if one.service != name]
-            serves[workload] = tuple(sorted({*others, *now.get(workload, ())}))
-            if not serves[workload]:
+            rest = [one for one in serves.get(workload, ()) if one.service != name]
+            if found := tuple(sorted({*rest, *now.get(workload, ())})):
+                serves[workload] = found
+            else:
                 del serves[workload]
-    return serves
+    return serves.finish()
 
 
 def alike(

@@ -104,6 +104,7 @@ class Publisher:
         self._subscribers: list[Subscriber] = []
         self._memories: dict[str, Memory] = {}  # by workload, whether or not it is connected
         self._members: defaultdict[ProxyClass, dict[Subscriber, None]] = defaultdict(dict)
+        self._rules = mesh.trust_domain, mesh.preferences.relations  # by which all have a class
         self._reshape = asyncio.Event()
         self._wanted = Wanted()
         self._moved = set(mesh.workloads)  # ids, since that was asked last
@@ -237,9 +238,9 @@ class Publisher:
         changed = self._worlds.shape_changed(self._mesh)
         self._offered |= self._reclassify() | self._offer(changed)
         self._evaluated()
-        self._worlds.keep({s.kind for s in self._live()})
-        there = self._mesh.workloads
-        self._memories = {who: has for who, has in self._memories.items() if who in there}
+        self._worlds.keep(self._members)
+        for gone in [who for who in self._memories if who not in self._mesh.workloads]:
+            del self._memories[gone]
         if self.ready.is_set():  # what lacks its other half so far is no mistake yet
             self._complain()
 
@@ -255,7 +256,7 @@ class Publisher:
             world, called = self._world(kind), self._worlds.called(kind)
             for subscriber in self._members[kind]:
                 if not (subscriber.closed or subscriber.ended):
-                    subscriber.offer(kind, world)
+                    subscriber.offer(world)
                     self.callers.call(subscriber.id, called)
                     offered.add(subscriber)
         return offered
@@ -263,28 +264,34 @@ class Publisher:
     def _reclassify(self) -> set[Subscriber]:
         """Dismiss who is no longer of the mesh; give those of another class now its world."""
         moved = set()
+        rules = self._mesh.trust_domain, self._mesh.preferences.relations
+        ruled, self._rules = rules == self._rules, rules
         for subscriber in self._live():
+            if ruled and self._worlds.stands(subscriber.workload, subscriber.kind):
+                continue
             try:
-                _, kind = self._admitted(subscriber.peer)
+                subscriber.workload, kind = self._admitted(subscriber.peer)
             except Inadmissible as error:
                 self._metrics.refused(error.reason)
                 log.info("proxy dismissed", workload=subscriber.workload.name, reason=str(error))
                 subscriber.end(str(error))
                 continue
-            if kind != subscriber.kind:
-                self._part(subscriber)
-                self._members[kind][subscriber] = None
-                subscriber.offer(kind, self._world(kind))
-                self.callers.call(subscriber.id, self._worlds.called(subscriber.kind))
-                moved.add(subscriber)
+            before, subscriber.kind = subscriber.kind, kind
+            if kind == before:
+                continue
+            self._part(subscriber, before)
+            self._members[kind][subscriber] = None
+            subscriber.offer(self._world(kind))
+            self.callers.call(subscriber.id, self._worlds.called(subscriber.kind))
+            moved.add(subscriber)
         return moved
 
-    def _part(self, subscriber: Subscriber) -> None:
-        """It is no longer of its class."""
-        members = self._members[subscriber.kind]
+    def _part(self, subscriber: Subscriber, kind: ProxyClass) -> None:
+        """It is no longer of this class."""
+        members = self._members[kind]
         members.pop(subscriber, None)
         if not members:
-            del self._members[subscriber.kind]
+            del self._members[kind]
 
     def _live(self) -> list[Subscriber]:
         return [s for s in self._subscribers if not (s.closed or s.ended)]
@@ -373,7 +380,7 @@ class Publisher:
         for workload in left - {s.id for s in self._live()}:  # it may be back by now
             self.callers.forget(workload)
         for subscriber in closed:
-            self._part(subscriber)
+            self._part(subscriber, subscriber.kind)
         self._told, self._alive = self._account.evaluated, time.monotonic()
         self._metrics.connected(len(there))
         if forgotten:  # it was silent for so long that its proxies were taken for gone

@@ -105,8 +105,7 @@ class Subscriber:
         self._moved: Callable[[], None] = lambda: None
         account.owe(world.revision)
 
-    def offer(self, kind: ProxyClass, world: World) -> None:
-        self.kind = kind
+    def offer(self, world: World) -> None:
         self.world = world
         self.unwritten = True
         self._owes.append((world.revision, time.time()))

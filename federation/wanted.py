@@ -3,7 +3,8 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 
-from meshfed.catalog.model import Endpoint, Identity, Mesh, ServiceName
+from meshfed.catalog.model import Identity, Mesh, ServiceName
+from meshfed.catalog.resolved import others
 
 Answering = Mapping[Identity, frozenset[ServiceName]]
 
@@ -19,31 +20,41 @@ class Wanted:
     def __init__(self) -> None:
         self._mesh = Mesh(trust_domain="")
         self._workloads: Counter[Identity] = Counter()
-        self._answering: dict[ServiceName, tuple[tuple[Endpoint, ...], frozenset[Identity]]] = {}
+        self._who: dict[ServiceName, frozenset[Identity]] = {}  # answers for it
+        self._found: Answering = {}
 
     def of(self, mesh: Mesh, moved: Collection[str]) -> Answering:
-        """`moved`: the ids of all workloads that are otherwise than in the mesh before."""
-        for there, one in ((self._mesh.workloads, -1), (mesh.workloads, 1)):
-            for workload in filter(None, map(there.get, moved)):
+        """`moved`: the ids of all workloads that are otherwise than in the mesh before.
+
+        The same object as the last time, where nothing is otherwise.
+        """
+        before, self._mesh = self._mesh, mesh
+        there = set(self._workloads)
+        for workloads, one in ((before.workloads, -1), (mesh.workloads, 1)):
+            for workload in filter(None, map(workloads.get, moved)):
                 if workload.identity:
                     self._workloads[workload.identity] += one
-        self._mesh = mesh
         self._workloads += Counter()  # without those of whom there is none
-        found: defaultdict[Identity, set[ServiceName]] = defaultdict(set)
-        for identity in self._workloads:
-            found[identity] = set()
-        for service, endpoints in mesh.endpoints.items():
-            for identity in self._who(service, endpoints):
-                found[identity].add(service)
-        for service in self._answering.keys() - mesh.endpoints.keys():
-            del self._answering[service]
-        return {identity: frozenset(services) for identity, services in found.items()}
+        if self._answers(before, mesh) or self._workloads.keys() != there:
+            found: defaultdict[Identity, set[ServiceName]] = defaultdict(set)
+            for identity in self._workloads:
+                found[identity] = set()
+            for service, who in self._who.items():
+                for identity in who:
+                    found[identity].add(service)
+            self._found = {identity: frozenset(services) for identity, services in found.items()}
+        return self._found
 
-    def _who(self, service: ServiceName, endpoints: tuple[Endpoint, ...]) -> frozenset[Identity]:
-        known = self._answering.get(service)
-        if known is None or known[0] is not endpoints:
+    def _answers(self, before: Mesh, mesh: Mesh) -> bool:
+        """Whether others answer for a service now."""
+        any_moved = False
+        for service in others(before.endpoints, mesh.endpoints):
             # The catalog shares equal ones, mostly, and a hash takes ten times as long.
-            distinct = {id(each.identity): each.identity for each in endpoints}
-            known = endpoints, frozenset(filter(None, distinct.values()))
-            self._answering[service] = known
-        return known[1]
+            there = mesh.endpoints.get(service, ())
+            distinct = {id(each.identity): each.identity for each in there}
+            who = frozenset(filter(None, distinct.values()))
+            any_moved = any_moved or who != self._who.get(service, frozenset())
+            self._who[service] = who
+            if not there:
+                del self._who[service]
+        return any_moved

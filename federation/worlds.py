@@ -62,6 +62,13 @@ class Worlds:
         """Raises Anonymous."""
         return proxy_class(self._shaped, workload, self._resolved)
 
+    def stands(self, workload: Workload, kind: ProxyClass) -> bool:
+        """Whether all that makes it of this class is the object that it was."""
+        return (
+            self._shaped.workloads.get(workload.id) is workload
+            and self._resolved.serves.get(workload.id, ()) is kind.serves
+        )
+
     def of(self, kind: ProxyClass) -> World:
         if kind not in self._made:
             seen = self._view(kind)

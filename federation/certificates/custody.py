@@ -81,10 +81,10 @@ class Custody:
 
     def keep(self, identities: Mapping[Identity, frozenset[ServiceName]]) -> None:
         """From now on keep pairs for exactly these, each with the services that it answers for."""
-        if identities == self._wanted:
+        if identities is self._wanted or identities == self._wanted:
             return
         gone = self._held.keys() - identities.keys()
-        self._wanted, self._same = dict(identities), False
+        self._wanted, self._same = identities, False
         self._claimed &= identities.keys()
         self._failures = {who: why for who, why in self._failures.items() if who in identities}
         for identity in gone:
