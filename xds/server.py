@@ -18,7 +18,7 @@ from meshfed.xds.listening import OPTIONS, Tls, claim, credentials
 from meshfed.xds.peer import Names, Peer, met
 from meshfed.xds.resource import SHORT
 from meshfed.xds.stream import Malformed, Request, Stream
-from meshfed.xds.turnstile import Turnstile
+from meshfed.xds.turnstile import Turns, Turnstile
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHODS = ("DeltaAggregatedResources", "StreamAggregatedResources")
@@ -29,6 +29,7 @@ IDLE = 60.0  # seconds without a stream
 INTRODUCTION = 15.0  # seconds for the first request: whoever connects has something to ask
 UNREAD = 15.0  # seconds for the client to take a message, after 4 MB of others that it did not read
 LAST_WORDS = 2.0  # seconds for the client to take the status
+CALM = 0.5  # seconds without a message, after which a stream need not wait for its turn
 GLANCE = 0.5  # seconds between two looks at what is due, on all streams; 0.3 µs for each
 
 
@@ -63,7 +64,8 @@ def introduced(first: Request, who: Names, call: Call) -> Peer:
     version = f"{release.major_number}.{release.minor_number}.{release.patch}"
     if not first.node.HasField("user_agent_build_version"):  # gRPC has words for it
         version = f"{first.node.user_agent_name} {first.node.user_agent_version}".strip()
-    return met(who, first.node.id, version, unquote(call.peer()))
+    # Postgres takes no NUL.
+    return met(who, first.node.id, version.replace("\0", " "), unquote(call.peer()))
 
 
 def parse(message: bytes | object, *, delta: bool) -> Request:
@@ -83,20 +85,24 @@ def nobody() -> None:
 class Conversation:
     """One open stream: requests in, responses out, until something ends it.
 
-    Nothing in it waits with a timeout of its own: `look` is told the time now and then. A push and
-    its answer cost two turns of the event loop, and what gRPC takes for them.
+    Nothing in it waits with a timeout of its own: `look` is told the time now and then.
     """
 
-    def __init__(self, call: Call, feed: Feed, peer: Peer, stream: Stream, sent: Sent) -> None:
+    def __init__(
+        self, call: Call, feed: Feed, peer: Peer, stream: Stream, turns: Turns, sent: Sent
+    ) -> None:
         self._call = call
         self._feed = feed
         self._peer = peer
         self._sent = sent
         self._stream = stream
         self._settlements = self._stream.settlements
+        self._turns = turns
+        self._waits = False  # for its turn to speak
         self._wake = asyncio.Event()
         self._over: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._writing: float | None = None  # since when
+        self._told = time.monotonic()  # something, last
 
     def end(self, ending: Ending) -> None:
         if not self._over.done():
@@ -111,7 +117,21 @@ class Conversation:
             self.end(Ending(grpc.StatusCode.DEADLINE_EXCEEDED, why))
         deadline = self._stream.deadline()
         if deadline is not None and now >= deadline:
+            self._stir()
+
+    def _stir(self) -> None:
+        """There is something to say: at once, where all was quiet."""
+        if time.monotonic() - self._told > CALM:
             self._wake.set()
+        elif not self._waits:
+            self._waits = True
+            self._turns.take(self)
+
+    def speak(self) -> None:
+        self._waits = False
+        self._wake.set()
+        if self._over.done():
+            self._turns.done(self)
 
     async def run(self, first: Request) -> Ending:
         self._stream.offer(self._feed.world)
@@ -119,8 +139,8 @@ class Conversation:
         self._receive(first)
         # No TaskGroup: where grpc cancels this, Python 3.11 would keep the error in a circle with
         # all of the stream, until garbage is looked for.
-        parts = [asyncio.create_task(part()) for part in (self._listen, self._speak)]
-        listening, speaking = parts
+        parts = [asyncio.create_task(part()) for part in (self._listen, self._tell)]
+        listening, telling = parts
         for part in parts:
             part.add_done_callback(lambda _: self.end(BYE))  # or what it failed of, below
         try:
@@ -131,11 +151,12 @@ class Conversation:
                 # grpc notes that headers were sent when the first message has been. Were that given
                 # up half-way, it would send them again with the status: the stream would stay open
                 # for ever, with nobody here.
-                await asyncio.wait([speaking], timeout=LAST_WORDS)
+                await asyncio.wait([telling], timeout=LAST_WORDS)
         finally:
             for part in parts:
                 part.cancel()
             await asyncio.wait(parts)
+            self._turns.done(self)
         for part in parts:
             if not part.cancelled():
                 part.result()
@@ -156,15 +177,15 @@ class Conversation:
             self.end(Ending(code, self._feed.ended))
             return
         self._stream.offer(self._feed.world)
-        if not self._stream.quiet:
-            self._wake.set()
+        if not (self._waits or self._stream.quiet):
+            self._stir()
 
-    async def _speak(self) -> None:
+    async def _tell(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             for response in self._stream.outgoing(time.monotonic()):
-                self._writing = time.monotonic()
+                self._writing = self._told = time.monotonic()
                 try:
                     await self._call.write(response.body)
                 except grpc.aio.InternalError:  # nobody is there any more
@@ -174,13 +195,14 @@ class Conversation:
                 self._writing = None
                 if self._over.done():
                     return
+            self._turns.done(self)
             self._report()
 
     def _receive(self, request: Request) -> None:
         self._stream.receive(request, time.monotonic())
         self._report()
-        if not self._stream.quiet:
-            self._wake.set()
+        if not (self._waits or self._stream.quiet):
+            self._stir()
 
     def _report(self) -> None:
         """What the client answered, in the time that people and databases understand."""
@@ -227,6 +249,7 @@ class Server:
         self._recording = recording
         self._conversations: set[Conversation] = set()
         self._turnstile = Turnstile()
+        self._turns = Turns()
         self._looking: asyncio.Task[None] | None = None
         self._draining = False
         limits = (
@@ -322,7 +345,7 @@ class Server:
         except Unready as error:
             return Ending(grpc.StatusCode.UNAVAILABLE, str(error))
         stream = Stream(delta, recording=self._recording, memory=feed.memory)
-        conversation = Conversation(call, feed, who, stream, self._sent)
+        conversation = Conversation(call, feed, who, stream, self._turns, self._sent)
         self._conversations.add(conversation)
         if self._draining:  # since it asked to be let in
             conversation.end(DRAINING)

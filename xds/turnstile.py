@@ -1,9 +1,13 @@
-"""How fast new streams are let in: none is lost, and those that are open are not kept waiting."""
+"""Whose turn it is: of new streams to be let in, and of open ones to be told something."""
 
 import asyncio
 import time
 from collections import deque
+from typing import Protocol
 
+TOGETHER = 16  # streams that speak in one turn of the event loop; 5 ms
+SPEAKING = 64  # at once: enough to keep two cores busy
+HEARD = 0.1  # seconds that a client has to take what it is told; then it does not count
 PATIENT = 3  # turns of a late event loop in which no stream is let in
 
 
@@ -54,3 +58,59 @@ class Turnstile:
             if not first.done():
                 first.set_result(None)
         self._letting, self._tokens, self._at = None, 0.0, time.monotonic()
+
+
+class Speaker(Protocol):
+    def speak(self) -> None:
+        """It is its turn."""
+        ...
+
+
+class Turns:
+    """Whoever has waited longest speaks first; some in one turn of the event loop, few at once.
+
+    What is on its way to a thousand clients at once is old when they take it. Who waits here is
+    told the newest; and whatever else the loop has to do waits for some streams, not for all.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Speaker] = deque()
+        self._speaking: dict[Speaker, float] = {}  # since when
+        self._letting = False
+        self._impatient: asyncio.TimerHandle | None = None
+
+    def take(self, speaker: Speaker) -> None:
+        self._waiting.append(speaker)
+        self._go_on()
+
+    def done(self, speaker: Speaker) -> None:
+        """It has said what it had to say, or never will."""
+        self._speaking.pop(speaker, None)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._letting or not self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        if len(self._speaking) < SPEAKING:
+            self._letting = True
+            loop.call_soon(self._let)
+        elif self._impatient is None:
+            self._impatient = loop.call_later(HEARD, self._interrupt)
+
+    def _let(self) -> None:
+        self._letting = False
+        now = time.monotonic()
+        for _ in range(min(TOGETHER, len(self._waiting), SPEAKING - len(self._speaking))):
+            speaker = self._waiting.popleft()
+            self._speaking[speaker] = now
+            speaker.speak()
+        self._go_on()
+
+    def _interrupt(self) -> None:
+        """A client that does not take its message keeps nobody waiting."""
+        self._impatient = None
+        until = time.monotonic() - HEARD
+        for speaker in [one for one, since in self._speaking.items() if since <= until]:
+            del self._speaking[speaker]
+        self._go_on()
