@@ -10,7 +10,7 @@ from meshfed.catalog.database import Away, Database, seconds
 from meshfed.catalog.leadership import NOBODY, Leader, leader
 from meshfed.catalog.model import Rejected
 from meshfed.catalog.rows import rejected
-from meshfed.catalog.schema import CURRENT, policies, proxies, replicas, scopes, state
+from meshfed.catalog.schema import CURRENT, joined, policies, proxies, replicas, scopes, state
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Bearings:
     policies: Mapping[tuple[str, str], str]  # (kind, namespace/name) → where it stands
     rejected: Mapping[tuple[str, str], tuple[Rejected, ...]]  # (provider, scope) → what it left out
     leader: Leader = NOBODY
+    joined: frozenset[str] = frozenset()  # workloads that joined: each has an agent
 
 
 def bearings(connection: Connection) -> Bearings:
@@ -84,6 +85,7 @@ def bearings(connection: Connection) -> Bearings:
             if row["rejected"]
         },
         leader=leader(connection),
+        joined=frozenset(connection.execute(select(joined.c.workload)).scalars()),
     )
 
 

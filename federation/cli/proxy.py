@@ -54,7 +54,7 @@ def chosen(name: str, proxies: Sequence[Row], workloads: Sequence[object]) -> Ro
     if found:
         return found[0]
     if name in workloads:
-        raise Finding(f"{name} has no proxy that is connected: see `meshfed proxy bootstrap`")
+        raise Finding(f"{name} has no proxy that is connected: see `meshfed why {name}`")
     raise Finding(f"no proxy {name}: {nearest(name, map(str, workloads))}")
 
 

@@ -15,6 +15,7 @@ from meshfed.federation.explain.lag import lagging
 from meshfed.federation.explain.left_out import left_out, mistaken
 from meshfed.federation.explain.preferred import ranked
 from meshfed.federation.explain.seen import Listed, Provided, Seen
+from meshfed.federation.explain.sidecar import certified, connected
 from meshfed.federation.explain.step import (
     State,
     Step,
@@ -252,58 +253,7 @@ def _acknowledged(facts: Facts, about: str, proxies: list[Connected], revision: 
     return failing("acknowledged", about, why, f"meshfed why {late[0].workload}")
 
 
-# A workload and its proxy
-
-
-def connected(facts: Facts, workload: Workload) -> Iterator[Step]:
-    if workload.interception is Interception.NONE:
-        return
-    if workload.identity is None:
-        why = "it has no identity, so it can have no proxy"
-        yield failing("proxy", workload.name, why, f"give it one in {workload.scope}")
-        return
-    trouble = facts.trouble().get(workload.id)
-    proxy = facts.connected.get(workload.id)
-    if proxy is None:
-        why = "its proxy is not connected to any control plane"
-        what = "it" if workload.interception is Interception.GRPC else "its Envoy"
-        remedy = (
-            f"start {what}; if it runs, its certificate may have ended, or it does not reach"
-            f" xds.listen: `meshfed proxy bootstrap {workload.name}` renews it"
-        )
-        yield failing("proxy", workload.name, why, remedy)
-    elif trouble:
-        step = warning if proxy.state == "expiring" else failing
-        yield step("proxy", workload.name, f"its proxy {trouble}", _cure(proxy, facts))
-    else:
-        yield ok("proxy", workload.name, f"connected to {proxy.replica}, {proxy.state}")
-
-
-def _cure(proxy: Connected, facts: Facts) -> str:
-    if facts.silent(proxy.replica):
-        return f"start `meshfed serve` on {proxy.replica} again, or see what its log says"
-    match proxy.state:
-        case "rejecting":
-            return f"meshfed proxy config {proxy.workload} --diff"
-        case "expiring":
-            return f"meshfed proxy bootstrap {proxy.workload}"
-        case _:
-            return "it is asked again by itself; if that does not help, restart its Envoy"
-
-
-def certified(facts: Facts, seen: Seen, workload: Workload, now: str) -> Iterator[Step]:
-    """The certificate it shows to others; one that a control plane keeps for its identity."""
-    if seen.ended:
-        why = f"the certificate with which its Envoy connects ended at {seen.ended}"
-        yield failing("certificate", workload.name, why, f"meshfed proxy bootstrap {workload.name}")
-    mine = [c for c in seen.certificates if c.identity == str(workload.identity)]
-    if ended := sorted(c.not_after for c in mine if c.not_after <= now):
-        why = f"the certificate of {workload.identity} ended at {ended[0]}: its calls fail"
-        remedy = "see why the issuer does not sign: the log of `meshfed serve`, `meshfed doctor`"
-        yield failing("certificate", workload.name, why, remedy)
-    elif mine:
-        until = min(c.not_after for c in mine)
-        yield ok("certificate", workload.name, f"of {workload.identity}, until {until}")
+# A workload
 
 
 def workload_steps(facts: Facts, seen: Seen, workload: Workload, now: str) -> tuple[Step, ...]:
