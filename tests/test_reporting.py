@@ -78,7 +78,10 @@ async def reporting(reports: Reports, authority: Authority, proxy: Tls):
     server = Server(Source(World(1, {})), lambda: tls, Tally(), LoadReporting(reports))
     await server.start("127.0.0.1:0")
     credentials = grpc.ssl_channel_credentials(authority.root, proxy.key, proxy.chain)
-    options = [("grpc.ssl_target_name_override", SERVER_NAME)]
+    options = [
+        ("grpc.ssl_target_name_override", SERVER_NAME),
+        ("grpc.max_receive_message_length", -1),
+    ]
     where = f"127.0.0.1:{server.port}"
     try:
         async with grpc.aio.secure_channel(where, credentials, options) as channel:
@@ -217,3 +220,18 @@ async def test_what_a_stream_held_is_let_go_of_when_it_ends(authority, proxy):
                 await loose.wait()
     finally:
         gc.enable()
+
+
+async def test_f4_f5_a_sidecar_that_does_not_read_is_told_why_once_it_does(
+    authority, proxy, monkeypatch
+):
+    """Its first answer is more than gRPC keeps of what nobody reads, and is given up half-way."""
+    monkeypatch.setattr("meshfed.xds.reporting.UNREAD", 0.3)
+    reports = Reports(*(f"{n}-{'x' * 1000}|80" for n in range(10_000)))
+    async with reporting(reports, authority, proxy) as (_, call):
+        await call.write(report())
+        await reports.heard.closed.wait()
+        async with asyncio.timeout(5):
+            code, why = await ending(call)
+        assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "was not taken" in why

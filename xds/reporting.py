@@ -165,6 +165,10 @@ class Hearing:
         self.wake()
 
     async def _speak(self, reporter: Reporter) -> Ending:
+        # Headers alone wait for nobody to read. Of a first message that is given up half-way, grpc
+        # would send them again with the status: the stream would stay open for ever (server.py).
+        with suppress(grpc.aio.InternalError):  # nobody is there any more; reading says so too
+            await self._call.send_initial_metadata(())
         while self._ending is None:
             self._woken.clear()
             self._state.expect(reporter.clusters)
