@@ -158,9 +158,10 @@ class Gate:
     async def _minutes(self) -> None:
         """Those who were refused since the last line, though nobody comes any more."""
         while True:
-            await asyncio.sleep(EVERY)
-            if self._refused:
+            rest = self._told + EVERY - self._clock()
+            if rest <= 0 and self._refused:
                 self._tell()
+            await asyncio.sleep(rest if rest > 0 else EVERY)
 
     def _tell(self) -> None:
         who, why = self._last

@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from itertools import count
 
 import pytest
 from attesting import LEAF_KEY, certificate
@@ -169,18 +170,30 @@ async def test_those_who_are_refused_are_told_of_once_a_minute_with_their_number
     assert [each["refused"] for each in logs] == [1, 3]
 
 
-async def test_the_number_of_a_flood_is_told_though_nobody_comes_after_it(
+async def test_the_number_of_a_flood_is_told_a_minute_after_it_though_nobody_comes_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("meshfed.federation.gate.EVERY", 0.2)
+    every = 0.02
+    monkeypatch.setattr("meshfed.federation.gate.EVERY", every)
+    now, looks = [0.0], count()
+
+    def clock() -> float:
+        next(looks)
+        return now[0]
+
+    async def looked() -> bool:
+        return next(looks) > 20
 
     async def told() -> bool:
         return sum(each["refused"] for each in logs) == 4
 
     with capture_logs() as logs:
-        async with gated(None, Limits(0), lambda: 0.0) as door:
+        async with gated(None, Limits(0), clock) as door:
             for _ in range(4):
                 assert await closed(door.silent())
+            await until("many a look, while no time passes", looked)
+            assert [each["refused"] for each in logs] == [1]
+            now[0] = every
             await until("a line with the others", told)
     assert [each["refused"] for each in logs] == [1, 3]
 
