@@ -33,6 +33,12 @@ PROXY_REASON = (
     f"case when p.proxy is not null and ({IS_SILENT}) then 'its replica ' || p.replica"
     " || ' wrote nothing since ' || coalesce(r.seen_at, 'ever') else p.reason end"
 )
+# A proxy that came back well, to another replica say, may have been sent nothing since: then no
+# answer took the place of what it rejected on a stream of before. Its reason names what stands.
+ANSWERED = (
+    "(y.nack is null or p.state = 'rejecting'"
+    " and ('; ' || p.reason) like ('%; ' || y.type || ': %'))"
+)
 WORKLOAD_STATE = (
     "case when w.interception = 'none' then 'no sidecar'"
     f" when p.proxy is null then 'not connected' when {IS_SILENT} then 'silent' else p.state end"
@@ -268,16 +274,20 @@ VIEWS = (
     ),
     view(
         "mesh_proxy_sync",
-        "What each proxy was sent last of each type, and what it answered",
-        "proxy_sync y",
+        "What each connected proxy was sent last of each type, and what it answered",
+        "proxy_sync y join proxies p on p.proxy = y.proxy"
+        f" where {ANSWERED} or y.acked_version is not null",
         ("proxy", "y.proxy", "The proxy's id"),
         ("type", "y.type", "CDS, EDS, LDS, RDS or SDS"),
-        ("sent_version", "y.sent_version", "The version sent last"),
+        ("sent_version", f"case when {ANSWERED} then y.sent_version else y.acked_version end",
+         "The version sent last"),
         ("acked_version", "y.acked_version", "The version it accepted last"),
-        ("sent_at", "y.sent_at", "When the last one was sent"),
+        ("sent_at", f"case when {ANSWERED} then y.sent_at end",
+         "When that was sent; null: what was sent after it was rejected, and is sent no more"),
         ("acked_at", "y.acked_at", "When it accepted last"),
-        ("nack", "y.nack", "Why it rejected the last one, in its words; null: it did not"),
-        ("nack_at", "y.nack_at", "When it rejected it"),
+        ("nack", f"case when {ANSWERED} then y.nack end",
+         "Why it rejected the last one, in its words; null: it did not, or it is well since"),
+        ("nack_at", f"case when {ANSWERED} then y.nack_at end", "When it rejected it"),
     ),
     view(
         "mesh_clusters",

@@ -90,13 +90,54 @@ def proxy(name: str = "p1", **given: Any) -> ProxyState:
 
 async def test_receipts_become_what_each_proxy_has(catalog: Catalog, url: str) -> None:
     await catalog.record("r1", 7, [proxy()], [], [Receipt("p1", "CDS", "v1", 1.0, 2.0)])
-    await catalog.record("r1", 7, [], [], [Receipt("p1", "CDS", "v2", 3.0, 4.0, "no such thing")])
+    rejecting = proxy(state="rejecting", reason="CDS: no such thing")
+    refused = Receipt("p1", "CDS", "v2", 3.0, 4.0, "no such thing")
+    await catalog.record("r1", 7, [rejecting], [], [refused])
     sync = "select sent_version, acked_version, nack, acked_at, nack_at from mesh_proxy_sync"
     assert ask(url, sync) == [
         ("v2", "v1", "no such thing", "1970-01-01T00:00:02.000Z", "1970-01-01T00:00:04.000Z")
     ]
-    await catalog.record("r1", 7, [], [], [Receipt("p1", "CDS", "v3", 5.0, 6.0)])
+    await catalog.record("r1", 7, [proxy()], [], [Receipt("p1", "CDS", "v3", 5.0, 6.0)])
     assert ask(url, sync) == [("v3", "v3", None, "1970-01-01T00:00:06.000Z", None)]
+
+
+REFUSED = "select type, sent_version, nack from mesh_proxy_sync order by type"
+
+
+async def rejected(catalog: Catalog) -> None:
+    """A proxy that accepted clusters before it rejected some, and rejected all listeners."""
+    rejecting = proxy(state="rejecting", reason="CDS: no; such thing; LDS: nor such")
+    receipts = [
+        Receipt("p1", "CDS", "v1", 1.0, 2.0),
+        Receipt("p1", "LDS", "v1", 1.0, 2.0, "nor such"),
+    ]
+    await catalog.record("r1", 1, [rejecting], [], receipts)
+    refused = Receipt("p1", "CDS", "v2", 3.0, 4.0, "no; such thing")
+    await catalog.record("r1", 1, [], [], [refused])
+
+
+async def test_what_a_stream_of_before_rejected_is_told_as_long_as_it_is_so(
+    catalog: Catalog, url: str
+) -> None:
+    await rejected(catalog)
+    here, both = ("CDS", "v2", "no; such thing"), ("LDS", "v1", "nor such")
+    assert ask(url, REFUSED) == [here, both]
+    again = proxy(state="rejecting", reason="CDS: no; such thing", connected_since=9.0)
+    await catalog.record("r1", 1, [again], [], [])  # it is not sent again what it rejected
+    assert ask(url, REFUSED) == [here]
+    well = proxy(connected_since=10.0)
+    await catalog.record("r2", 1, [well], [], [])  # and there was nothing to send to it
+    assert ask(url, REFUSED) == [("CDS", "v1", None)]
+
+
+async def test_what_a_proxy_rejected_that_is_not_connected_is_not_told(
+    catalog: Catalog, url: str
+) -> None:
+    await rejected(catalog)
+    await catalog.record("r1", 1, [], ["p1"], [])
+    late = Receipt("p1", "CDS", "v2", 3.0, 4.0, "no; such thing")
+    await catalog.record("r2", 1, [], [], [late])  # another's, of a stream that it noticed late
+    assert ask(url, REFUSED) == []
 
 
 async def test_a_proxy_that_moved_is_not_forgotten_by_the_replica_it_left(
