@@ -16,6 +16,7 @@ TOO_DEEP = f"nested more than {DEEPEST} levels deep"
 DEEPER = "exceeded maximum nesting depth"  # newer scanners of libyaml's say so ahead of the event
 # PyYAML takes 10:30:00 for 37,800, as YAML 1.1 did; YAML 1.2 and kubectl do not.
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+TEXT = "tag:yaml.org,2002:str"
 SPREAD = 10  # values a character; a text has far fewer, unless its aliases multiply
 
 
@@ -55,7 +56,6 @@ class Unreadable(Exception):
 def documents(text: str, file: str) -> Iterator[Document]:
     """Every non-empty document of a YAML (or JSON) text. Raises Unreadable."""
     try:
-        _refuse_depth(text, file)
         yield from _Reading(text, file).documents()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -87,24 +87,25 @@ def _unreadable(file: str, line: int, why: str) -> Unreadable:
     return Unreadable(Rejected(f"{file}:{line + 1}", "", why))
 
 
-def _refuse_depth(text: str, file: str) -> None:
-    """Raises Unreadable, and what yaml raises. Events are parsed without recursion."""
+class _Loader(yaml.CSafeLoader):
+    """Counts how deep its composer is, which tells of each node that it descends to."""
+
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        if isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        elif isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > DEEPEST:
-                line = event.start_mark.line if event.start_mark else 0
-                raise _unreadable(file, line, TOO_DEEP)
+
+    def descend_resolver(self, parent: yaml.Node | None, _: object) -> None:
+        self.depth += 1
+        if parent and self.depth > DEEPEST + 1:  # something stands in what is too deep itself
+            raise yaml.MarkedYAMLError(problem=DEEPER, problem_mark=parent.start_mark)
+
+    def ascend_resolver(self) -> None:
+        self.depth -= 1
 
 
 class _Reading:
     """A text whose nodes become plain data, one document after the other."""
 
     def __init__(self, text: str, file: str) -> None:
-        self._loader = yaml.CSafeLoader(text)
+        self._loader = _Loader(text)
         self._file = file
         self._left = SPREAD * len(text)
         self._lines: dict[Path, int] = {}
@@ -157,8 +158,8 @@ class _Reading:
     def _scalar(self, node: yaml.Node) -> object:
         if ":" in str(node.value) and node.tag in NUMBERS:
             return str(node.value)
-        try:
-            value = self._loader.construct_object(node)
+        try:  # text, as most is, stands there as it is meant
+            value = node.value if node.tag == TEXT else self._loader.construct_object(node)
         except ValueError as error:  # a date that is none
             raise self._refused(node, str(error)) from error
         except (LookupError, AttributeError) as error:  # what PyYAML raises for `!!bool maybe`

@@ -44,6 +44,7 @@ from meshfed.providers.provider import load
 STDIN = Path("-")
 POLICY_KEYS = frozenset({"apiVersion", "kind", "metadata", "spec"})
 HOSTS_KEYS = frozenset({"services", "hosts", "_meta"})
+LONG = 4_000_000  # characters of one file: some seconds
 EMPTY = "empty: there is nothing in it to check"
 
 
@@ -98,6 +99,12 @@ class Input:
         )
 
     @property
+    def long(self) -> Iterator[Text]:
+        """What takes a while."""
+        hosts = (each.text for each in self.host_lists)
+        return (each for each in (*hosts, *self.policies) if len(each.text) > LONG)
+
+    @property
     def read(self) -> Iterator[tuple[str, Kind]]:
         yield from ((text.file, Kind.CONFIGURATION) for text in self.configurations)
         yield from ((each.text.file, Kind.HOSTS) for each in self.host_lists)
@@ -106,7 +113,7 @@ class Input:
 
 def kind(text: Text) -> Kind:
     """What a file is for, by what is in it. Raises Unreadable."""
-    if first_key(text.text) in HOSTS_KEYS:
+    if first_key(text.text) in HOSTS_KEYS or text.text.startswith(("[", "- ")):
         return Kind.HOSTS  # a long list is read once, by whoever checks it
     first = next(documents(text.text, text.file), None)
     if first is None:
@@ -288,6 +295,10 @@ def shown(path: Path) -> str:
 
 
 def check(paths: Iterable[Path], stdin: TextIO, environ: Mapping[str, str]) -> Checked:
+    return checked(gathered(paths, stdin, environ))
+
+
+def gathered(paths: Iterable[Path], stdin: TextIO, environ: Mapping[str, str]) -> Input:
     """Files, folders and `-`, each taken for what it looks like; a configuration with its files."""
     given = sorted_out(chain.from_iterable(_texts(path, stdin) for path in paths))
     for text in given.configurations:
@@ -295,7 +306,7 @@ def check(paths: Iterable[Path], stdin: TextIO, environ: Mapping[str, str]) -> C
             given += named(only(text.text, text.file), _folder(text.file), environ)
         except Refused as refused:
             given += Input(rejected=refused.rejected, partial=True)
-    return checked(given)
+    return given
 
 
 def _texts(path: Path, stdin: TextIO) -> Iterator[Text]:

@@ -4,7 +4,8 @@ import json
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from ipaddress import IPv6Address, ip_address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -39,11 +40,10 @@ def reachable(text: object) -> str:
     """An IP literal in its shortest form, or a DNS name in lower case, that callers connect to."""
     if not isinstance(text, str):
         raise ValueError(f"{text!r} is not text: put it in quotes")
-    if is_literal(text):
-        found = literal(text)
-        if found in ("0.0.0.0", "::"):
+    if (parsed := _parsed(text)) is not None:
+        if parsed.is_unspecified:
             raise ValueError(f"{text} is no address that callers could connect to")
-        return found
+        return _shortest(parsed, text)
     name = text.lower().removesuffix(".")
     if DNS.fullmatch(name) and not name.isdigit():
         return name
@@ -52,21 +52,33 @@ def reachable(text: object) -> str:
 
 def literal(text: object) -> str:
     """An IP literal in its shortest form."""
-    if not isinstance(text, str) or not is_literal(text):
+    parsed = _parsed(text) if isinstance(text, str) else None
+    if parsed is None:
         raise ValueError(f"{text!r} is not an IP address")
-    parsed = ip_address(text)
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:
-        parsed = parsed.ipv4_mapped  # RFC 4291, section 2.5.5.2: another way to write the same one
-    if parsed.is_multicast:
-        raise ValueError(f"{text} is a multicast address: nothing can connect to it")
-    return parsed.compressed
+    return _shortest(parsed, str(text))
 
 
 def is_literal(text: str) -> bool:
+    return _parsed(text) is not None
+
+
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    """None: it is no literal, or Envoy takes none such."""
     try:
-        return bool(ip_address(text)) and "%" not in text  # Envoy takes no zone index
+        parsed = ip_address(text)
     except ValueError:
-        return False
+        return None
+    if isinstance(parsed, IPv6Address):
+        if "%" in text:  # Envoy takes no zone index
+            return None
+        return parsed.ipv4_mapped or parsed  # RFC 4291, section 2.5.5.2: one address, two ways
+    return parsed
+
+
+def _shortest(parsed: IPv4Address | IPv6Address, text: str) -> str:
+    if parsed.is_multicast:
+        raise ValueError(f"{text} is a multicast address: nothing can connect to it")
+    return parsed.compressed
 
 
 def _locality(text: object) -> Locality:
@@ -77,12 +89,21 @@ def _locality(text: object) -> Locality:
 
 
 def _service(text: object) -> ServiceName:
-    return ServiceName.parse(str(text))
+    return _service_of(str(text))
 
 
 def _identity(text: object) -> Identity:
+    return _identity_of(str(text))
+
+
+# Of many hosts few are of another service, or somebody else, than those before them.
+_service_of = lru_cache(maxsize=1 << 12)(ServiceName.parse)
+
+
+@lru_cache(maxsize=1 << 12)
+def _identity_of(text: str) -> Identity:
     # JSON can hold halves of characters; a message with one could not be written.
-    return Identity.parse(str(text).encode("utf-8", "backslashreplace").decode())
+    return Identity.parse(text.encode("utf-8", "backslashreplace").decode())
 
 
 def _probe(text: object) -> Probe:

@@ -263,14 +263,17 @@ def _hosts(found: Entries) -> tuple[list[tuple[HostEntry, Entry]], list[Rejected
             why = f"{here[key]} here and {other} at {where}, but {host.name} is one workload"
             rejected.append(entry.reject(found.document, (key,), why))
         if not differing:
-            for key, value in here.items():
-                before.setdefault(key, (value, entry.where(found.document)))
+            where = entry.where(found.document)
+            before.update({key: (here[key], where) for key in here.keys() - before.keys()})
             sound.append((host, entry))
-    agreed = [
-        (host.model_copy(update={key: value for key, (value, _) in said[host.name].items()}), entry)
-        for host, entry in sound
-    ]
-    return agreed, rejected
+    return [(_agreed(host, said[host.name]), entry) for host, entry in sound], rejected
+
+
+def _agreed(host: HostEntry, said: Mapping[str, tuple[object, str]]) -> HostEntry:
+    """With what other entries of its name say of it."""
+    if said.keys() <= host.model_fields_set:
+        return host
+    return host.model_copy(update={key: value for key, (value, _) in said.items()})
 
 
 def _placed(

@@ -59,3 +59,13 @@ def test_nesting_that_would_overrun_the_stack_is_refused(level: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", reading], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "f.yaml:1: nested more than 100 levels deep\n")
+
+
+def nested(levels: int) -> str:
+    """Mappings in mappings, each on a line of its own."""
+    return "".join(f"{' ' * level}a:\n" for level in range(levels - 1)) + " " * levels + "a: 1\n"
+
+
+def test_what_is_nested_too_deep_is_told_with_the_line_on_which_it_is() -> None:
+    assert len(list(documents(nested(100) + "---\n" + nested(100), "f.yaml"))) == 2
+    assert refusal(nested(101)) == "f.yaml:101: nested more than 100 levels deep"

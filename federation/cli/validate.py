@@ -27,16 +27,19 @@ def validate(
 
     Example: meshfed validate meshfed.yaml hosts.yaml policy/
     """
-    from meshfed.federation.check import check
+    from meshfed.federation.check import checked, gathered
 
-    checked = check(files or _configuration(), sys.stdin, os.environ)
-    for policy in checked.unresolved:
+    given = gathered(files or _configuration(), sys.stdin, os.environ)
+    for text in given.long:
+        say(f"{text.file}: {len(text.text) / 1e6:.0f} MB to check: this takes a while")
+    found = checked(given)
+    for policy in found.unresolved:
         say(f"{policy} (it has no effect)")
-    if checked.rejected:
-        raise Finding(*checked.rejected)
-    if not checked.read:
+    if found.rejected:
+        raise Finding(*found.rejected)
+    if not found.read:
         raise Finding("nothing to check: no configuration, host list or SMI manifest was found")
-    write("".join(f"{file}: a {kind}, and right\n" for file, kind in checked.read))
+    write("".join(f"{file}: a {kind}, and right\n" for file, kind in found.read))
 
 
 def _configuration() -> list[Path]:
