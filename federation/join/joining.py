@@ -1,5 +1,6 @@
 """What the configuration says of machines that join."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,6 +16,19 @@ UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 
 
 Name = Annotated[str, Field(min_length=1, pattern=r"^[^/]+$")]
+SCALE_SET = re.compile(
+    r"/subscriptions/([^/]+)/resourcegroups/[^/]+"
+    r"/providers/microsoft\.compute/virtualmachinescalesets/[^/]+"
+)
+
+
+def _scale_set(text: str) -> str:
+    if "/" in text and not SCALE_SET.fullmatch(text.lower()):
+        raise ValueError(f"{text!r} is neither a scale set's name nor its id")
+    return text
+
+
+ScaleSet = Annotated[str, Field(min_length=1), AfterValidator(_scale_set)]
 
 
 def _identity(text: str) -> str:
@@ -43,7 +57,10 @@ class JoinPolicy(Strict):
         default=(),
         description="only machines of one of these; as what follows, by what a provider lists",
     )
-    scale_sets: tuple[Name, ...] = Field(default=(), description="only members of one of these")
+    scale_sets: tuple[ScaleSet, ...] = Field(
+        default=(),
+        description="only members of one of these: names, in whatever group, or resource ids",
+    )
     subnets: tuple[Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")], ...] = Field(
         default=(), description="<network>/<subnet>: only machines in one of these"
     )
@@ -59,6 +76,15 @@ class JoinPolicy(Strict):
     probe: tuple[Annotated[str, AfterValidator(_probe)], ...] = Field(
         default=(), description="what their agents look at"
     )
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        for each in self.scale_sets:
+            found = SCALE_SET.fullmatch(each.lower())
+            if found and found[1] != self.subscription.lower():
+                why = "is of another subscription, whose machines do not join by this policy"
+                raise ValueError(f"scale_sets: {each} {why}")
+        return self
 
 
 LISTED = ("resource_groups", "scale_sets", "subnets", "tags")  # what a provider must say

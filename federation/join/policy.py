@@ -21,7 +21,7 @@ class Policy:
     subscription: str
     vm_ids: frozenset[str] = frozenset()
     resource_groups: frozenset[str] = frozenset()
-    scale_sets: frozenset[str] = frozenset()
+    scale_sets: frozenset[str] = frozenset()  # names, which several sets may have, and ids
     subnets: frozenset[str] = frozenset()  # <network>/<subnet>
     tags: tuple[tuple[str, str], ...] = ()
 
@@ -49,7 +49,7 @@ class Policy:
     def _unmet(self, listed: Record) -> Iterator[str]:
         for what, wanted, found in (
             ("resource group", self.resource_groups, listed.group),
-            ("scale set", self.scale_sets, listed.scale_set),
+            ("scale set", self.scale_sets, self._scale_set(listed)),
             ("subnet", self.subnets, listed.subnet),
         ):
             if wanted and found not in wanted:
@@ -60,6 +60,15 @@ class Policy:
                 yield f"it has no tag {name}"
             elif tags[name] != text:
                 yield f"its tag {name} is {tags[name]!r}, not {text!r}"
+
+    def _scale_set(self, listed: Record) -> str:
+        """Its name, where that is wanted; else its id. Azure has a machine and its set in one
+        group."""
+        name = listed.scale_set
+        if not name or name in self.scale_sets or not any("/" in each for each in self.scale_sets):
+            return name
+        group, _, _ = listed.resource.partition("/providers/")
+        return f"{group}/providers/microsoft.compute/virtualmachinescalesets/{name}"
 
 
 def policies(settings: Settings) -> tuple[Policy, ...]:
