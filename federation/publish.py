@@ -5,16 +5,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import count
 
 import structlog
 
-from meshfed.catalog.model import (
-    Changed,
-    Interception,
-    Mesh,
-    ServiceName,
-    Workload,
-)
+from meshfed.catalog.model import Changed, Interception, Mesh, ServiceName, Workload
 from meshfed.catalog.reports import ProxyState, Pushed
 from meshfed.catalog.store import Away, Catalog
 from meshfed.catalog.view import Anonymous, ProxyClass
@@ -100,6 +95,7 @@ class Publisher:
         self._replica = replica
         self._care = Care(metrics)
         self._turn = asyncio.Lock()
+        self._numbers = count(1)  # of worlds that are offered
         self._worlds = Worlds(mesh, custody, metrics.viewed)
         self._subscribers: list[Subscriber] = []
         self._memories: dict[str, Memory] = {}  # by workload, whether or not it is connected
@@ -315,7 +311,8 @@ class Publisher:
         self._metrics.left_out(Counter((each.kind, each.object) for each in left))
 
     def _world(self, kind: ProxyClass) -> World:
-        return replace(self._worlds.of(kind), revision=self._mesh.revision)
+        world = self._worlds.of(kind)
+        return replace(world, revision=self._mesh.revision, number=next(self._numbers))
 
     def _evaluated(self) -> None:
         committed, self._committed = self._committed, {}

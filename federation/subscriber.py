@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 import structlog
 
@@ -68,6 +69,14 @@ async def refused(catalog: Catalog, peer: Peer, why: Inadmissible) -> None:
     log.warning("proxy refused", **fields, reason=str(why))
 
 
+class Owed(NamedTuple):
+    """A world that it was offered, and has not acknowledged all of."""
+
+    number: int  # of the world
+    revision: int
+    since: float
+
+
 class Subscriber:
     """The xDS server's Feed. Of the worlds that it is offered, the last counts."""
 
@@ -94,7 +103,7 @@ class Subscriber:
         self._reached: Reach | None = None  # and of what it can reach
         self._account = account
         self._since = time.time()
-        self._owes = [(world.revision, self._since)]  # what it was offered and when, ascending
+        self._owes = [Owed(world.number, world.revision, self._since)]  # ascending
         self._ailment: Ailment | None = None  # when it was last looked at
         self._sent: dict[str, Mapping[str, str]] = {}  # by type, when pushes are recorded,
         self._pushed: dict[tuple[str, int], Pushed] = {}  # and what the catalog lacks of it
@@ -108,7 +117,7 @@ class Subscriber:
     def offer(self, world: World) -> None:
         self.world = world
         self.unwritten = True
-        self._owes.append((world.revision, time.time()))
+        self._owes.append(Owed(world.number, world.revision, time.time()))
         self._account.owe(world.revision)
         self._moved()
 
@@ -154,12 +163,12 @@ class Subscriber:
             state=sick.state if sick else "behind" if self._owes else "synced",
             reason=sick.reason if sick else "",
             envoy_version=self.peer.envoy_version,
-            behind=self._owes[0][0] if self._owes else None,
+            behind=self._owes[0].revision if self._owes else None,
         )
 
     def _pulse(self) -> Pulse:
         rejected = "; ".join(f"{kind}: {why}" for kind, why in self._rejections.items())
-        owed = self._owes[0] if self._owes else None
+        owed = (self._owes[0].revision, self._owes[0].since) if self._owes else None
         return Pulse(owed, rejected, self.peer.not_after, self.peer.not_before)
 
     # What those ask who care for it
@@ -228,8 +237,8 @@ class Subscriber:
         pushed, self._pushed = self._pushed, {}
         return tuple(pushed.values())
 
-    def settled(self, revision: int, at: float) -> None:
-        paid = [owed for owed, _ in self._owes if owed <= revision]
+    def settled(self, world: World, at: float) -> None:
+        paid = [owed.revision for owed in self._owes if owed.number <= world.number]
         if paid:
             self._owes = self._owes[len(paid) :]
             # An accepted response alone proves nothing: it may be the last good one, sent again.
@@ -239,5 +248,5 @@ class Subscriber:
 
     def close(self) -> None:
         self.closed = True
-        self._account.paid([owed for owed, _ in self._owes], time.time())
+        self._account.paid([owed.revision for owed in self._owes], time.time())
         self._owes = []

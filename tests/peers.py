@@ -111,9 +111,9 @@ class Feed:
         self.late.append(kind)
         self._heard.set()
 
-    def settled(self, revision: int, at: float) -> None:
+    def settled(self, world: World, at: float) -> None:
         assert abs(at - time.time()) < 5
-        self.settlements.append(revision)
+        self.settlements.append(world.revision)
         self._heard.set()
 
     async def settles(self, revision: int) -> None:

@@ -12,6 +12,7 @@ from meshfed.xds.peer import Names, met
 from meshfed.xds.resource import Type, World, resource
 from meshfed.xds.server import BYE, DRAINING, Conversation
 from meshfed.xds.stream import Stream
+from meshfed.xds.turnstile import Turns
 
 WORLD = World(1, {Type.CLUSTER: {"a": resource("a", Cluster(name="a"))}})
 
@@ -39,7 +40,7 @@ class Slow:
 def conversation(call: Slow, feed: Feed, told: list[str]) -> Conversation:
     peer = met(Names(), "node", "1.40.0", "here")
     stream = Stream(delta=True)
-    return Conversation(call, feed, peer, stream, lambda kind, *_: told.append(kind))
+    return Conversation(call, feed, peer, stream, Turns(), lambda kind, *_: told.append(kind))
 
 
 class Broken(Slow):

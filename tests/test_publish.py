@@ -252,7 +252,7 @@ async def test_a_revision_is_settled_by_its_last_acknowledgement(
 ) -> None:
     caller, server = await opened(publisher, peer(BUYING)), await opened(publisher, peer(SELLING))
     for subscriber in (caller, server):
-        subscriber.settled(subscriber.world.revision, at=1.0)
+        subscriber.settled(subscriber.world, at=1.0)
     revision = await published.catalog.specify(Specified("files:policy"))
     assert revision is not None
     await offered(caller)
@@ -260,7 +260,7 @@ async def test_a_revision_is_settled_by_its_last_acknowledgement(
     assert await published.account.settled(revision, seconds=0) is None
     at = (published.catalog.committed_at(revision) or 0) + 0.25
     for subscriber in (caller, server):
-        subscriber.settled(revision, at)
+        subscriber.settled(subscriber.world, at)
     reached = await published.account.settled(revision, seconds=5)
     assert reached is not None
     assert (round(reached.ms), reached.proxies) == (250, 2)
@@ -270,7 +270,7 @@ async def test_a_host_that_joins_is_news_to_its_callers_though_two_lanes_take_it
     published: Published, publisher: Publisher
 ) -> None:
     caller = await opened(publisher, peer(BUYING))
-    caller.settled(caller.world.revision, at=1.0)
+    caller.settled(caller.world, at=1.0)
     second = host("ledger-2", SELLER)
     workloads = KNOWN.workloads | {second}
     endpoints = KNOWN.endpoints | {answers(second, 2)}
@@ -278,7 +278,7 @@ async def test_a_host_that_joins_is_news_to_its_callers_though_two_lanes_take_it
     revision = await published.catalog.believe(joined, kind="test", cause="")
     assert revision is not None
     await offered(caller)
-    caller.settled(revision, at=2.0)
+    caller.settled(caller.world, at=2.0)
     reached = await published.account.settled(revision, seconds=5)
     assert reached is not None
     assert reached.proxies == 1
@@ -289,8 +289,22 @@ async def test_a_proxy_is_rejecting_until_it_has_all_it_was_offered(publisher: P
     caller.receipt("CDS", "v2", 1.0, 2.0, "no such thing")
     caller.receipt("CDS", "v1", 1.0, 2.0, "")  # the last good one, sent again
     assert caller.state().reason == "CDS: no such thing"
-    caller.settled(caller.world.revision, at=3.0)
+    caller.settled(caller.world, at=3.0)
     assert (caller.state().state, caller.state().reason) == ("synced", "")
+
+
+async def test_a_proxy_is_in_sync_with_the_last_of_two_worlds_of_one_revision(
+    publisher: Publisher,
+) -> None:
+    """As when its certificate is renewed: that moves no revision."""
+    caller = await opened(publisher, peer(BUYING))
+    first = caller.world
+    renewed = replace(first, number=first.number + 1)
+    caller.offer(renewed)
+    caller.settled(first, at=1.0)
+    assert (caller.state().state, caller.state().behind) == ("behind", first.revision)
+    caller.settled(renewed, at=2.0)
+    assert (caller.state().state, caller.state().behind) == ("synced", None)
 
 
 async def test_receipts_and_states_are_rows(published: Published, publisher: Publisher) -> None:
@@ -319,11 +333,11 @@ async def test_of_the_streams_of_a_grpc_process_one_that_is_not_well_speaks(
             await offered(sick)
     well = await publisher.open(peer(itself))
     assert speakers([sick, well]) == {itself.id: well}  # neither has acknowledged anything
-    well.settled(well.world.revision, at=3.0)
+    well.settled(well.world, at=3.0)
     assert speakers([sick, well]) == {itself.id: sick}
     sick.unwritten = False
     well.unwritten = True
-    sick.settled(sick.world.revision, at=3.0)
+    sick.settled(sick.world, at=3.0)
     assert speakers([sick, well]) == {itself.id: well}
     assert (sick.unwritten, well.unwritten) == (False, True)
 

@@ -30,7 +30,7 @@ async def published(tmp_path: Path) -> AsyncIterator[Published]:
 
 async def settled(publisher: Publisher, stream: Subscriber) -> None:
     """It has everything, and that is written."""
-    stream.settled(stream.world.revision, 1.0)
+    stream.settled(stream.world, 1.0)
     await publisher._write()
 
 

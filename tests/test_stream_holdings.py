@@ -56,7 +56,7 @@ def test_what_is_not_served_is_not_recorded():
 
 def test_nothing_is_recorded_unless_it_is_asked_for():
     client = quiet(Delta(world(1, CDS="a", EDS="a")))
-    assert client.stream.settled == 1
+    assert client.settled == 1
     assert client.stream.holdings == []
 
 
@@ -99,7 +99,7 @@ def test_a_world_that_comes_back_while_another_is_on_its_way_is_all_that_is_held
         said = [more for line in said for more in client.accepts(line.split()[0])]
     held = client.stream._subscriptions[Type.CLUSTER].held
     assert held == {"c": version("CDS", "c")}
-    assert client.stream.settled == back.revision
+    assert client.settled == back.revision
 
 
 def beside(one: World, **types: str) -> World:

@@ -392,7 +392,7 @@ class Conversations(RuleBasedStateMachine):
             assert held == good, model.kind
             assert all((model.kind, version) not in BAD for version in model.held.values())
         if not refused and any(model.asked for model in self.models.values()):
-            assert self.stream.settled == self.world.revision
+            assert self.stream.settled is self.world
 
     def keeps(self, kind: Type) -> bool:
         """Whether what is gone may stay: SotW cannot remove; and a client whose listeners or

@@ -82,7 +82,8 @@ class Client:
             for response in responses:
                 self.sizes.append(len(response.body))
                 self.answer(DeltaDiscoveryResponse.FromString(response.body))
-        self.subscriber.settled(self.stream.settled, time.time())
+        if self.stream.settled:
+            self.subscriber.settled(self.stream.settled, time.time())
 
     def answer(self, said: DeltaDiscoveryResponse) -> None:
         kind = Type(said.type_url)

@@ -80,6 +80,11 @@ class Client:
         if world:
             self.stream.offer(world)
 
+    @property
+    def settled(self) -> int:
+        """The revision of which it acknowledged everything; -1 before any."""
+        return self.stream.settled.revision if self.stream.settled else -1
+
     def hears(self) -> list[str]:
         responses = self.stream.outgoing(self.now)
         self.sizes = [len(response.body) for response in responses]

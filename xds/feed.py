@@ -60,8 +60,8 @@ class Feed(Protocol):
     # What the client was sent and has, if that is recorded; empty where it rejected the last.
     def pushed(self, kind: str, revision: int, versions: Mapping[str, str]) -> None: ...
 
-    def settled(self, revision: int, at: float) -> None:
-        """The client acknowledged everything of this revision."""
+    def settled(self, world: World, at: float) -> None:
+        """The client acknowledged everything of this world, and of those before."""
         ...
 
     def close(self) -> None: ...

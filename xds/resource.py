@@ -141,6 +141,7 @@ class World:
     revision: int
     resources: Mapping[str, Resources]  # by type URL
     by_name: bool = False  # to a gRPC client: it never means all of them by naming none
+    number: int = 0  # of those that are offered, ascending: some are of one revision
 
     def of(self, kind: Type) -> Resources:
         return self.resources.get(kind, NOTHING)

@@ -16,7 +16,7 @@ from meshfed.xds.door import Bearers, Call, Unproven, proven
 from meshfed.xds.feed import Feed, Refusal, Source, Unready
 from meshfed.xds.listening import OPTIONS, Tls, claim, credentials
 from meshfed.xds.peer import Names, Peer, met
-from meshfed.xds.resource import SHORT
+from meshfed.xds.resource import SHORT, World
 from meshfed.xds.stream import Malformed, Request, Stream
 from meshfed.xds.turnstile import Turns, Turnstile
 
@@ -96,7 +96,7 @@ class Conversation:
         self._peer = peer
         self._sent = sent
         self._stream = stream
-        self._settlements = self._stream.settlements
+        self._settled: World | None = None
         self._turns = turns
         self._waits = False  # for its turn to speak
         self._wake = asyncio.Event()
@@ -218,8 +218,8 @@ class Conversation:
         while stream.holdings:
             pushed = stream.holdings.pop(0)
             feed.pushed(pushed.type, pushed.revision, pushed.versions)
-        if stream.settlements != self._settlements:
-            self._settlements = stream.settlements
+        if stream.settled is not None and stream.settled is not self._settled:
+            self._settled = stream.settled
             feed.settled(stream.settled, time.time())
 
 

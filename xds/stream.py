@@ -38,9 +38,9 @@ class Holding:
 
 
 class Mark(Struct, frozen=True):
-    """All of this revision was sent once the response of this number was."""
+    """All of this world was sent once the response of this number was."""
 
-    revision: int
+    world: World
     number: int
 
 
@@ -70,8 +70,7 @@ class Stream:
         self.overdue: list[str] = []  # CDS, …, once for each answer that is; emptied likewise
         self._recording = recording
         self._memory: Memory = {} if memory is None else memory
-        self.settled = -1  # the newest revision of which the client acknowledged everything
-        self.settlements = 0  # how often that was found out; two worlds may have one revision
+        self.settled: World | None = None  # the last of which the client acknowledged everything
         self.receipts: list[Answer] = []  # whoever reads them empties the list
         self._world: World | None = None
         self._subscriptions: dict[str, Subscription] = {}
@@ -297,7 +296,7 @@ class Stream:
             if each.past.rejected and each.standing(self._resources(each.kind)):
                 return
         # The oldest is the next to settle, and the newest is what matters after it.
-        self._marks[1:] = [Mark(world.revision, self._number)]
+        self._marks[1:] = [Mark(world, self._number)]
         self._marked = world
         self._settle()
 
@@ -307,5 +306,4 @@ class Stream:
         waiting = [each.oldest for each in self._waiting.values()]
         oldest = min(waiting, default=self._number + 1)
         while self._marks and self._marks[0].number < oldest:
-            self.settled = max(self.settled, self._marks.pop(0).revision)
-            self.settlements += 1
+            self.settled = self._marks.pop(0).world

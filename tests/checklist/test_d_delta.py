@@ -11,7 +11,7 @@ def test_d1_the_difference_is_to_what_the_client_holds_not_to_what_was_published
     assert client.is_told(world(3, EDS="a:3")) == []
     assert client.is_told(world(4, EDS="a:2")) == []
     assert client.accepts("EDS") == []
-    assert client.stream.settled == 4
+    assert client.settled == 4
 
 
 def test_d2_a_stale_nonce_does_not_void_a_subscription():
@@ -41,7 +41,7 @@ def test_d5_a_client_that_comes_back_is_sent_no_cluster_or_listener_that_it_has(
     client = Delta(ONE_OF_EACH)
     assert client.asks("CDS", has=[thing("CDS", "c")]) == []
     assert client.asks("LDS", has=[thing("LDS", "l")]) == []
-    assert client.stream.settled == 1
+    assert client.settled == 1
 
 
 def test_d5_what_it_has_and_should_not_have_is_removed():

@@ -12,9 +12,9 @@ def test_f1_one_response_of_a_type_is_under_way_and_the_latest_wins(dialect):
     assert client.is_told(world(3, EDS="a:3 b:3")) == []
     assert client.is_told(world(4, EDS="a:4 b")) == []
     assert client.accepts("EDS") == ["EDS a"]
-    assert client.stream.settled == 2
+    assert client.settled == 2
     assert client.accepts("EDS") == []
-    assert client.stream.settled == 4
+    assert client.settled == 4
 
 
 @BOTH
@@ -40,7 +40,7 @@ def test_f3_a_client_that_never_answers_costs_no_memory():
         client.now += GATE
         assert client.is_told(world(revision, EDS=f"a:{revision}")) == ["EDS a"]
     client.accepts("EDS")
-    assert client.stream.settled == 49
+    assert client.settled == 49
 
 
 def test_f3_an_answer_to_a_later_response_stands_for_those_before():
@@ -49,7 +49,7 @@ def test_f3_an_answer_to_a_later_response_stands_for_those_before():
     client.now += GATE
     client.is_told(world(3, EDS="a:2 b:3"))
     client.accepts("EDS")
-    assert client.stream.settled == 3
+    assert client.settled == 3
 
 
 @BOTH

@@ -15,7 +15,7 @@ def test_n1_a_rejection_is_a_receipt_with_the_words_but_not_the_dump(dialect):
     (receipt,) = client.stream.receipts
     assert (receipt.kind, receipt.rejected) == (URL["SDS"], "no such key")
     assert (receipt.sent_at, receipt.answered_at) == (client.now - 2, client.now)
-    assert client.stream.settled == 1
+    assert client.settled == 1
 
 
 @BOTH
@@ -27,10 +27,10 @@ def test_n2_rejected_bytes_are_never_sent_again(dialect):
     again = world(3, CDS="c", EDS="c:2", SDS="s", LDS="l:bad", RDS="r")
     assert client.is_told(again) == ["EDS c"]
     client.accepts("EDS")
-    assert client.stream.settled == 1
+    assert client.settled == 1
     assert client.is_told(world(4, CDS="c", EDS="c:2", SDS="s", LDS="l", RDS="r")) == ["LDS l"]
     client.accepts("LDS")
-    assert client.stream.settled == 4
+    assert client.settled == 4
 
 
 @BOTH
@@ -47,7 +47,7 @@ def test_n2_a_rejected_cluster_is_replaced_by_the_last_good_one_at_once(dialect)
     assert client.accepts("EDS") == []
     assert client.accepts("CDS") == []
     assert client.is_told(world(3, CDS="a:bad b", EDS="a b")) == []
-    assert client.stream.settled == 1
+    assert client.settled == 1
 
 
 @BOTH
@@ -98,10 +98,10 @@ def test_n3_a_rejection_that_names_nothing_is_pinned_down_one_by_one(dialect):
             assert client.accepts("EDS", str(of)) == []
     assert client.is_told(world(3, EDS="a:bad b:2 c:3")) == ["EDS c"]
     client.accepts("EDS")
-    assert client.stream.settled == 1
+    assert client.settled == 1
     assert client.is_told(world(4, EDS="a:4 b:2 c:3")) == ["EDS a"]
     client.accepts("EDS")
-    assert client.stream.settled == 4
+    assert client.settled == 4
 
 
 def test_n2_rejected_endpoints_that_are_asked_for_again_are_answered_with_the_last_good_ones():
@@ -131,7 +131,7 @@ def test_n4_what_was_rejected_is_not_sent_again_on_the_next_stream(dialect):
     heard = again.heard + (again.accepts("CDS") if dialect is Sotw else [])
     assert heard == ([] if dialect is Delta else ["CDS a b", "LDS l"])
     assert "bad" not in str([again.last.get("CDS"), again.last.get("LDS")])
-    assert again.stream.settled == -1
+    assert again.settled == -1
 
 
 @BOTH
@@ -184,9 +184,9 @@ def test_n5_a_rejection_may_come_after_the_next_response():
     client.now += GATE
     assert client.is_told(world(3, CDS="a b:2")) == ["CDS a"]
     assert client.rejects("CDS", "cluster(s) a: ring", nonce) == []
-    assert client.stream.settled == 1
+    assert client.settled == 1
     assert client.accepts("CDS") == []
-    assert client.stream.settled == 3
+    assert client.settled == 3
 
 
 def test_n5_a_late_rejection_does_not_doubt_what_was_sent_since():
@@ -198,7 +198,7 @@ def test_n5_a_late_rejection_does_not_doubt_what_was_sent_since():
     assert client.rejects("EDS", "no", nonce) == []
     assert client.accepts("EDS") == ["EDS b"]
     client.accepts("EDS")
-    assert client.stream.settled == 3
+    assert client.settled == 3
 
 
 def test_n5_words_that_were_held_back_come_with_the_nonce_of_a_later_response_in_sotw():
@@ -208,7 +208,7 @@ def test_n5_words_that_were_held_back_come_with_the_nonce_of_a_later_response_in
     assert client.is_told(world(3, CDS="a:3 b:2")) == ["CDS a b"]
     assert client.rejects("CDS", "cluster(s) a: ring") == ["CDS a b"]
     assert client.accepts("CDS") == []
-    assert client.stream.settled == 3
+    assert client.settled == 3
 
 
 def test_n5_words_about_what_is_gone_condemn_nothing_that_is_there():
@@ -219,10 +219,10 @@ def test_n5_words_about_what_is_gone_condemn_nothing_that_is_there():
     assert client.is_told(world(3, CDS="a b")) == ["CDS a b"]
     assert client.rejects("CDS", "cluster(s) bad: ring") == []
     assert [answer.about for answer in client.stream.receipts] == [("bad",)]
-    assert client.stream.settled == 3
+    assert client.settled == 3
     assert client.is_told(world(4, CDS="a b c")) == ["CDS a b c"]
     client.accepts("CDS")
-    assert client.stream.settled == 4
+    assert client.settled == 4
 
 
 def test_n5_words_that_were_held_back_still_condemn_what_has_not_changed_since():
@@ -233,7 +233,7 @@ def test_n5_words_that_were_held_back_still_condemn_what_has_not_changed_since()
     assert client.rejects("CDS", "cluster(s) a: ring") == ["CDS a b"]
     assert thing("CDS", "a").any in client.last["CDS"].SerializeToString()
     assert client.accepts("CDS") == []
-    assert client.stream.settled == 1
+    assert client.settled == 1
 
 
 @BOTH

@@ -14,14 +14,14 @@ def test_o1_a_route_moves_only_after_its_new_cluster_is_warm_and_the_old_goes_la
     assert client.asks("EDS", "y" if dialect is Delta else "x y") == ["EDS y"]
     assert client.accepts("EDS") == []
     assert client.accepts("CDS") == ["RDS r"]
-    assert client.stream.settled == 1
+    assert client.settled == 1
     assert client.accepts("RDS") == ["CDS -x" if dialect is Delta else "CDS y"]
     if dialect is Delta:
         assert client.asks("EDS", drops="x") == []
     else:
         assert client.asks("EDS", "y") == []
     assert client.accepts("CDS") == []
-    assert client.stream.settled == 2
+    assert client.settled == 2
 
 
 def test_o2_sotw_has_the_old_beside_the_new_until_routes_have_moved():
@@ -44,7 +44,7 @@ def test_o2_a_sotw_client_that_comes_back_keeps_what_its_old_routes_lead_to():
     assert again.accepts("LDS") == []
     assert again.accepts("RDS") == ["CDS y"]
     again.accepts("CDS")
-    assert again.stream.settled == 2
+    assert again.settled == 2
 
 
 def test_o2_a_sotw_client_that_comes_back_for_less_has_no_more():
@@ -53,7 +53,7 @@ def test_o2_a_sotw_client_that_comes_back_for_less_has_no_more():
     again.last = dict(client.last)
     assert again.asks("CDS", "x") == ["CDS x"]
     again.accepts("CDS")
-    assert again.stream.settled == 2
+    assert again.settled == 2
 
 
 @BOTH
@@ -65,7 +65,7 @@ def test_o4_routes_wait_for_warm_clusters_but_not_for_ever(dialect):
     assert client.stream.deadline() == client.now + GATE
     assert client.waits(GATE - 1) == []
     assert client.waits(1) == ["LDS l", "RDS r"]
-    assert client.stream.settled == 1
+    assert client.settled == 1
 
 
 @BOTH
@@ -78,7 +78,7 @@ def test_o5_routes_that_a_listener_will_ask_for_do_not_wait_for_its_acknowledgem
         assert client.accepts("RDS") == ["RDS r2"]
     else:  # acknowledges and asks in one
         assert client.asks("RDS", "r r2") == ["RDS r2"]
-    assert client.stream.settled == 1
+    assert client.settled == 1
     assert client.accepts("LDS") == []
 
 

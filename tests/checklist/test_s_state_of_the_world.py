@@ -53,7 +53,7 @@ def test_s6_a_rejection_is_known_by_its_error_alone():
     client.last["CDS"].version_info = "whatever"
     client.accepts("CDS")
     assert client.stream.receipts[0].rejected == ""
-    assert client.stream.settled == 1
+    assert client.settled == 1
 
 
 def test_s7_a_stale_nonce_acknowledges_nothing_but_its_names_count():
@@ -63,7 +63,7 @@ def test_s7_a_stale_nonce_acknowledges_nothing_but_its_names_count():
     client.accepts("EDS")
     client.is_told(world(2, EDS="a:2 b"))
     assert client.asks("EDS", "a b", nonce=stale) == []
-    assert client.stream.settled == 1
+    assert client.settled == 1
     assert client.accepts("EDS") == ["EDS b"]
 
 

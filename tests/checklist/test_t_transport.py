@@ -17,7 +17,7 @@ def test_t1_a_request_without_a_type_is_malformed(dialect):
 def test_t4_a_nonce_from_another_stream_does_not_count(dialect):
     client = dialect(ONE_OF_EACH)
     assert client.asks("CDS", nonce="1") == ["CDS c"]
-    assert client.stream.settled == -1
+    assert client.settled == -1
 
 
 @BOTH
@@ -38,9 +38,9 @@ def test_t6_an_acknowledgement_is_never_answered(dialect):
 @BOTH
 def test_t7_the_same_content_again_is_silence_and_settles(dialect):
     client = quiet(dialect(ONE_OF_EACH))
-    assert client.stream.settled == 1
+    assert client.settled == 1
     assert client.is_told(world(2, CDS="c", EDS="c", SDS="s", LDS="l", RDS="r")) == []
-    assert client.stream.settled == 2
+    assert client.settled == 2
 
 
 def test_t8_an_unknown_type_is_answered_as_not_existing_and_the_rest_works():
@@ -91,9 +91,9 @@ def test_t12_a_large_update_is_split_and_settles_with_its_last_part():
     assert {name for line in heard for name in line.split()[1:]} == {*names}
     for nonce in range(1, len(heard)):
         client.accepts("CDS", str(nonce))
-        assert client.stream.settled == -1
+        assert client.settled == -1
     client.accepts("CDS")
-    assert client.stream.settled == 1
+    assert client.settled == 1
 
 
 def big(count: int) -> World:
@@ -108,7 +108,7 @@ def test_t12_four_thousand_clusters_come_and_go_below_a_megabyte_a_message():
     assert max(client.sizes) < 1_000_000
     assert {name for line in heard for name in line.split()[1:]} == {*everything.of(Type.CLUSTER)}
     assert client.accepts("CDS") == []
-    assert client.stream.settled == 1
+    assert client.settled == 1
     assert len(client.is_told(world(2))) == 1
 
 
@@ -125,7 +125,7 @@ def test_t12_a_rejected_part_of_many_keeps_the_whole_from_settling():
     assert len(parts) == 20
     assert client.rejects("CDS", f"cluster(s) {parts[0].split()[1]}: no", "1") == []
     client.accepts("CDS")
-    assert client.stream.settled == -1
+    assert client.settled == -1
 
 
 def test_t12_endpoints_are_split_in_sotw_too_and_clusters_cannot_be():
@@ -135,7 +135,7 @@ def test_t12_endpoints_are_split_in_sotw_too_and_clusters_cannot_be():
     client.accepts("CDS")
     assert len(client.asks("EDS", " ".join(f"a{number}" for number in range(6)))) == 2
     client.accepts("EDS")
-    assert client.stream.settled == 1
+    assert client.settled == 1
 
 
 @BOTH
