@@ -13,7 +13,9 @@ from yarl import URL
 
 from meshfed.providers.kubernetes import objects
 from meshfed.providers.kubernetes.access import Kubeconfig, brief
+from meshfed.providers.kubernetes.kubeconfig import lacking
 from meshfed.providers.kubernetes.messages import Unreachable
+from meshfed.providers.kubernetes.options import Where
 from meshfed.providers.kubernetes.reflect import Kind, Pace, Reflector
 
 ASKED = URL("https://mesh.example/api?watch=1&timeoutSeconds=251")
@@ -141,6 +143,11 @@ users: [{name: u, user: {token: secret}}]
             "FILE:3: clusters[0].cluster.certificate-authority-data: no PEM in base64",
         ),
         (
+            "{server",
+            "{certificate-authority-data: null, server",
+            "FILE:3: clusters[0].cluster.certificate-authority-data: null: take the key away",
+        ),
+        (
             "token: secret",
             "auth-provider: {name: gcp}",
             "FILE: GoogleAuth via gcloud is supported! Values for cmd-path, cmd-args are required.",
@@ -157,9 +164,17 @@ async def test_what_is_wrong_in_a_kubeconfig_is_said_with_file_line_and_field(
     assert str(refused.value) == why.replace("FILE", str(file))
 
 
-async def test_a_kubeconfig_without_a_mistake_is_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param("", id="as it is"),
+        pytest.param("certificate-authority-data: '', ", id="an empty CA is none"),
+    ],
+)
+async def test_a_kubeconfig_without_a_mistake_is_taken(tmp_path: Path, more: str) -> None:
     file = tmp_path / "kubeconfig"
-    file.write_text(KUBECONFIG)
+    file.write_text(KUBECONFIG.replace("{server", f"{{{more}server"))
+    assert lacking(Where("", file)) == ""
     client = await Kubeconfig(file, "").client("")
     await client.close()
     assert client.configuration.host == "https://192.0.2.1"

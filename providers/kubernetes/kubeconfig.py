@@ -72,7 +72,10 @@ def agree(found: Sequence[Document], context: str) -> None:
         raise cluster.wrong("server", f"{server!r} is no URL: it begins with https://")
     for each in (cluster, *([_named(found, here, "user")] if here.said.get("user") else ())):
         for key in PEM:
-            if key in each.said and b"-----BEGIN" not in _decoded(each.said[key]):
+            said = each.said.get(key, "")
+            if said is None:  # kubectl takes that for absent, and the client of `serve` refuses it
+                raise each.wrong(key, "null: take the key away")
+            if said and b"-----BEGIN" not in _decoded(said):
                 raise each.wrong(key, "no PEM in base64")
         for key in FILES:
             if why := _unreadable(each, key):
