@@ -1,6 +1,6 @@
 """What is older than anyone wants to know, taken away a little at a time."""
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, select, update
 
 from meshfed.catalog.schema import (
     changes,
@@ -46,7 +46,11 @@ def _horizon(connection: Connection, before: str) -> int:
 
 def _old(horizon: int, before: str) -> list[tuple[Table, ColumnElement[bool]]]:
     # How scopes stood is told by time. The mesh's own settings stand in lines alone, and are few.
-    told = and_(changes.c.at <= before, changes.c.what != "mesh")
+    # By the first line of the revision that stands, followers know that it is the one they have.
+    stands = changes.c.revision == select(state.c.revision).scalar_subquery()
+    first = select(func.min(changes.c.id)).where(stands).scalar_subquery()
+    left = changes.c.id.is_distinct_from(first)
+    told = and_(changes.c.at <= before, changes.c.what != "mesh", left)
     return [
         *((table, table.c.valid_to_revision <= horizon) for table in VERSIONED),
         (scope_states, scope_states.c.valid_to <= before),

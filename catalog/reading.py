@@ -19,7 +19,8 @@ from meshfed.catalog.versions import ENDPOINTS, SERVICES, WORKLOADS, Versions
 K = TypeVar("K")
 V = TypeVar("V")
 
-TOLD = "(select at from changes where revision = {revision} limit 1)"
+# Later lines may be told under a revision that stands; Postgres gives them in any order.
+TOLD = "(select at from changes where revision = {revision} order by id limit 1)"
 STATE = Plain(
     "select revision, shape_revision, horizon, trust_domain, permissive, federation,"
     f" {TOLD.format(revision='state.revision')}, {TOLD.format(revision=':since')}"

@@ -3,15 +3,26 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from believing import ask, believe
+from sqlalchemy import create_engine
 
 from meshfed.catalog import past
-from meshfed.catalog.model import Endpoint, Identity, Known, Port, Service, ServiceName, Workload
+from meshfed.catalog.model import (
+    Changed,
+    Endpoint,
+    Identity,
+    Known,
+    Port,
+    Service,
+    ServiceName,
+    Workload,
+)
 from meshfed.catalog.moment import Moment, Unknown
 from meshfed.catalog.store import Catalog, migrate
 from meshfed.federation.prune import prune, prune_once
@@ -51,6 +62,13 @@ def weight(url: str, at: float) -> tuple[int, int]:
         return moment.revision, answer.rows[0][answer.columns.index("weight")]
 
     return past.at(url, datetime.fromtimestamp(at, UTC), look)
+
+
+def vacuumed(url: str, table: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with closing(engine.raw_connection()) as connection:
+        connection.driver_connection.execute(f"vacuum {table}")
+    engine.dispose()
 
 
 async def test_what_is_pruned_is_only_what_ended_before(
@@ -106,9 +124,48 @@ async def test_what_stands_stays_however_old_it_is(
     assert ask(url,
                "select what, object from mesh_changes order by object") == [
         ("mesh", "permissive"), ("mesh", "trust_domain"),
+        ("endpoint", "web.shop:80 at 10.0.0.0:8080"),  # by which the revision is known
     ]  # fmt: skip
     await believe(catalog, known(11))
     assert weight(url, NOON + 10**6 + 1) == (12, 11)
+
+
+async def test_who_follows_a_mesh_that_stood_for_longer_reads_what_moved_alone(url: str) -> None:
+    clock = [NOON]
+    with closing(Catalog(url, clock=lambda: clock[0])) as catalog:
+        await believe(catalog, known(1))
+        held = await catalog.read()
+        clock[0] += 3600  # a line under the revision that stands, which is younger than that
+        await catalog.seen("rack", "hosts", "rack/a", fault="gone")
+        assert ask(url, "select count(distinct at) from changes") == [(2,)]
+        await prune_once(catalog.prune, NOON + 60)
+        assert await catalog.read() == held
+        clock[0] += 60
+        more = known(1).services | {Service(ServiceName("api", "shop"), (Port(80),))}
+        await believe(catalog, replace(known(1), services=more))
+        newest, changed = await catalog.advance(held)
+        assert newest == await catalog.read()
+        assert (changed.endpoints, changed.shape) == (frozenset(), True)
+
+
+async def test_a_revision_is_known_by_its_first_line_wherever_postgres_puts_the_next(
+    postgres_url: str,
+) -> None:
+    clock = [NOON]
+    with closing(Catalog(postgres_url, clock=lambda: clock[0])) as catalog:
+        for weights in (1, 2):
+            await believe(catalog, known(weights, count=200))
+        clock[0] += 60
+        await believe(catalog, known(3))
+        held = await catalog.read()
+        await prune_once(catalog.prune, NOON)
+        vacuumed(postgres_url, "changes")  # what is told next goes to where the old lines were
+        clock[0] += 60
+        await catalog.seen("rack", "hosts", "rack/a", fault="gone")
+        assert ask(postgres_url, "select change from changes order by ctid limit 1") == [
+            ("failing: gone",)
+        ]
+        assert await catalog.advance(held) == (held, Changed())
 
 
 async def test_a_catalog_that_is_away_is_pruned_later(
