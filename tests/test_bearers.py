@@ -52,6 +52,7 @@ WEB = pod("web-1", "10.0.0.1")
 WEB["metadata"]["annotations"] = {"meshfed.io/interception": "transparent"}
 DENIED, STRANGER = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED
 AWAY = grpc.StatusCode.UNAVAILABLE
+TRIES = 5
 
 
 class Clock:
@@ -131,12 +132,13 @@ class Mesh:
 
         Where the end comes while it writes, grpc's client calls it INTERNAL, whatever was said.
         """
-        while True:
+        for _ in range(TRIES):
             self.asked += 1
             async with self.calling(*metadata) as call:
                 said = await answered(call)
             if said is None or said[0] != grpc.StatusCode.INTERNAL:
-                return said
+                break
+        return said
 
     def refused(self, reason: str) -> float:
         name = "meshfed_streams_refused_total"
@@ -346,7 +348,7 @@ async def test_a_token_is_refused_and_the_pod_is_told_why(
     assert mesh.refused(reason) == mesh.asked
     assert mesh.server.streams == 0
     logged = capsys.readouterr().out
-    assert logged.count("proxy refused") == mesh.asked
+    assert logged.count("proxy refused") == 1  # the same of one address, once a minute
     assert shown not in logged
 
 
