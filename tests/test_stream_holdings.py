@@ -77,8 +77,9 @@ def test_a_stream_is_quiet_while_what_moved_waits_for_an_answer():
     assert len(client.stream.outgoing(0.0)) == 1
     client.stream.offer(beside(ONE_OF_EACH, EDS="c:3"))
     assert client.stream.quiet
-    assert client.stream.outgoing(0.0) == []
     assert client.stream.deadline() == GATE  # then it is said all the same
+    assert client.stream.outgoing(0.0) == []
+    assert client.stream.deadline() == GATE
     client.stream.offer(beside(ONE_OF_EACH, EDS="c:3", SDS="s:2"))
     assert not client.stream.quiet  # its secrets wait for nothing
 
@@ -100,6 +101,32 @@ def test_a_world_that_comes_back_while_another_is_on_its_way_is_all_that_is_held
     held = client.stream._subscriptions[Type.CLUSTER].held
     assert held == {"c": version("CDS", "c")}
     assert client.settled == back.revision
+
+
+@BOTH
+def test_endpoints_of_a_changed_cluster_are_due_while_older_ones_wait_for_an_answer(
+    dialect: type[Delta],
+) -> None:
+    """Those of the new world are the very objects of the one before."""
+    client = quiet(dialect(ONE_OF_EACH))
+    one = beside(ONE_OF_EACH, EDS="c:2")
+    assert client.is_told(one) == ["EDS c"]
+    assert client.is_told(beside(one, CDS="c:2")) == ["CDS c"]
+    assert client.waits(GATE) == ["EDS c"]
+
+
+@BOTH
+def test_a_world_is_settled_by_its_last_answer_though_the_next_was_sent_in_part(
+    dialect: type[Delta],
+) -> None:
+    client = quiet(dialect(ONE_OF_EACH))
+    assert client.is_told(world(2, CDS="c", EDS="c", SDS="s", LDS="l", RDS="r:2")) == ["RDS r"]
+    assert client.stream.settled == 1
+    client.is_told(world(3, CDS="d", EDS="c", SDS="s", LDS="l", RDS="r:2"))
+    client.accepts("CDS")
+    assert client.stream.settled == 1  # the answer to its routes is still to come
+    client.accepts("RDS")
+    assert client.stream.settled == 2
 
 
 def beside(one: World, **types: str) -> World:
