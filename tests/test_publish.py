@@ -362,13 +362,18 @@ async def test_what_a_proxy_reaches_has_the_version_of_its_load_assignment(
     published: Published, publisher: Publisher
 ) -> None:
     caller = await opened(publisher, peer(BUYING))
-    (assignment,) = caller.world.of(Type.ENDPOINTS).values()
-    async with asyncio.timeout(5):
-        while not (  # noqa: ASYNC110
-            rows := published.rows("select cluster, endpoints, version from mesh_clusters")
-        ):
-            await asyncio.sleep(0.02)
-    assert rows == [("ledger.shop|3306", 1, assignment.version)]
+
+    async def told() -> bool:
+        (assignment,) = caller.world.of(Type.ENDPOINTS).values()
+        rows = published.rows("select cluster, endpoints, version from mesh_clusters")
+        return rows == [("ledger.shop|3306", 1, assignment.version)]
+
+    await until("what it reaches", told)
+    for number in (2, 1):  # another endpoint, and the first again
+        moved = replace(KNOWN, endpoints=frozenset({answers(SELLING, number)}))
+        await published.catalog.believe(moved, kind="test", cause="")
+        await offered(caller)
+        await until(f"that it reaches {number}", told)
 
 
 async def test_a_proxy_that_owes_for_long_is_named_and_begun_again(

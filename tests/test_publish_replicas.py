@@ -1,4 +1,4 @@
-"""One proxy with a live stream at two replicas: what is recorded of it is of the newer one."""
+"""One proxy with two live streams, mostly at two replicas: what is recorded is of the newer one."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -75,3 +75,17 @@ async def test_when_the_newer_ends_the_older_is_recorded_again_though_nothing_of
     assert published.rows(ROWS) == []
     await alive(one)
     assert published.rows(ROWS) == [("one", "ledger.shop|3306")]
+
+
+async def test_at_one_replica_the_older_is_recorded_again_when_the_newer_ends(
+    published: Published,
+) -> None:
+    publisher = await published.open()
+    await publisher.begin()
+    for version in ("1.40.0", "1.41.0"):
+        stream = await publisher.open(peer(BUYING, envoy_version=version))
+        await settled(publisher, stream)
+        assert published.rows("select envoy_version from proxies") == [(version,)]
+    stream.close()
+    await publisher._write()
+    assert published.rows("select envoy_version from proxies") == [("1.40.0",)]
