@@ -127,7 +127,7 @@ def _places(size: int, width: int, same: int) -> str:
 
 
 class Into:
-    """Many rows of a table at once; the values of the last columns may be the same in all."""
+    """Many rows of a table at once; the columns of `same` come first, with one value for all."""
 
     def __init__(self, table: str, columns: Iterable[str], same: Iterable[str] = ()) -> None:
         own, shared = tuple(columns), tuple(same)

@@ -26,6 +26,7 @@ from meshfed.catalog.model import (
     Specified,
     TcpRoute,
 )
+from meshfed.catalog.plain import LOTS
 from meshfed.catalog.store import Catalog
 
 # What is believed
@@ -123,6 +124,19 @@ async def test_history_tells_what_was_there_at_every_revision(catalog: Catalog, 
         " from mesh_endpoint_history order by valid_from_revision",
     )
     assert history == [(1, 1, 2, "joined"), (2, 2, 3, "weight changed, left")]
+
+
+async def test_many_that_change_at_once_end_the_versions_in_force_and_no_earlier_ones(
+    catalog: Catalog, url: str
+) -> None:
+    many = sum(LOTS) + 1  # of each size of lot one, and one that is left
+    for weight in (1, 2, 3):
+        there = (endpoint(f"10.0.0.{number}", weight=weight) for number in range(many))
+        await believe(catalog, known(*there))
+    versions = "weight, valid_from_revision, valid_to_revision"
+    assert ask(
+        url, f"select {versions}, count(*) from endpoints group by {versions} order by weight"
+    ) == [(1, 1, 2, many), (2, 2, 3, many), (3, 3, None, many)]
 
 
 async def test_staleness_is_a_change_and_a_doubt_about_nothing_more_is_told(
