@@ -12,7 +12,7 @@ import pytest
 from yarl import URL
 
 from meshfed.providers.kubernetes import objects
-from meshfed.providers.kubernetes.access import Kubeconfig, brief
+from meshfed.providers.kubernetes.access import Kubeconfig, Line, brief
 from meshfed.providers.kubernetes.kubeconfig import lacking
 from meshfed.providers.kubernetes.messages import Unreachable
 from meshfed.providers.kubernetes.options import Where
@@ -148,6 +148,16 @@ users: [{name: u, user: {token: secret}}]
             "FILE:3: clusters[0].cluster.certificate-authority-data: null: take the key away",
         ),
         (
+            "{server",
+            "{tls-server-name: 3, server",
+            "FILE:3: clusters[0].cluster.tls-server-name: 3 is no text",
+        ),
+        (
+            "{server",
+            "{proxy-url: [a], server",
+            "FILE:3: clusters[0].cluster.proxy-url: ['a'] is no text",
+        ),
+        (
             "token: secret",
             "auth-provider: {name: gcp}",
             "FILE: GoogleAuth via gcloud is supported! Values for cmd-path, cmd-args are required.",
@@ -178,6 +188,28 @@ async def test_a_kubeconfig_without_a_mistake_is_taken(tmp_path: Path, more: str
     client = await Kubeconfig(file, "").client("")
     await client.close()
     assert client.configuration.host == "https://192.0.2.1"
+
+
+async def test_a_name_that_no_dns_takes_is_a_cluster_that_is_away(tmp_path: Path) -> None:
+    there = line_of(tmp_path, KUBECONFIG.replace("192.0.2.1", "a..b"))
+    with pytest.raises(Unreachable, match="label empty or too long"):
+        async with there.get("/api", {}):
+            pass
+    await there.close()
+
+
+async def test_a_mistake_of_ours_in_a_request_is_no_cluster_that_is_away(tmp_path: Path) -> None:
+    there = line_of(tmp_path, KUBECONFIG)
+    with pytest.raises(AttributeError, match="object"):
+        async with there.patch("/api", {"labels": object()}):
+            pass
+    await there.close()
+
+
+def line_of(path: Path, kubeconfig: str) -> Line:
+    file = path / "kubeconfig"
+    file.write_text(kubeconfig)
+    return Line(Kubeconfig(file, ""), Pace())
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "clusters: 3", "contexts: [{name: a}]"])

@@ -32,16 +32,10 @@ HEADERS = {"Accept": "application/json"}
 MERGE = "application/merge-patch+json"
 OPERATIONS = "application/json-patch+json"
 QUERY = re.compile(r"\?[^\s'\")]*")
-# The client knows no better of a part that is not what it should be.
-MALFORMED = (
-    ConfigException,
-    yaml.YAMLError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-)
+# A file that is not there, a name that no DNS takes, a token that is no header.
+UNASKED = (ConfigException, OSError, ValueError)
+# Where a kubeconfig is read, the client knows no better of a part that is not what it should be.
+MALFORMED = (*UNASKED, yaml.YAMLError, LookupError, TypeError, AttributeError)
 
 
 class Secret(msgspec.Struct):
@@ -90,6 +84,9 @@ def opened(made: Configuration) -> ApiClient:
     """Raises whatever is MALFORMED."""
     if "://" not in made.host:
         raise ConfigException(f"{made.host!r} is no URL of a server")
+    for said in (made.proxy, made.tls_server_name):
+        if said and not isinstance(said, str):
+            raise ConfigException(f"{said!r} is no text")
     client = ApiClient(configuration=made)
     client.user_agent = "meshfed"
     return client
@@ -244,7 +241,7 @@ class Line:
                 asked = await client.call_api(*serialized, _request_timeout=UNBOUNDED)
         except TimeoutError as error:
             raise Unreachable(f"no answer in {self._pace.headers:g} s") from error
-        except (aiohttp.ClientError, *MALFORMED) as error:
+        except (aiohttp.ClientError, *UNASKED) as error:
             raise Unreachable(brief(error)) from error
         answer: aiohttp.ClientResponse = asked.response
         return answer

@@ -14,6 +14,7 @@ from meshfed.providers.kubernetes.options import Where
 
 NONE = "no kubeconfig: it has `contexts`, `clusters` and `users`"
 FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+TEXTS = ("proxy-url", "tls-server-name")  # of a cluster
 PEM = ("certificate-authority-data", "client-certificate-data", "client-key-data")
 
 
@@ -70,12 +71,15 @@ def agree(found: Sequence[Document], context: str) -> None:
     server = cluster.said.get("server")
     if not str(server).startswith(("https://", "http://")):
         raise cluster.wrong("server", f"{server!r} is no URL: it begins with https://")
+    for key in TEXTS:
+        if (said := cluster.said.get(key)) and not isinstance(said, str):
+            raise cluster.wrong(key, f"{said!r} is no text")
     for each in (cluster, *([_named(found, here, "user")] if here.said.get("user") else ())):
         for key in PEM:
-            said = each.said.get(key, "")
-            if said is None:  # kubectl takes that for absent, and the client of `serve` refuses it
+            held = each.said.get(key, "")
+            if held is None:  # kubectl takes that for absent, and the client of `serve` refuses it
                 raise each.wrong(key, "null: take the key away")
-            if said and b"-----BEGIN" not in _decoded(said):
+            if held and b"-----BEGIN" not in _decoded(held):
                 raise each.wrong(key, "no PEM in base64")
         for key in FILES:
             if why := _unreadable(each, key):
