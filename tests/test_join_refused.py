@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import live
 import pytest
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from joining import WEB, Ground, grounded
 
+from meshfed.catalog.joins import Joins
 from meshfed.catalog.model import Identity
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog
@@ -27,11 +29,13 @@ from meshfed.catalog.tokens import Token
 from meshfed.federation.bootstrap import bootstrap
 from meshfed.federation.certificates.keypair import request
 from meshfed.federation.join.machine import join, leave
+from meshfed.federation.join.methods import ByCertificate, Caller
 from meshfed.federation.join.pace import MOST, WINDOW, Pace
 from meshfed.federation.join.request import Refused, signing_request
 from meshfed.federation.join.secret import Secret
 from meshfed.federation.register import register
 from meshfed.providers.registered import Registration
+from meshfed.xds.peer import Peer
 
 HOSTS = """
 hosts:
@@ -318,6 +322,16 @@ def test_what_the_machine_says_of_itself_decides_neither_identity_nor_service(
 
 
 DER = GOOD.public_bytes(Encoding.DER)
+
+
+async def test_a_certificate_that_names_nobody_is_refused_without_a_question_to_the_catalog(
+    tmp_path: Path,
+) -> None:
+    nobody = Peer(uris=(), dns=(), not_after=None, node_id="", envoy_version="", address="")
+    with closing(Catalog(f"sqlite:///{tmp_path / 'away.db'}")) as catalog:  # it has no tables
+        holder = ByCertificate(Joins(catalog), "mesh.example")
+        with pytest.raises(Refused, match="names one URI and one DNS name"):
+            await holder.holder(Caller("192.0.2.1", nobody))
 
 
 @settings(deadline=None, max_examples=150)

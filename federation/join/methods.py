@@ -109,7 +109,7 @@ class ByCertificate:
             return admitted(mesh, caller.peer)
         except Inadmissible as why:
             there = "".join(each.name for each in found)
-            name = there or await self._joins.called(why.workload)
+            name = there or (why.workload and await self._joins.called(why.workload))
             raise Refused(403, f"certificate: {why}", name) from why
 
 
