@@ -10,7 +10,8 @@ from meshfed.catalog.model import Observation, Rejected
 from meshfed.catalog.ranges import NO_RANGES, Ranges
 from meshfed.providers.formats import FORMATS
 from meshfed.providers.hostlist import nearest
-from meshfed.providers.listing import listing, observation
+from meshfed.providers.listing import listing
+from meshfed.providers.observed import observation
 
 OPTIONS = ("path", "format")
 

@@ -8,17 +8,9 @@ from pathlib import Path
 from meshfed.catalog.document import Unreadable
 from meshfed.catalog.model import Endpoint, Observation
 from meshfed.providers.hostfile import chosen, read, uncollected
-from meshfed.providers.listing import (
-    NOTHING,
-    Answer,
-    Listing,
-    judged,
-    listing,
-    observation,
-    probed,
-    shortened,
-)
+from meshfed.providers.listing import NOTHING, Listing, listing, shortened
 from meshfed.providers.names import Names
+from meshfed.providers.observed import Answer, judged, observation, probed
 from meshfed.providers.probing import Believed, Probing
 from meshfed.providers.watch import Mark, follow, quiet
 

@@ -13,7 +13,7 @@ from dns.rdatatype import RdataType
 from dns.resolver import NXDOMAIN, NoAnswer, NoResolverConfiguration
 
 from meshfed.providers.hostlist import is_literal
-from meshfed.providers.listing import Answer
+from meshfed.providers.observed import Answer
 
 PATIENCE = 2.0  # seconds for one question, all servers and retries together
 AGAIN = 5.0  # seconds until a question without an answer is asked again

@@ -30,7 +30,8 @@ from meshfed.providers.hostlist import (
     reachable,
     several,
 )
-from meshfed.providers.listing import Wrong, asked, everywhere, known_as
+from meshfed.providers.listing import Wrong, asked, known_as
+from meshfed.providers.observed import everywhere
 
 
 @dataclass(frozen=True, slots=True)

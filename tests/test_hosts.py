@@ -34,6 +34,7 @@ from meshfed.providers import hostfile
 from meshfed.providers.hostfile import check
 from meshfed.providers.hostlist import schema
 from meshfed.providers.hosts import HostsProvider
+from meshfed.providers.listing import MOST_NAMES
 from meshfed.providers.names import Names, hosts_file
 
 HERE = Path(__file__).parent
@@ -298,6 +299,15 @@ def test_a_faulty_service_says_how_many_hosts_it_takes_with_it() -> None:
         " (its 2 hosts are left out with it)"
     )
     assert not seen.endpoints
+
+
+def test_a_faulty_service_is_about_no_more_of_its_hosts_than_fit_into_a_row() -> None:
+    text = "services: {store.shop: {ports: {}}}\nhosts:\n"
+    text += "".join(host(f"h{n}", f"10.0.{n >> 8}.{n & 255}") for n in range(MOST_NAMES))
+    (rejected,) = check(text, "h.yaml").rejected
+    assert f"its {MOST_NAMES} hosts are left out" in rejected.why
+    assert len(rejected.about) == MOST_NAMES
+    assert {"store.shop", "h0", "10.0.0.0"} < {*rejected.about}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from meshfed.providers.azure.machines import (
     part,
 )
 from meshfed.providers.azure.tags import IDENTITY, SERVICE, Said, Wrong, place, told
-from meshfed.providers.listing import everywhere
+from meshfed.providers.observed import everywhere
 
 FORGOTTEN = 300.0  # seconds; whoever was not listed for so long is not expected any more
 

@@ -16,7 +16,7 @@ from meshfed.catalog.model import (
     Workload,
 )
 from meshfed.providers.kubernetes import objects
-from meshfed.providers.listing import everywhere
+from meshfed.providers.observed import everywhere
 
 # Thousands of pods have the same: each is made once, and kept once.
 located = lru_cache(4096)(Locality)
