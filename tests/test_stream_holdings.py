@@ -121,12 +121,12 @@ def test_a_world_is_settled_by_its_last_answer_though_the_next_was_sent_in_part(
 ) -> None:
     client = quiet(dialect(ONE_OF_EACH))
     assert client.is_told(world(2, CDS="c", EDS="c", SDS="s", LDS="l", RDS="r:2")) == ["RDS r"]
-    assert client.stream.settled == 1
+    assert client.settled == 1
     client.is_told(world(3, CDS="d", EDS="c", SDS="s", LDS="l", RDS="r:2"))
     client.accepts("CDS")
-    assert client.stream.settled == 1  # the answer to its routes is still to come
+    assert client.settled == 1  # the answer to its routes is still to come
     client.accepts("RDS")
-    assert client.stream.settled == 2
+    assert client.settled == 2
 
 
 def beside(one: World, **types: str) -> World:
