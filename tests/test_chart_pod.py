@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 import yaml
+from applied import BROKEN, group, route
 from charted import HOME, granted, made, only
 from clusters import endpoint, namespace, pod, service, slices
 from envoy.config.core.v3.base_pb2 import Node
@@ -20,7 +21,6 @@ from kube.cluster import Cluster
 from kube.given import slice_, thing
 from podded import Pod, running
 from test_chart_life import HOOK, Run, run
-from test_specification_kubernetes import BROKEN, group, route
 from waiting import until
 
 from meshfed.demo.kube.objects import Object

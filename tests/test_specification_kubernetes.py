@@ -1,126 +1,40 @@
-"""SMI from a cluster: what is told of it, and what it survives."""
+"""SMI from a cluster: what is told and refused of it, with which rights, and the catalog of it."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from clusters import SOON, namespace
+from applied import (
+    BROKEN,
+    CRDS,
+    PATIENCE,
+    Object,
+    crds,
+    group,
+    prepared,
+    route,
+    source,
+    split,
+    telling,
+)
+from clusters import namespace
 from kube.cluster import Cluster, kubeconfig, running
 from structlog.testing import capture_logs
 
 from meshfed.catalog.model import ObjectName, Specified, TcpRoute
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog, migrate
-from meshfed.federation.specification.cluster import Cluster as Reading
-from meshfed.federation.specification.cluster import ClusterSpecification
-from meshfed.federation.specification.specification import Specification
-from meshfed.providers.kubernetes.options import OSM, OURS, Monitored, Where
-from meshfed.providers.kubernetes.reflect import Pace
-
-PATIENCE = 10.0
-CRDS = Path(__file__).parent.parent / "deploy/crds"
-ALL = Monitored(labels=(OURS, OSM))
-Object = dict[str, Any]
-
-
-def crds(*kinds: str) -> list[Object]:
-    read = [yaml.load(file.read_text(), yaml.CSafeLoader) for file in sorted(CRDS.glob("*.yaml"))]
-    return [each for each in read if not kinds or each["spec"]["names"]["kind"] in kinds]
-
-
-def route(name: str, *ports: int, home: str = "shop") -> Object:
-    return {
-        "apiVersion": "specs.smi-spec.io/v1alpha4",
-        "kind": "TCPRoute",
-        "metadata": {"name": name, "namespace": home},
-        "spec": {"matches": {"ports": list(ports)}},
-    }
-
-
-def group(name: str, regex: str, home: str = "shop") -> Object:
-    """OpenAPI takes any expression; the mesh does not."""
-    return {
-        "apiVersion": "specs.smi-spec.io/v1alpha4",
-        "kind": "HTTPRouteGroup",
-        "metadata": {"name": name, "namespace": home},
-        "spec": {"matches": [{"name": "all", "pathRegex": regex}]},
-    }
-
-
-def split(version: str, **weights: int) -> Object:
-    backends = [{"service": name, "weight": weight} for name, weight in weights.items()]
-    return {
-        "apiVersion": f"split.smi-spec.io/{version}",
-        "kind": "TrafficSplit",
-        "metadata": {"name": "web", "namespace": "shop"},
-        "spec": {"service": "web", "backends": backends},
-    }
-
-
-BROKEN = "(?=never"
+from meshfed.providers.kubernetes.options import Monitored
 
 
 @pytest.fixture
 def shop(cluster: Cluster) -> Cluster:
-    """A monitored namespace, and the kinds of SMI."""
-    for crd in crds():
-        cluster.create(crd)
-        cluster.established(crd)
-    cluster.put(namespace())
-    return cluster
-
-
-def source(cluster: Cluster, monitored: Monitored = ALL, pace: Pace = SOON) -> ClusterSpecification:
-    where = Where(cluster.name, cluster.kubeconfig)
-    return ClusterSpecification(f"kubernetes:{cluster.name}", where, monitored, pace)
-
-
-class Told:
-    """All that a source told."""
-
-    def __init__(self, specification: Specification) -> None:
-        self.specification = specification
-        self.all: list[Specified] = []
-        self._moved = asyncio.Event()
-
-    async def run(self) -> None:
-        async for said in self.specification.watch():
-            self.all.append(said)
-            self._moved.set()
-
-    @property
-    def newest(self) -> Specified:
-        return self.all[-1]
-
-    @property
-    def ports(self) -> dict[str, list[int]]:
-        """Of TCPRoutes, by name."""
-        policies = [policy for policy, _ in self.newest.policies]
-        return {p.name.name: sorted(p.ports) for p in policies if isinstance(p, TcpRoute)}
-
-    async def until(self, so: Callable[["Told"], object]) -> Specified:
-        async with asyncio.timeout(PATIENCE):
-            while not (self.all and so(self)):
-                self._moved.clear()
-                await self._moved.wait()
-        return self.newest
-
-
-@asynccontextmanager
-async def telling(specification: Specification) -> AsyncIterator[Told]:
-    told = Told(specification)
-    task = asyncio.create_task(told.run())
-    try:
-        yield told
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    return prepared(cluster)
 
 
 # What is told
@@ -274,138 +188,6 @@ async def test_an_event_that_may_not_be_written_is_logged_and_nothing_is_lost(
             shop.put(route("a", 1))
             await told.until(lambda t: t.newest.rejected and t.ports == {"a": [1]})
     assert events(shop) == []
-
-
-# What it survives
-
-
-async def test_a_cluster_that_is_away_keeps_what_is_known(shop: Cluster) -> None:
-    shop.put(route("a", 1))
-    async with telling(source(shop)) as told:
-        await told.until(lambda t: t.ports == {"a": [1]})
-        await asyncio.to_thread(shop.server.stop)
-        away = await told.until(lambda t: t.newest.doubt)
-        assert told.ports == {"a": [1]}
-        assert away.doubt.startswith("namespaces: ")
-        await asyncio.to_thread(shop.server.start)
-        await told.until(lambda t: not t.newest.doubt)
-        shop.put(route("a", 2))
-        await told.until(lambda t: t.ports == {"a": [2]})
-
-
-async def test_a_cluster_that_was_never_reached_is_a_fault(shop: Cluster) -> None:
-    shop.put(route("a", 1))
-    shop.server.stop()
-    async with telling(source(shop)) as told:
-        first = await told.until(lambda t: t.all)
-        assert first.fault.startswith("namespaces: ")
-        await asyncio.to_thread(shop.server.start)
-        await told.until(lambda t: not t.newest.fault and t.ports == {"a": [1]})
-
-
-class Unreachable:
-    """A cluster of which namespaces are given up two seconds later than kinds."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    @asynccontextmanager
-    async def get(self, path: str, query: object) -> AsyncIterator[Any]:
-        self.now = 2.0 if path.endswith("/namespaces") else 0.0
-        raise TimeoutError
-        yield
-
-    async def rest(self, seconds: float) -> None:
-        await asyncio.Event().wait()
-
-
-async def test_nothing_is_told_of_a_cluster_while_a_part_of_it_may_yet_be_reached() -> None:
-    api: Any = Unreachable()
-    pace = Pace(grace=3.0, rest=api.rest, clock=lambda: api.now)
-    reading = Reading("kubernetes:away", Monitored(labels=(OURS,)), api, pace)
-    reading.begin()
-    try:
-        await reading.news()
-        api.now = 3.0
-        assert reading.look() is None
-        api.now = 5.0
-        told = reading.look()
-        assert told
-        assert told.fault.startswith("namespaces: ")
-    finally:
-        await reading.end()
-
-
-async def test_a_namespace_that_may_not_be_read_keeps_its_own_alone(shop: Cluster) -> None:
-    shop.put(namespace("stock"))
-    shop.put(route("a", 1))
-    async with telling(source(shop)) as told:
-        await told.until(lambda t: t.ports == {"a": [1]})
-        shop.faults.fail(10**6, 403, plural="tcproutes")
-        shop.faults.drop_watches()
-        seen = await told.until(lambda t: t.newest.doubt)
-        assert told.ports == {"a": [1]}
-        assert seen.doubt == "tcproutes in shop: 403: the tests say 403"
-        shop.put(group("books", "/books"))
-        await told.until(lambda t: len(t.newest.policies) == 2)
-        shop.faults.failing.clear()
-        await told.until(lambda t: not t.newest.doubt)
-
-
-async def test_a_kind_that_is_not_there_yet_is_noticed_when_it_is(cluster: Cluster) -> None:
-    cluster.put(namespace())
-    for crd in crds("TCPRoute", "HTTPRouteGroup", "TrafficTarget"):
-        cluster.create(crd)
-        cluster.established(crd)
-    cluster.put(route("a", 1))
-    async with telling(source(cluster)) as told:
-        seen = await told.until(lambda t: t.ports == {"a": [1]})
-        assert seen.doubt.startswith("trafficsplits.split.smi-spec.io: the cluster does not know")
-        assert seen.unread == {("TrafficSplit", "shop")}
-        for crd in crds("TrafficSplit"):
-            cluster.create(crd)
-            await asyncio.to_thread(cluster.established, crd)
-        cluster.put(split("v1alpha4", a=1))
-        seen = await told.until(lambda t: len(t.newest.policies) == 2)
-        assert (seen.doubt, seen.unread) == ("", frozenset())
-
-
-async def test_a_crd_that_is_deleted_takes_its_objects_and_may_come_back(shop: Cluster) -> None:
-    shop.put(route("a", 1))
-    shop.put(split("v1alpha4", a=1))
-    async with telling(source(shop)) as told:
-        await told.until(lambda t: len(t.newest.policies) == 2)
-        (crd,) = crds("TrafficSplit")
-        shop.delete(crd)
-        seen = await told.until(lambda t: t.newest.doubt)
-        assert told.ports == {"a": [1]}
-        await asyncio.to_thread(shop.gone, crd)
-        shop.create(crd)
-        await asyncio.to_thread(shop.established, crd)
-        shop.put(split("v1alpha4", a=1))
-        seen = await told.until(lambda t: len(t.newest.policies) == 2 and not t.newest.doubt)
-        assert not seen.unread
-
-
-async def test_history_that_was_compacted_is_listed_again(shop: Cluster) -> None:
-    shop.put(route("a", 1))
-    async with telling(source(shop, pace=replace(SOON, grace=5.0))) as told:
-        await told.until(lambda t: t.ports == {"a": [1]})
-        await asyncio.to_thread(shop.server.restart)
-        shop.put(route("b", 2))
-        await told.until(lambda t: t.ports == {"a": [1], "b": [2]})
-    assert not any(each.doubt for each in told.all)
-
-
-async def test_an_object_without_a_name_keeps_what_may_be_it(shop: Cluster) -> None:
-    shop.put(route("a", 1))
-    async with telling(source(shop)) as told:
-        await told.until(lambda t: t.ports == {"a": [1]})
-        strange = {**route("b", 2), "metadata": {"annotations": 5}}
-        line = json.dumps({"type": "MODIFIED", "object": strange}) + "\n"
-        shop.faults.say(line.encode())
-        await told.until(lambda t: ("TCPRoute", "shop") in t.newest.unread)
-        assert told.ports == {"a": [1]}
 
 
 # What it may
