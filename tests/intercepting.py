@@ -1,4 +1,4 @@
-"""What an agent makes of a kernel's rules, for test_interception.py: `intercepting.py FOLDER`.
+"""What an agent makes of a kernel's rules, run by a test of them: `intercepting.py FOLDER`.
 
 Run in a network namespace of its own, with a folder of papers. What it prints: which of the rules
 that are wanted stand, after each thing that happens.
