@@ -55,7 +55,7 @@ class Recorded:
     """What the catalog had of a replica when that recorded something."""
 
     known: bool  # False: not any more, and nothing of what it had recorded of its proxies
-    own: frozenset[str]  # its proxies, by id; another's of the same id is newer, or was
+    own: frozenset[str]  # its proxies of which all of it stands, by id
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,20 +118,27 @@ def record(
     gone: Iterable[str],
     receipts: Iterable[Receipt],
 ) -> frozenset[str]:
-    """What one replica knows of its proxies; the ids of those that are its own afterwards.
+    """What one replica knows of its proxies; the ids of those of which all of that stands now.
 
-    A proxy that went to another replica is that one's, with all that is recorded of it.
+    A proxy that went to another replica is that one's, with all that is recorded of it. Of one
+    that came back meanwhile stands what is told whole: the other took all rows away with it.
     """
     there, left, synced = list(states), list(gone), _folded(receipts)
     connection = writing.connection
     REPLICA.on(connection, [(replica, evaluated, writing.now)])
+    held = _own(connection, replica)
     PROXY.on(connection, [_proxy(replica, one) for one in there if not one.stands])
     for forget in FORGET:
         forget.on(connection, [(one, replica) for one in left])
-    own = frozenset(proxy for (proxy,) in OWN.rows(connection, replica=replica))
-    _clusters(connection, [one for one in there if one.clusters is not None and one.proxy in own])
-    SYNC.on(connection, synced)
-    return own
+    own = _own(connection, replica)
+    told = [one for one in there if one.clusters is not None and one.proxy in own]
+    _clusters(connection, told)
+    SYNC.on(connection, [row for row in synced if row[0] in own])
+    return own & (held | {one.proxy for one in told if one.before is None})
+
+
+def _own(connection: Connection, replica: str) -> frozenset[str]:
+    return frozenset(proxy for (proxy,) in OWN.rows(connection, replica=replica))
 
 
 def _proxy(replica: str, one: ProxyState) -> Row:

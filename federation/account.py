@@ -46,11 +46,6 @@ class Account:
     def overdue(self, kind: str) -> None:
         self._metrics.overdue(kind)
 
-    def unheard(self, receipts: Iterable[Receipt]) -> None:
-        """The catalog lacks these; what came since is newer."""
-        for receipt in receipts:
-            self._receipts.setdefault((receipt.proxy, receipt.type), receipt)
-
     def unwritten(self) -> tuple[Receipt, ...]:
         return tuple(self._receipts.values())
 

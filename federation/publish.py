@@ -100,7 +100,7 @@ class Publisher:
         self._subscribers: list[Subscriber] = []
         self._memories: dict[str, Memory] = {}  # by workload, whether or not it is connected
         self._members: defaultdict[ProxyClass, dict[Subscriber, None]] = defaultdict(dict)
-        self._rules = mesh.trust_domain, mesh.preferences.relations  # by which all have a class
+        self._rules: object = None  # by which everyone has a class
         self._reshape = asyncio.Event()
         self._wanted = Wanted()
         self._moved = set(mesh.workloads)  # ids, since that was asked last
@@ -210,6 +210,8 @@ class Publisher:
         ):
             self._committed[revision] = self._catalog.committed_at(revision) or now
         before, self._mesh = self._mesh, mesh
+        if mesh.trust_domain != before.trust_domain:  # also where it is back before anyone looked
+            self._rules = None
         self._moved |= changed.workloads
         moved = self._worlds.endpoints_changed(mesh, changed.endpoints)
         if changed.shape or redialled(before, mesh, changed.endpoints):
@@ -357,11 +359,11 @@ class Publisher:
         if told == (self._told, 0, False, 0) and time.monotonic() - self._alive < ALIVE:
             return
         reaches = {kind: self._worlds.reach(kind) for kind in {s.kind for s in fresh}}
+        again = [one for s in fresh if not s.recorded for one in s.answers]
         states = [new for s in fresh if (new := s.written(reaches[s.kind]))]
         left = {s.id for s in closed} - there.keys()
         evaluated = self._account.evaluated
-        # Of one that was here for a moment there is no other row, by which these would go with it.
-        heard = [receipt for receipt in receipts if receipt.proxy in there]
+        heard = (*again, *receipts)
         try:
             stands = await self._catalog.record(self._replica, evaluated, states, left, heard)
         except Away:
@@ -382,7 +384,7 @@ class Publisher:
         self._metrics.connected(len(there))
         if forgotten:  # it was silent for so long that its proxies were taken for gone
             for subscriber in self._live():
-                subscriber.restate()
+                subscriber.lost()
 
     async def _keep(self) -> None:
         """What proxies were sent, where that is recorded; also of those that are gone since."""

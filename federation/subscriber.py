@@ -1,7 +1,7 @@
 """One connected proxy: what it is offered, has acknowledged, and still owes."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
@@ -150,6 +150,11 @@ class Subscriber:
         self._recorded = self._reached = None
 
     @property
+    def answers(self) -> Collection[Receipt]:
+        """The last of each type."""
+        return self._answers.values()
+
+    @property
     def recorded(self) -> bool:
         return self._recorded is not None
 
@@ -219,11 +224,6 @@ class Subscriber:
     def overdue(self, kind: str) -> None:
         self._account.overdue(kind)
         log.warning("no answer in time", workload=self.workload.name, type=kind)
-
-    def restate(self) -> None:
-        """The catalog knows nothing of it any more."""
-        self.lost()
-        self._account.unheard(self._answers.values())
 
     def pushed(self, kind: str, revision: int, versions: Mapping[str, str]) -> None:
         # A rejected resource is what it was sent before: only the catalog may know that.

@@ -35,7 +35,8 @@ class Wanted:
                 if workload.identity:
                     self._workloads[workload.identity] += one
         self._workloads += Counter()  # without those of whom there is none
-        if self._answers(before, mesh) or self._workloads.keys() != there:
+        others_answer = self._look(before, mesh)
+        if others_answer or self._workloads.keys() != there:
             found: defaultdict[Identity, set[ServiceName]] = defaultdict(set)
             for identity in self._workloads:
                 found[identity] = set()
@@ -45,8 +46,8 @@ class Wanted:
             self._found = {identity: frozenset(services) for identity, services in found.items()}
         return self._found
 
-    def _answers(self, before: Mesh, mesh: Mesh) -> bool:
-        """Whether others answer for a service now."""
+    def _look(self, before: Mesh, mesh: Mesh) -> bool:
+        """Who answers for the services that moved; whether it is others for any of them."""
         any_moved = False
         for service in others(before.endpoints, mesh.endpoints):
             # The catalog shares equal ones, mostly, and a hash takes ten times as long.

@@ -89,3 +89,33 @@ async def test_at_one_replica_the_older_is_recorded_again_when_the_newer_ends(
     stream.close()
     await publisher._write()
     assert published.rows("select envoy_version from proxies") == [("1.40.0",)]
+
+
+@pytest.mark.parametrize("then", ["nothing", "a change of its view", "a change of its state"])
+async def test_a_stream_that_another_had_for_a_moment_is_recorded_whole(
+    published: Published, then: str
+) -> None:
+    """The newer one came and went between two writes of the replica that has the older."""
+    one, two = await published.open("one"), await published.open("two")
+    await one.begin()
+    await two.begin()
+    stays = await one.open(peer(BUYING))
+    stays.receipt("CDS", "v1", 1.0, 1.0, "")
+    await settled(one, stays)
+    passing = await two.open(peer(BUYING))
+    passing._since = stays._since + 1
+    await two._write()
+    passing.close()
+    await two._write()
+    if then == "a change of its view":
+        await published.catalog.believe(MORE, kind="test", cause="")
+        await one._advance()
+        one._shape()
+    if then == "a change of its state":
+        stays.receipt("LDS", "v2", 1.0, 2.0, "no such filter")
+    for _ in range(2):
+        await alive(one)
+    reached = {("one", row[0]) for row in one._worlds.reach(stays.kind)}
+    assert {*published.rows(ROWS)} == reached
+    answered = published.rows("select sent_version from proxy_sync where type = 'CDS'")
+    assert answered == [("v1",)]
