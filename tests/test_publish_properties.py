@@ -7,8 +7,9 @@ from random import Random
 
 import publishing
 import pytest
+from msgspec import structs
 from prometheus_client import CollectorRegistry
-from publishing import DOMAIN, Published, peer
+from publishing import BUYING, DOMAIN, KNOWN, SELLING, Published, peer
 
 from meshfed.catalog.model import (
     Endpoint,
@@ -28,6 +29,7 @@ from meshfed.catalog.model import (
     Workload,
 )
 from meshfed.catalog.preferences import NO_PREFERENCES, Preference, Preferences
+from meshfed.catalog.reach import ANYWHERE
 from meshfed.federation.account import Account
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.presence import Presence
@@ -172,7 +174,7 @@ async def test_who_lived_through_it_tells_what_one_started_anew_does(
             case "policy":
                 await published.catalog.specify(scene.policy())
             case _:
-                near = Preferences(Preference(("same-zone",)))
+                near = Preferences(Preference(prefer=("same-zone",)))
                 await published.catalog.configure(
                     DOMAIN,
                     permissive=chance.random() < 0.5,
@@ -200,3 +202,22 @@ async def test_who_lived_through_it_tells_what_one_started_anew_does(
                 assert stream in lived._members[stream.kind]
         assert other._worlds.without_effect() == lived._worlds.without_effect()
     assert replace(lived._mesh, at="") == replace(await published.catalog.read(), at="")
+
+
+async def test_where_a_caller_is_counts_from_the_moment_when_a_preference_asks_for_it(
+    published: Published,
+) -> None:
+    publisher = await published.open()
+    await publisher.begin()
+    caller = await publisher.open(peer(BUYING))
+    there = structs.replace(BUYING, locality=Locality("eu", "eu-1a"))
+    moved = replace(KNOWN, workloads=frozenset({there, SELLING}))
+    await published.catalog.believe(moved, kind="test", cause="")
+    await publisher._advance()
+    publisher._shape()
+    assert (caller.workload, caller.kind.near.locality) == (there, ANYWHERE)
+    near = Preferences(Preference(prefer=("same-zone",)))
+    await published.catalog.configure(DOMAIN, permissive=False, federation=near)
+    await publisher._advance()
+    publisher._shape()
+    assert caller.kind.near.locality == there.locality
