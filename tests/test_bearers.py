@@ -22,8 +22,8 @@ from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsRespo
 from kube.cluster import Cluster, running
 from kube.given import thing
 from prometheus_client import CollectorRegistry
-from test_publish import DOMAIN
-from test_server import clusters, ending, opened
+from publishing import DOMAIN
+from streaming import clusters, ending, opened
 
 from meshfed.catalog.model import Known
 from meshfed.catalog.store import Catalog, migrate

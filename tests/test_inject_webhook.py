@@ -18,7 +18,7 @@ from answering import COUNTED
 from clusters import OURS, SOON, namespace, pod
 from kube.cluster import Answered, Cluster, running
 from kube.given import configmap, service, slice_
-from test_publish import DOMAIN
+from publishing import DOMAIN
 from typer.testing import CliRunner
 
 from meshfed.demo.kube import discovery

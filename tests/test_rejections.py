@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from publishing import BUYING, DOMAIN, KNOWN, LEDGER, SELLING, Published, offered, opened, peer
 from structlog.testing import capture_logs
-from test_publish import BUYING, DOMAIN, KNOWN, LEDGER, SELLING, Published, offered, opened, peer
 
 from meshfed.catalog.model import Endpoint, Mesh, Port, Protocol, Service, ServiceName
 from meshfed.federation.admin.metrics import Metrics

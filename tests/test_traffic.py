@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
-from test_publish import (
+from publishing import (
     ALLOWED,
     BUYER,
     BUYING,
