@@ -1,6 +1,7 @@
 """A database is brought to the tables of this release, from nothing, on both, and says so."""
 
 import asyncio
+import hashlib
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,14 +12,16 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.engine import make_url
 
 from meshfed.catalog import viewing
 from meshfed.catalog.database import Database
-from meshfed.catalog.migrating import Unfit, config, migrate, number, pending
+from meshfed.catalog.migrating import Unfit, bring, config, meanings, migrate, number, pending
 from meshfed.catalog.reader import query
 from meshfed.catalog.schema import metadata
+from meshfed.catalog.spelling import SPELT
 from meshfed.catalog.views import VIEWS
 
 
@@ -138,3 +141,30 @@ def test_how_providers_stand_is_known_from_the_migration_on(empty: str) -> None:
     migrate(empty)
     asked = "select state, doubt, valid_from, valid_to from mesh_provider_history"
     assert query(empty, asked).rows == (("paused", "gone", "2026-11-23T12:00:00.000Z", None),)
+
+
+def test_a_view_that_changed_is_made_anew(empty: str) -> None:
+    migrate(empty)
+
+    def body(connection: Connection) -> str:
+        return str(inspect(connection).get_view_definition("mesh_proxy_sync"))
+
+    def before(connection: Connection) -> str:
+        bring(connection, [*meanings()][-2])
+        connection.execute(text("drop view mesh_proxy_sync"))
+        connection.execute(text("create view mesh_proxy_sync as select * from proxy_sync"))
+        return body(connection)
+
+    new = on(empty, body)
+    assert on(empty, before) != new
+    assert migrate(empty) == [[*meanings()][-1]]
+    assert on(empty, body) == new
+
+
+def test_the_newest_migration_is_of_the_views_as_they_are() -> None:
+    """Views are made again around a migration: without one, no catalog gets those that changed."""
+    scripts = ScriptDirectory.from_config(config())
+    newest = scripts.get_revision("head")
+    views = hashlib.sha256(repr((VIEWS, SPELT)).encode()).hexdigest()[:16]
+    why = f"the views changed: add a migration after {newest.revision}, with VIEWS = {views!r}"
+    assert getattr(newest.module, "VIEWS", None) == views, why
