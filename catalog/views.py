@@ -34,7 +34,8 @@ PROXY_REASON = (
     " || ' wrote nothing since ' || coalesce(r.seen_at, 'ever') else p.reason end"
 )
 # A proxy that came back well, to another replica say, may have been sent nothing since: then no
-# answer took the place of what it rejected on a stream of before. Its reason names what stands.
+# answer took the place of what it rejected on a stream of before. Its reason names what stands,
+# `TYPE: words` after each "; ", which words have none of.
 ANSWERED = (
     "(y.nack is null or p.state = 'rejecting'"
     " and ('; ' || p.reason) like ('%; ' || y.type || ': %'))"

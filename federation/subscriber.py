@@ -172,7 +172,9 @@ class Subscriber:
         )
 
     def _pulse(self) -> Pulse:
-        rejected = "; ".join(f"{kind}: {why}" for kind, why in self._rejections.items())
+        # A "; " of the proxy's own would begin another type to who reads the reason.
+        said = {kind: why.replace("; ", ", ") for kind, why in self._rejections.items()}
+        rejected = "; ".join(f"{kind}: {why}" for kind, why in said.items())
         owed = (self._owes[0].revision, self._owes[0].since) if self._owes else None
         return Pulse(owed, rejected, self.peer.not_after, self.peer.not_before)
 

@@ -97,6 +97,14 @@ async def test_a_rejection_is_a_metric_a_log_line_with_the_service_and_a_row(
             await asyncio.sleep(0.02)
 
 
+async def test_words_that_name_another_type_are_no_rejection_of_it(publisher: Publisher) -> None:
+    caller = await publisher.open(peer(BUYING))
+    caller.receipt("CDS", "v2", 1.0, 2.0, "no; LDS: also named")
+    assert caller.state().reason == "CDS: no, LDS: also named"
+    caller.receipt("RDS", "v2", 1.0, 2.0, "nor such;; ")
+    assert caller.state().reason == "CDS: no, LDS: also named; RDS: nor such;, "
+
+
 async def test_an_answer_that_is_overdue_is_a_metric_and_a_log_line(
     measured: Measured, publisher: Publisher
 ) -> None:
