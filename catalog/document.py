@@ -66,15 +66,16 @@ def documents(text: str, file: str) -> Iterator[Document]:
         raise _unreadable(file, line, f"not YAML: {error.reason}") from error
 
 
-def first_key(text: str) -> str:
-    """Of a text that is a mapping, however long; nothing where that is not plain to see."""
+def first_key(text: str) -> str | None:
+    """Of a text that is a mapping, however long; None of a list; "" where that is not plain."""
     try:
-        for event in islice(yaml.parse(text, Loader=yaml.CSafeLoader), 4):
-            if isinstance(event, yaml.ScalarEvent):
-                return str(event.value)
+        events = islice(yaml.parse(text, Loader=yaml.CSafeLoader), 2, 4)  # after stream, document
+        if isinstance(next(events, None), yaml.SequenceStartEvent):
+            return None
+        key = next(events, None)
     except yaml.YAMLError:  # `documents` says where
         return ""
-    return ""
+    return str(key.value) if isinstance(key, yaml.ScalarEvent) else ""
 
 
 def dotted(path: Path) -> str:

@@ -113,7 +113,8 @@ class Input:
 
 def kind(text: Text) -> Kind:
     """What a file is for, by what is in it. Raises Unreadable."""
-    if first_key(text.text) in HOSTS_KEYS or text.text.startswith(("[", "- ")):
+    key = first_key(text.text)
+    if key is None or key in HOSTS_KEYS:
         return Kind.HOSTS  # a long list is read once, by whoever checks it
     first = next(documents(text.text, text.file), None)
     if first is None:

@@ -125,8 +125,11 @@ def test_stdin_is_taken_for_what_it_looks_like(text: str, kind: Kind):
     assert found.rejected == ()
 
 
-def test_a_host_list_is_known_by_its_beginning():
-    assert kind(Text("hosts.yaml", "# ours\nhosts:\n  - {name: a, addr\n")) is Kind.HOSTS
+@pytest.mark.parametrize("above", ["", "# ours\n", "---\n", "%YAML 1.1\n# ours\n\n--- "])
+@pytest.mark.parametrize("begun", ["hosts:\n  - {name: a, addr", "\n- {targets: [", "[{targets: ["])
+def test_a_host_list_is_known_by_its_beginning(above: str, begun: str):
+    """What follows is read by whoever checks it: here nobody could."""
+    assert kind(Text("hosts.yaml", f"{above}\n{begun}\n")) is Kind.HOSTS
 
 
 def test_of_a_list_that_cannot_be_read_nothing_is_said_to_be_missing(folder: Path):
