@@ -8,6 +8,8 @@ from pathlib import Path
 
 import grpc
 import live
+from applications import Web, echo, greet, listening, trickle
+from forged import own_tls
 
 SERVER = "127.0.3.1"
 WEBS = {"server": SERVER, "spare": "127.0.3.2", "leaver": "127.0.3.3", "six": "::1"}
@@ -126,7 +128,7 @@ class World:
     """Everything that runs, shared by every test: each leaves it as it was."""
 
     mesh: live.Mesh
-    webs: dict[str, live.Web]
+    webs: dict[str, Web]
     own_tls: ssl.SSLContext  # what callers of secure.live trust
 
     @property
@@ -167,14 +169,14 @@ async def rpc(host: str, port: int) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[World]:
-    webs = {name: live.Web(name) for name in WEBS if name != "six" or live.ipv6()}
-    served, trusted = live.own_tls("secure.live")
+    webs = {name: Web(name) for name in WEBS if name != "six" or live.ipv6()}
+    served, trusted = own_tls("secure.live")
     applications = [
-        *(live.listening(web, WEBS[name], WEB) for name, web in webs.items()),
-        live.listening(live.echo, SERVER, LEDGER),
-        live.listening(live.greet, SERVER, GREETER),
-        live.listening(live.trickle, SERVER, TRICKLE),
-        live.listening(live.Web("secure"), SERVER, SECURE, served),
+        *(listening(web, WEBS[name], WEB) for name, web in webs.items()),
+        listening(echo, SERVER, LEDGER),
+        listening(greet, SERVER, GREETER),
+        listening(trickle, SERVER, TRICKLE),
+        listening(Web("secure"), SERVER, SECURE, served),
         rpc(SERVER, RPC),
     ]
     async with AsyncExitStack() as stack:

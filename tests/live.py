@@ -11,22 +11,16 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import httpx
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshfed.federation.bootstrap import bootstrap
-from meshfed.federation.certificates.keypair import key_pem
 from meshfed.federation.demo import control, envoys
 from meshfed.federation.demo.control import Control, until
 from meshfed.federation.demo.envoys import INBOUND, OUTBOUND
@@ -38,8 +32,6 @@ from meshfed.federation.settings import Settings
 DOMAIN = "live.example"
 PATIENCE = 10.0  # seconds for anything that should take milliseconds
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Process:
@@ -222,102 +214,6 @@ async def mesh(
         made.end()
 
 
-# Applications, which know nothing of the mesh.
-
-
-@asynccontextmanager
-async def listening(
-    handler: Handler, host: str, port: int, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[None]:
-    """A TCP application; its connections end with it."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
-                await handler(reader, writer)
-        finally:
-            tasks.discard(task)
-            writer.close()
-
-    server = await asyncio.start_server(connected, host, port, ssl=tls)
-    try:
-        yield
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while said := await reader.read(65536):
-        writer.write(said)
-        await writer.drain()
-
-
-async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Speaks first, as mail and database servers do."""
-    writer.write(b"220 welcome\r\n")
-    await echo(reader, writer)
-
-
-async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A byte every 20 ms, for as long as somebody listens."""
-    del reader
-    while not writer.is_closing():
-        writer.write(b".")
-        await writer.drain()
-        await asyncio.sleep(0.02)
-
-
-@dataclass(frozen=True)
-class Request:
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-
-
-async def read_request(reader: asyncio.StreamReader) -> Request:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    first, *lines = head.strip().split("\r\n")
-    method, path, _ = first.split(" ")
-    headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-    body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Request(method, path, headers, body)
-
-
-class Web:
-    """An HTTP server that names itself, and remembers who asked; websockets echo bytes."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.heard: list[Request] = []
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            request = await read_request(reader)
-            self.heard.append(request)
-            if request.headers.get("upgrade", "").lower() == "websocket":
-                writer.write(
-                    b"HTTP/1.1 101 Switching Protocols\r\n"
-                    b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"
-                )
-                return await echo(reader, writer)
-            said = f"{self.name} {request.method} {request.path} ".encode() + request.body
-            caller = request.headers.get("x-forwarded-client-cert", "")
-            writer.write(
-                f"HTTP/1.1 200 OK\r\nx-name: {self.name}\r\nx-caller: {caller}\r\n"
-                f"content-length: {len(said)}\r\n\r\n".encode()
-                + said
-            )
-            await writer.drain()
-
-
 # Conversations at the level of bytes.
 
 
@@ -453,63 +349,6 @@ def removed(path: Path) -> float:
     moment = time.time()
     path.unlink()
     return moment
-
-
-# Certificates that the mesh did not issue.
-
-
-def self_signed(name: x509.GeneralName) -> tuple[bytes, bytes]:
-    """A certificate and its key; PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "of its own making")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([name]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM), key_pem(key).encode()
-
-
-def carrying(context: ssl.SSLContext, certificate: bytes, key: bytes) -> ssl.SSLContext:
-    with TemporaryDirectory() as name:
-        file = Path(name) / "both.pem"
-        file.write_bytes(certificate + key)
-        context.load_cert_chain(file)
-    return context
-
-
-def own_tls(host: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """An application's own TLS: what it serves with, and what its callers trust."""
-    certificate, key = self_signed(x509.DNSName(host))
-    served = carrying(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), certificate, key)
-    return served, ssl.create_default_context(cadata=certificate.decode())
-
-
-def no_papers() -> ssl.SSLContext:
-    """A client that believes anything, and has nothing to show."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def forged_papers(uri: str) -> ssl.SSLContext:
-    """The right name, signed by nobody that the mesh knows."""
-    return carrying(no_papers(), *self_signed(x509.UniformResourceIdentifier(uri)))
-
-
-def client_hello(host: str) -> bytes:
-    """The first bytes of a TLS handshake."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    handshake = no_papers().wrap_bio(incoming, outgoing, server_hostname=host)
-    with suppress(ssl.SSLWantReadError):
-        handshake.do_handshake()
-    return outgoing.read()
 
 
 # This machine.

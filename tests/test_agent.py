@@ -13,6 +13,7 @@ from pathlib import Path
 import imds
 import live
 import pytest
+from applications import Web, listening, read_request
 from cryptography import x509
 from joining import WEB, Ground, grounded, unheeded
 
@@ -20,11 +21,7 @@ from meshfed.catalog.leases import UNHEARD
 from meshfed.catalog.reader import query
 from meshfed.federation.agent import unit
 from meshfed.federation.agent.alone import alone
-from meshfed.federation.agent.envoy import (
-    Sidecar,
-    binary,
-    programs,
-)
+from meshfed.federation.agent.envoy import Sidecar, binary, programs
 from meshfed.federation.agent.probing import Probing
 from meshfed.federation.agent.process import running
 from meshfed.federation.agent.renewal import Renewal
@@ -77,12 +74,12 @@ class Machine:
         return self.log.read_text().count(words)
 
 
-class Slow(live.Web):
+class Slow(Web):
     """Takes its time for `/slow`."""
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            request = await live.read_request(reader)
+            request = await read_request(reader)
             if request.path == "/slow":
                 self.heard.append(request)
                 await asyncio.sleep(1.0)
@@ -104,7 +101,7 @@ async def serving(ground: Ground, *options: str) -> AsyncIterator[tuple[Machine,
     try:
         if "buyer" not in ground.mesh.sidecars:
             await ground.mesh.start("buyer")
-        async with live.listening(slow, "127.0.0.1", port):
+        async with listening(slow, "127.0.0.1", port):
             await until("an answer of the machine that joined", lambda: answers(ground, machine))
             yield machine, slow
     finally:

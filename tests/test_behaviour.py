@@ -12,6 +12,7 @@ import live
 import pytest
 import pytest_asyncio
 from behaving import FEED, HOSTS, LEAVER, SERVER, World, running
+from forged import client_hello, forged_papers, no_papers
 from live import DOMAIN, INBOUND, OUTBOUND
 
 from meshfed.federation.demo.folder import replace
@@ -209,7 +210,7 @@ async def test_https_is_the_applications_own_inside_the_meshs(world):
     async with world.caller.proxy(verify=world.own_tls) as client:
         with pytest.raises(httpx.ProxyError, match="404"):
             await client.get("https://secure.live:8443/write/a")
-    hello = live.client_hello("secure.live")
+    hello = client_hello("secure.live")
     assert await live.knock(world.caller, SERVER, "secure.live", 443, hello) != b""
     assert await live.knock(world.caller, SERVER, "secure.live", 8443, hello) == b""
     assert await live.knock(world.stranger, SERVER, "secure.live", 443, hello) == b""
@@ -278,7 +279,7 @@ async def test_permissive_lets_everyone_in_but_nobody_without_a_certificate(worl
 async def refused_without_a_certificate(world: World) -> None:
     name = live.server_name("web.live", 8080)
     assert await live.answer(get("/read/a"), SERVER, INBOUND) == b""
-    for papers in (live.no_papers(), live.forged_papers(uri("caller").removeprefix("URI="))):
+    for papers in (no_papers(), forged_papers(uri("caller").removeprefix("URI="))):
         assert await live.answer(get("/read/a"), SERVER, INBOUND, papers, name) == b""
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from applications import Web, listening
 from clusters import Object, endpoint, pod, slices
 from kube.cluster import Cluster
-from live import Mesh, Sidecar, Web, listening, traffic
+from live import Mesh, Sidecar, traffic
 
 from meshfed.catalog.reader import query
 from meshfed.catalog.store import Catalog

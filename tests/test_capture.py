@@ -13,6 +13,7 @@ from ipaddress import IPv4Network
 
 import live
 import pytest
+from applications import Web, echo, listening
 from live import INBOUND, OUTBOUND
 
 CALLER, SERVER = "127.0.6.1", "127.0.6.2"
@@ -147,8 +148,8 @@ async def test_what_is_said_is_read_beside_the_applications_and_never_between_si
 ):
     words = {name: secrets.token_hex(16) for name in ("path", "header", "body", "answer", "tcp")}
     async with (
-        live.listening(live.Web(words["answer"]), SERVER, WEB),
-        live.listening(live.echo, SERVER, LEDGER),
+        listening(Web(words["answer"]), SERVER, WEB),
+        listening(echo, SERVER, LEDGER),
         live.mesh(tmp_path, HOSTS, {"all.yaml": POLICY}, "caller", "server") as mesh,
         capturing(wire) as capture,
     ):

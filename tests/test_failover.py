@@ -10,6 +10,7 @@ import live
 import pytest
 import pytest_asyncio
 import yaml
+from applications import Web, listening
 from live import INBOUND
 
 WEB = 14101
@@ -61,7 +62,7 @@ class World:
 
     async def application(self, name: str) -> None:
         running = self.webs[name] = AsyncExitStack()
-        at = live.listening(live.Web(name), self.mesh.binds[name], WEB)
+        at = listening(Web(name), self.mesh.binds[name], WEB)
         await running.enter_async_context(at)
 
     def listed(self, *names: str) -> None:

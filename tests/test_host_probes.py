@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, closing
 from pathlib import Path
 
-import live
 import pytest
+from applications import listening, read_request
 from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.model import Evidence, Health, Observation
@@ -41,7 +41,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def well(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await live.read_request(reader)
+    await read_request(reader)
     writer.write(b"HTTP/1.1 204 so\r\n\r\n")
     await writer.drain()
 
@@ -51,7 +51,7 @@ async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def ill(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await live.read_request(reader)
+    await read_request(reader)
     writer.write(b"HTTP/1.1 503 no\r\n\r\n")
     await writer.drain()
 
@@ -79,15 +79,15 @@ async def test_a_host_is_called_while_it_answers_and_not_after_it_failed_some_ti
     replace(tmp_path / "hosts.yaml", hosts)
     provider = HostsProvider(name="rack", options={"path": "hosts.yaml"}, base=tmp_path)
     async with aclosing(provider.observe()) as observed:
-        async with live.listening(well, HERE, port):
+        async with listening(well, HERE, port):
             first = verdicts(await anext(observed))
             # Of who has no probe nothing is known but what the list says.
             assert first == {HERE: (Health.HEALTHY, ""), DEAD: (Health.HEALTHY, "")}
-        async with live.listening(ill, HERE, port):
+        async with listening(ill, HERE, port):
             why = f"http:{port}/healthz: answered 503"
             seen = await sees(observed, (Health.UNHEALTHY, why))
             assert verdicts(seen)[DEAD] == (Health.HEALTHY, "")
-        async with live.listening(well, HERE, port):
+        async with listening(well, HERE, port):
             await sees(observed, (Health.HEALTHY, ""))
 
 
@@ -133,7 +133,7 @@ async def test_who_was_silent_is_so_for_the_next_control_plane_though_most_are_b
         async with AsyncExitStack() as open_:
             for n, each in enumerate(reversed(addresses)):
                 answer = well if n < speaking else mute
-                await open_.enter_async_context(live.listening(answer, each, port))
+                await open_.enter_async_context(listening(answer, each, port))
             with closing(Catalog(url)) as catalog:
                 found = await fed(catalog, tmp_path, len(addresses))
         assert found == dict.fromkeys(addresses, (Health.HEALTHY, "")) | {addresses[0]: silent}
@@ -220,7 +220,7 @@ async def test_thousands_of_hosts_are_asked_by_one_control_plane() -> None:
     many = 5000
     async with asyncio.TaskGroup() as tasks:
         (port,) = free_ports(1)
-        async with live.listening(well, "0.0.0.0", port):
+        async with listening(well, "0.0.0.0", port):
             asking = Probing(asyncio.Event())
             asking.watch(
                 (f"127.1.{n // 250}.{n % 250 + 1}", Probe.parse(f"http:{port}"))

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from applications import Web, listening
 from clusters import Object, endpoint, pod, service, slices
 from kube.cluster import Cluster, kubeconfig, running
 from kube.given import namespace, slice_, thing
-from live import Mesh, Process, Sidecar, Web, listening, traffic
+from live import Mesh, Process, Sidecar, traffic
 from test_inject_envoy import ENVOY, expanded
 from typer.testing import CliRunner
 

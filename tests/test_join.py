@@ -16,8 +16,10 @@ from typing import Any
 import httpx
 import live
 import pytest
+from applications import Web, listening, read_request
 from attesting import LEAF_KEY, ROOT, certificate
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from forged import no_papers
 from joining import WEB, Ground, grounded
 
 from meshfed.catalog.times import stamp
@@ -82,7 +84,7 @@ async def test_a_machine_serves_in_the_mesh_after_two_commands_renews_and_leaves
         shlex.split(start.removeprefix("start it with: ")), ground.folder / "store.log"
     )
     try:
-        async with live.listening(live.Web("store"), "127.0.0.1", application):
+        async with listening(Web("store"), "127.0.0.1", application):
             await answered(ground.mesh.sidecars["buyer"], application)
 
             before = (machine / "certificate.pem").read_bytes(), (machine / "key.pem").read_bytes()
@@ -254,7 +256,7 @@ async def test_who_relays_the_roots_of_the_mesh_is_not_believed_for_it(
     heard: list[str] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if request := await live.read_request(reader):
+        if request := await read_request(reader):
             heard.append(request.path)
         body = papers.bundle
         writer.write(f"HTTP/1.1 200 so\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
@@ -266,7 +268,7 @@ async def test_who_relays_the_roots_of_the_mesh_is_not_believed_for_it(
     for shown in ((tmp_path / "own.pem", tmp_path / "own.key"), its):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*shown)
-        async with live.listening(handle, "127.0.0.1", port, context):
+        async with listening(handle, "127.0.0.1", port, context):
             with pytest.raises(Unjoinable):
                 await asyncio.to_thread(join, server, tmp_path / "new", {"token": "x"}, None)
     assert heard == ["/v1/roots"] * 2
@@ -285,7 +287,7 @@ async def test_a_machine_speaks_tls_1_3_alone(ground: Ground, tmp_path: Path) ->
 
     (port,) = free_ports(1)
     there = Server("127.0.0.1", port)
-    async with live.listening(handle, "127.0.0.1", port, older):
+    async with listening(handle, "127.0.0.1", port, older):
         for server in (replace(there, roots=papers.bundle), there.believed_by(b"\1" * 32)):
             with pytest.raises(Unjoinable, match="TLS: "):
                 await asyncio.to_thread(join, server, tmp_path / "new", {"token": "x"}, None)
@@ -317,7 +319,7 @@ async def test_a_workload_cannot_pass_for_the_control_plane(ground: Ground, tmp_
 
     (port,) = free_ports(1)
     server = Server("127.0.0.1", port, papers.bundle)
-    async with live.listening(handle, "127.0.0.1", port, context):
+    async with listening(handle, "127.0.0.1", port, context):
         with pytest.raises(Unjoinable, match="not the control plane of this mesh"):
             await asyncio.to_thread(join, server, tmp_path / "new", {"token": "secret"}, None)
     assert b"".join(heard) == b""
@@ -325,7 +327,7 @@ async def test_a_workload_cannot_pass_for_the_control_plane(ground: Ground, tmp_
 
 
 async def test_the_api_describes_itself(ground: Ground) -> None:
-    async with httpx.AsyncClient(verify=live.no_papers(), trust_env=False) as client:
+    async with httpx.AsyncClient(verify=no_papers(), trust_env=False) as client:
         described = (await client.get(f"https://127.0.0.1:{ground.port}/openapi.json")).json()
     assert set(described["paths"]) == {
         "/v1/roots",

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import httpx
 import imds
-import live
 import pytest
 from attesting import INTER, ROOT, Document
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from forged import no_papers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from joining import Ground, grounded
@@ -222,7 +222,7 @@ ASKED = st.one_of(
 def documents(ground: Ground) -> list[bytes]:
     """As Azure makes them, with a nonce of now."""
     url = f"https://127.0.0.1:{ground.port}/v1/nonce"
-    nonce = httpx.get(url, verify=live.no_papers(), trust_env=False).text
+    nonce = httpx.get(url, verify=no_papers(), trust_env=False).text
     genuine = replace(GENUINE, nonce=nonce)
     made = (genuine, replace(genuine, beside=(INTER,)), replace(genuine, attributes=True))
     return [each.der for each in (*made, replace(genuine, beside=(INTER, INTER, ROOT)))]

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from forged import forged_papers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joining import WEB, Ground, grounded
@@ -295,7 +296,7 @@ def test_a_flood_is_told_a_few_times_and_stops_nobody_else(ground: Ground) -> No
 
 
 def test_a_certificate_that_nobody_here_signed_ends_the_handshake(ground: Ground) -> None:
-    context = live.forged_papers(f"spiffe://{live.DOMAIN}/ns/live/sa/web")
+    context = forged_papers(f"spiffe://{live.DOMAIN}/ns/live/sa/web")
     line = http.client.HTTPSConnection("127.0.0.1", ground.port, context=context, timeout=10)
     with closing(line), suppress(ssl.SSLError, ConnectionError):
         line.connect()  # with TLS 1.3 a client hears of it only when it reads

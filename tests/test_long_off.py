@@ -18,6 +18,7 @@ import imds
 import live
 import pytest
 from answering import COUNTED
+from applications import Web, listening
 from attesting import INTER, ROOT, Document
 from cryptography.hazmat.primitives.serialization import Encoding
 from joining import Ground, grounded
@@ -162,7 +163,7 @@ async def test_whom_a_policy_lets_in_again_serves_and_the_others_are_told_why_in
         name: Booted(ground.folder / name, ground.folder / f"{name}.log") for name in MACHINES
     }
     try:
-        async with live.listening(live.Web("here"), "127.0.0.1", PORT):
+        async with listening(Web("here"), "127.0.0.1", PORT):
             for name in ("azure", "kept"):
                 await until(f"an answer of {name}", answered(ground, name))
         assert await there(ground, ("azure", "kept"))()

@@ -20,6 +20,7 @@ import live
 import pytest
 import pytest_asyncio
 import yaml
+from applications import Web, listening
 from kube.cluster import Cluster, kubeconfig, running
 
 from meshfed.catalog.reader import query
@@ -170,7 +171,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         made.binds |= {sidecar(name): at for name, at in ADDRESSES.items()}
         made.binds["buyer.live"] = BUYER
         for name, at in ADDRESSES.items():
-            await stack.enter_async_context(live.listening(live.Web(name), at, WEB))
+            await stack.enter_async_context(listening(Web(name), at, WEB))
         stack.callback(made.end)
         await made.serve()
         world = World(made, found)

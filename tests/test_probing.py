@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-import live
 import pytest
+from applications import listening, read_request
 
 from meshfed.federation.agent.probing import HERE, Probing
 from meshfed.federation.demo.folder import free_ports
@@ -21,7 +21,7 @@ CHECK = "/grpc.health.v1.Health/Check"
 
 async def status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answers with the status that is the path."""
-    request = await live.read_request(reader)
+    request = await read_request(reader)
     writer.write(f"HTTP/1.1 {request.path[1:]} so\r\ncontent-length: 0\r\n\r\n".encode())
     await writer.drain()
 
@@ -33,7 +33,7 @@ async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
     (port,) = free_ports(1)
-    async with live.listening(status, "127.0.0.1", port):
+    async with listening(status, "127.0.0.1", port):
         yield port
 
 
@@ -55,7 +55,7 @@ async def test_tcp_is_well_where_somebody_listens(port: int) -> None:
 
 async def test_who_never_answers_is_not_waited_for(port: int) -> None:
     (silent,) = free_ports(1)
-    async with live.listening(mute, "127.0.0.1", silent):
+    async with listening(mute, "127.0.0.1", silent):
         began = time.monotonic()
         answers = await asyncio.gather(asked(f"http:{silent}"), asked(f"grpc:{silent}"))
     assert answers == ["no answer within 2 s"] * 2

@@ -17,6 +17,7 @@ import promql
 import pytest
 import pytest_asyncio
 import yaml
+from applications import echo, listening, read_request
 
 from meshfed.catalog.reader import query
 from meshfed.federation.cli.top import since
@@ -66,7 +67,7 @@ class Shop:
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            request = await live.read_request(reader)
+            request = await read_request(reader)
             good = request.path != "/bad"
             if "asked-for" in request.headers:
                 self.answered[good] += 1
@@ -131,8 +132,8 @@ async def done(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Done]:
     shops = {"shop-a.kpi": Shop(), "shop-b.kpi": Shop()}
     async with AsyncExitStack() as stack:
         for address, shop in zip((A, B), shops.values(), strict=True):
-            await stack.enter_async_context(live.listening(shop, address, WEB))
-        await stack.enter_async_context(live.listening(live.echo, A, SQL))
+            await stack.enter_async_context(listening(shop, address, WEB))
+        await stack.enter_async_context(listening(echo, A, SQL))
         mesh = live.Mesh(folder, HOSTS, {"split.yaml": SPLIT})
         mesh.permit(everything=True)
         stack.callback(mesh.end)

@@ -11,6 +11,7 @@ import live
 import pytest
 import pytest_asyncio
 import yaml
+from applications import Handler, Web, listening
 from clusters import namespace
 from kube.cluster import Answered, Cluster, running
 from truth import (
@@ -162,7 +163,7 @@ def serving(service: str) -> list[str]:
     return [name for name, served in SERVED.items() if service in map(full, served)]
 
 
-def named(name: str) -> live.Handler:
+def named(name: str) -> Handler:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(name.encode())
@@ -187,8 +188,8 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         live.replace(mesh.config, yaml.safe_dump(mesh.written))
         stack.callback(mesh.end)
         for name, (_, at) in SERVERS.items():
-            await stack.enter_async_context(live.listening(live.Web(name), at, HTTP_APPLICATION))
-            await stack.enter_async_context(live.listening(named(name), at, TCP_APPLICATION))
+            await stack.enter_async_context(listening(Web(name), at, HTTP_APPLICATION))
+            await stack.enter_async_context(listening(named(name), at, TCP_APPLICATION))
         await mesh.serve()
         await mesh.start(*CALLERS, *SERVERS)
         made = World(mesh, cluster)

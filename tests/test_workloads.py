@@ -11,6 +11,7 @@ import httpx
 import live
 import pytest
 from answering import Running, answering
+from applications import Web, listening
 from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.model import Known, Protocol, Workload
@@ -246,7 +247,7 @@ async def test_callers_reach_what_is_registered_while_it_is(tmp_path: Path) -> N
     }
     async with (
         live.mesh(tmp_path, HOSTS, {"access.yaml": POLICY}, "caller") as mesh,
-        live.listening(live.Web("archive-1"), "127.0.31.2", 14001),
+        listening(Web("archive-1"), "127.0.31.2", 14001),
         httpx.AsyncClient(base_url=f"http://{mesh.written['admin']['listen']}") as admin,
         mesh.sidecars["caller"].http() as caller,
     ):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import live
 import pytest
 import pytest_asyncio
+from applications import Web, echo, listening
 
 from meshfed.federation.cli.main import main
 from meshfed.federation.explain.callers import callers
@@ -150,9 +151,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     folder = tmp_path_factory.mktemp("path")
     async with AsyncExitStack() as running:
         for name, address in WEBS.items():
-            web = live.listening(live.Web(name), address, WEB)
+            web = listening(Web(name), address, WEB)
             await running.enter_async_context(web)
-        await running.enter_async_context(live.listening(live.echo, WEBS["server"], LEDGER))
+        await running.enter_async_context(listening(echo, WEBS["server"], LEDGER))
         policy = {"routes.yaml": ROUTES, "access.yaml": ACCESS}
         mesh = live.mesh(folder, HOSTS, policy, "caller", "stranger", *WEBS)
         made = await running.enter_async_context(mesh)
