@@ -1,21 +1,19 @@
 """The xDS port of a `meshfed serve` that runs, attacked from loopback: nobody gets what is not
-their own, and whatever else is thrown at the port leaves it serving."""
+their own."""
 
 import asyncio
-import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 import grpc
 import pytest
 from cryptography import x509
-from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
+from doors import HOSTS, MORE, Connect, attacked
 from live import DOMAIN, Mesh
-from strangers import HOUR, Authority, Client, Papers, connected, context, dialled, unpacked
+from strangers import HOUR, Authority, Client, Papers, connected, unpacked
 
 from meshfed.catalog.reader import query
 from meshfed.federation.certificates.authority import root
@@ -25,72 +23,18 @@ from meshfed.federation.demo.folder import replace, without
 from meshfed.federation.settings import Settings
 from meshfed.xds.resource import Type
 
-TOO_MUCH = "x" * 9_000_000
 STRANGER = f"spiffe://{DOMAIN}/ns/cafe/sa/barista"
-HOSTS = """\
-services:
-  store.shop:   {ports: {http: {number: 8080, target: 14001}}}
-  counter.cafe: {ports: {http: {number: 8080, target: 14002}}}
-  till.cafe:    {ports: {mysql: {number: 3306, protocol: tcp, local: 13306}}}
-hosts:
-  - {name: buyer, address: 127.0.7.1, identity: buyer.shop, interception: explicit}
-  - {name: store, address: 127.0.7.2, service: store.shop, identity: store.shop}
-  - {name: barista, address: 127.0.7.3, service: counter.cafe, identity: barista.cafe}
-  - {name: till, address: 127.0.7.4, service: till.cafe, identity: till.cafe}
-  - {name: guest, address: 127.0.7.5, identity: guest.cafe, interception: explicit}
-  - {name: leaver, address: 127.0.7.6, identity: leaver.shop, interception: explicit}
-  - {name: turncoat, address: 127.0.7.7, identity: loyal.shop, interception: explicit}
-"""
-MORE = "  - {name: late, address: 127.0.7.8, identity: late.shop}\n"
-TARGET = """\
-apiVersion: access.smi-spec.io/v1alpha3
-kind: TrafficTarget
-metadata: {{name: {destination}, namespace: {namespace}}}
-spec:
-  destination: {{kind: ServiceAccount, name: {destination}, namespace: {namespace}}}
-  sources: [{{kind: ServiceAccount, name: {source}, namespace: {namespace}}}]
-  rules: [{{kind: {rule}, name: any}}]
----
-"""
-ROUTES = """\
-apiVersion: specs.smi-spec.io/v1alpha4
-kind: HTTPRouteGroup
-metadata: {{name: any, namespace: {namespace}}}
-spec: {{matches: [{{name: any, pathRegex: /.*, methods: ["*"]}}]}}
----
-apiVersion: specs.smi-spec.io/v1alpha4
-kind: TCPRoute
-metadata: {{name: any, namespace: {namespace}}}
-spec: {{matches: {{ports: [3306]}}}}
----
-"""
-TARGETS = (
-    ("buyer", "store", "shop", "HTTPRouteGroup"),
-    ("guest", "barista", "cafe", "HTTPRouteGroup"),
-    ("guest", "till", "cafe", "TCPRoute"),
-)
-POLICY = "".join(ROUTES.format(namespace=each) for each in ("shop", "cafe")) + "".join(
-    TARGET.format(source=source, destination=destination, namespace=namespace, rule=rule)
-    for source, destination, namespace, rule in TARGETS
-)
 # Nothing in the buyer's world may hold any of these.
 STRANGERS = (b"cafe", b"barista", b"till", b"guest", b"127.0.7.3", b"127.0.7.4")
 
-
-Connect = Callable[..., AbstractAsyncContextManager[Client]]
 Shown = Callable[[Authority], Papers | None]
 Edited = Callable[[str], str]
 
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    """The control plane alone: clients are what these tests are about."""
-    made = Mesh(tmp_path_factory.mktemp("doors"), HOSTS, {"policy.yaml": POLICY})
-    try:
-        asyncio.run(made.serve())
+    with attacked(tmp_path_factory.mktemp("doors")) as made:
         yield made
-    finally:
-        made.end()
 
 
 @pytest.fixture(scope="module")
@@ -366,109 +310,3 @@ async def test_the_stream_ends_with_its_row_in_the_catalog(
     await mesh.change(lambda: replace(mesh.hosts, HOSTS))
     async with connect(papers) as client:
         assert await client.everything()
-
-
-# What is no xDS at all
-
-
-async def healthy(mesh: Mesh, connect: Connect, authority: Authority) -> None:
-    """It answers a proxy, at once, and says that it is well."""
-    mesh.process.running()
-    async with asyncio.timeout(2), connect(authority.papers("buyer")) as client:
-        assert await client.everything()
-    assert await mesh.control.get("/healthz") == (200, "ok\n")
-
-
-def files(mesh: Mesh) -> int:
-    """How many files and sockets it has open."""
-    return len(list(Path(f"/proc/{mesh.process.popen.pid}/fd").iterdir()))
-
-
-@pytest.mark.parametrize(
-    ("shown", "said"),
-    [
-        pytest.param(None, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", id="HTTP without TLS"),
-        pytest.param(None, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="HTTP/2 without TLS"),
-        pytest.param(None, b"\x16\x03\x01\xff\xff" + b"\0" * 70_000, id="a record of zeros"),
-        pytest.param(None, b"\x16\x03\x01\x02\x00\x01\x00", id="half a greeting of TLS"),
-        pytest.param("buyer", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", id="HTTP/1 inside TLS"),
-        pytest.param("buyer", b"\xff" * 300_000, id="noise inside TLS"),
-        pytest.param(
-            "buyer",
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\xff\xff\x01\x25\0\0\0\x01" * 9_000,
-            id="HTTP/2 frames of nonsense",
-        ),
-    ],
-)
-async def test_noise_ends_alone(
-    mesh: Mesh, connect: Connect, authority: Authority, shown: str, said: bytes
-) -> None:
-    tls = context(authority.papers(shown)) if shown else None
-    before = files(mesh)
-    async with AsyncExitStack() as open_ones:
-        for _ in range(10):
-            with suppress(ConnectionError, ssl.SSLError):
-                _, writer = await open_ones.enter_async_context(dialled(mesh, tls))
-                writer.write(said)
-                await writer.drain()
-        await healthy(mesh, connect, authority)
-    await until("sockets to close", closed(mesh, before))
-
-
-def closed(mesh: Mesh, before: int) -> Callable[[], Awaitable[bool]]:
-    async def true() -> bool:
-        return files(mesh) <= before + 2  # a health check's own
-
-    return true
-
-
-@pytest.mark.parametrize(
-    ("said", "code"),
-    [
-        pytest.param(
-            DeltaDiscoveryRequest(
-                type_url=Type.CLUSTER, resource_names_subscribe=[9_000_000 * "x"]
-            ),
-            grpc.StatusCode.RESOURCE_EXHAUSTED,
-            id="9 MB",
-        ),
-        pytest.param(
-            DeltaDiscoveryRequest(resource_names_subscribe=["*"]),
-            grpc.StatusCode.INVALID_ARGUMENT,
-            id="no type",
-        ),
-        pytest.param(
-            DeltaDiscoveryRequest(type_url=Type.CLUSTER, node={"id": ""}),
-            grpc.StatusCode.INVALID_ARGUMENT,
-            id="a node without a name",
-        ),
-    ],
-)
-async def test_a_request_out_of_all_bounds_ends_its_stream_alone(
-    mesh: Mesh,
-    connect: Connect,
-    authority: Authority,
-    said: DeltaDiscoveryRequest,
-    code: object,
-) -> None:
-    papers = authority.papers("buyer")
-    async with connect(papers) as client, connect(papers) as another:
-        assert await another.everything()
-        if not said.HasField("node"):
-            said.node.id = "buyer"
-        await client.call.write(said)
-        assert (await client.ending())[0] == code
-        assert not another.call.done()
-    await healthy(mesh, connect, authority)
-
-
-async def test_two_hundred_idle_connections_keep_nobody_out(
-    mesh: Mesh, connect: Connect, authority: Authority
-) -> None:
-    tls = context(authority.papers("buyer"))
-    before = files(mesh)
-    async with AsyncExitStack() as idle:
-        for number in range(200):
-            await idle.enter_async_context(dialled(mesh, tls if number % 2 else None))
-        await healthy(mesh, connect, authority)
-    await until("sockets to close", closed(mesh, before))
