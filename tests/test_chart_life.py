@@ -2,31 +2,26 @@
 
 import io
 import tarfile
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 import yaml
 from charted import archive
-from helm import REAL, engine
+from installing import HOOK, Run, everything, run
 from kube.cluster import Cluster
 from kube.given import configmap, namespace, thing
 from waiting import until
 
-from meshfed.demo.kube.kinds import BUILT_IN
 from meshfed.demo.kube.kubeconfig import data
-from meshfed.federation.cli.main import main
 from meshfed.federation.install import release
 from meshfed.federation.install.chart import FOLDER, RELEASE, Object
 from meshfed.providers.kubernetes.access import Line
 from meshfed.providers.kubernetes.messages import Answer
 
-Run = Callable[..., tuple[int, list[str]]]
-HOSTS = "settings.providers[0].name=a,settings.providers[0].type=hosts"
+__all__ = ["run"]
+
 HELM = release.helm  # which runs what is on the PATH
-DERIVED = {"endpoints", "leases", "events"}  # which the server writes itself
-HOOK = thing("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", RELEASE)
 CONFIGURATION = configmap(RELEASE, RELEASE)
 DEPLOYMENT = thing("apps/v1", "Deployment", RELEASE, RELEASE)
 VOLUME = thing("v1", "PersistentVolumeClaim", RELEASE, RELEASE)
@@ -35,45 +30,6 @@ SPLIT = thing(
     "split.smi-spec.io/v1alpha4", "TrafficSplit", "a", "default",
     spec={"service": "a", "backends": [{"service": "b", "weight": 1}]},
 )  # fmt: skip
-
-
-@pytest.fixture
-def run(
-    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Run:
-    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
-    if not REAL:
-        monkeypatch.setattr(release, "helm", engine)
-
-    def run(*arguments: str) -> tuple[int, list[str]]:
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), (said.out + said.err).splitlines()
-
-    return run
-
-
-ITSELF = "/api/v1/namespaces/default/services/kubernetes"  # the API server makes it when it likes
-
-
-def everything(cluster: Cluster) -> dict[str, Object]:
-    """Each object by its path, but for its revision.
-
-    A real API server writes a volume claim that is applied again as it was: the apply would take
-    its finalizer away, and admission puts it back.
-    """
-    found = {}
-    for kind in BUILT_IN:
-        if kind.plural in DERIVED:
-            continue
-        root = f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.version}"
-        for each in cluster.request("GET", f"{root}/{kind.plural}")["items"]:
-            each |= {"apiVersion": kind.api_version, "kind": kind.name}
-            del each["metadata"]["resourceVersion"]
-            found[cluster.path(each)] = each
-    found.pop(ITSELF, None)
-    return found
 
 
 def changed(before: dict[str, Object], after: dict[str, Object]) -> set[str]:
@@ -316,88 +272,3 @@ def test_values_come_from_a_file_and_from_words_over_it(
     assert run("install", "-f", str(values), "--set", "settings.mesh.permissive=false")[0] == 0
     made = yaml.safe_load(cluster.get(CONFIGURATION)["data"]["meshfed.yaml"])
     assert made["mesh"] == {"trust_domain": "shop.example", "permissive": False}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        pytest.param(
-            ["--set", "settings.mesh.permisive=true"],
-            "settings.mesh: additional properties 'permisive' not allowed",
-            id="a misspelt setting",
-        ),
-        pytest.param(
-            ["--set", "injector.enabled=false", "--set", HOSTS],
-            "meshfed.yaml:10: providers[0].path: missing: say which file lists the hosts",
-            id="a file that is not among the values",
-        ),
-        pytest.param(["--set", "replicas"], 'key "replicas" has no value', id="no value"),
-        pytest.param(["-f", "none.yaml"], "none.yaml", id="no file"),
-    ],
-)
-def test_what_is_wrong_is_said_before_anything_is_written(
-    cluster: Cluster, run: Run, arguments: list[str], line: str
-) -> None:
-    before = everything(cluster)
-    code, said = run("install", *arguments)
-    assert (code, len(said)) == (1, 1)
-    assert line in said[0]
-    assert everything(cluster) == before
-
-
-def test_what_is_there_is_not_installed_again_and_what_is_not_is_not_upgraded(
-    cluster: Cluster, run: Run
-) -> None:
-    assert run("upgrade") == (1, ["meshfed: meshfed is not installed there: meshfed install"])
-    run("install")
-    again = "meshfed: meshfed is installed there already: meshfed upgrade"
-    assert run("install") == (1, [again])
-
-
-def test_without_helm_it_is_said_where_there_is_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PATH", "")
-    for command in ("install", "upgrade"):
-        with pytest.raises(SystemExit) as ended:
-            main([command])
-        assert ended.value.code == 1
-        assert capsys.readouterr().err.startswith("there is no `helm` here")
-
-
-@pytest.mark.parametrize(
-    ("script", "line"),
-    [
-        pytest.param("echo installed", "helm printed no release", id="no JSON"),
-        pytest.param("echo '[]'", "helm printed no release", id="other JSON"),
-        pytest.param("exec /bin/sleep 60", "helm did not end within 0.2 s", id="silence"),
-    ],
-)
-def test_a_helm_that_is_none_is_one_line(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    script: str,
-    line: str,
-) -> None:
-    helm = tmp_path / "helm"
-    nothing = '[ "$1" = get ] && echo "Error: release: not found" >&2 && exit 1'
-    helm.write_text(f"#!/bin/sh\n{nothing}\n{script}\n")
-    helm.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(release, "PATIENCE", 0.2)
-    with pytest.raises(SystemExit) as ended:
-        main(["install"])
-    assert ended.value.code == 1
-    said = capsys.readouterr().err
-    assert said.startswith(line)
-    assert said.count("\n") == 1
-
-
-def test_a_cluster_that_refuses_or_is_away_is_one_line(cluster: Cluster, run: Run) -> None:
-    cluster.server.faults.fail(1, 403)
-    assert run("install")[0] == 1
-    cluster.server.stop()
-    for command in ("install", "upgrade", "uninstall"):
-        code, said = run(command)
-        assert (code, len(said)) == (1, 1)

@@ -17,10 +17,10 @@ from envoy.service.discovery.v3.discovery_pb2 import (
     DeltaDiscoveryRequest,
     DeltaDiscoveryResponse,
 )
+from installing import HOOK, Run, run
 from kube.cluster import Cluster
 from kube.given import slice_, thing
 from podded import Pod, running
-from test_chart_life import HOOK, Run, run
 from waiting import until
 
 from meshfed.demo.kube.objects import Object
