@@ -1,7 +1,7 @@
 """Conversations with the real Envoy, delta and SotW: what the design rests on, kept true.
 
 A test is named for its finding, 1 to 7, or for its rule. Finding 7 is of the server alone: see
-test_server.py, where 1,500 streams open at once.
+test_server_connections.py, where 1,500 streams open at once.
 """
 
 import asyncio
