@@ -196,16 +196,8 @@ def _folded(receipts: Iterable[Receipt]) -> list[Row]:
         at = receipt.proxy, receipt.type
         sent, answered = stamp(receipt.sent_at), stamp(receipt.answered_at)
         if receipt.rejected:
-            *_, acked, acked_at, _, _ = folded.get(at, NOTHING)
-            folded[at] = (
-                *at,
-                receipt.version,
-                sent,
-                acked,
-                acked_at,
-                receipt.rejected,
-                answered,
-            )
+            acked = folded.get(at, NOTHING)[4:6]  # version and time
+            folded[at] = (*at, receipt.version, sent, *acked, receipt.rejected, answered)
         else:
             folded[at] = (*at, receipt.version, sent, receipt.version, answered, None, None)
     return list(folded.values())

@@ -7,7 +7,7 @@ from typing import Protocol
 
 TOGETHER = 16  # streams that speak in one turn of the event loop; 5 ms
 SPEAKING = 64  # at once: enough to keep two cores busy
-HEARD = 0.1  # seconds in which whoever may speak has spoken and is heard, or does not count
+HEARD = 0.1  # seconds that a turn lasts: whose client is not done by then keeps nobody waiting
 PATIENT = 3  # turns of a late event loop in which no stream is let in
 
 
