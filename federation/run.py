@@ -3,12 +3,14 @@
 import asyncio
 import signal
 import socket
+import sys
 from contextlib import ExitStack, aclosing, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
+import uvloop
 from prometheus_client import CollectorRegistry
 
 from meshfed.catalog.reports import ProxyState
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from meshfed.federation.inject.serve import Webhook
 
 GRACE = 2.0  # seconds for streams to end
+HANDED_OVER = 0.001  # seconds until a thread that waits for Python has it: what answers /healthz
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 UNSTARTABLE = (Away, Unfit, Refused, Unissuable, Unsealable, ValueError)
@@ -63,8 +66,9 @@ class CannotStart(Exception):
 def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT. Raises CannotStart, and OSError when a port is taken."""
     files.raised()
+    sys.setswitchinterval(HANDED_OVER)
     try:
-        asyncio.run(_run(settings))
+        uvloop.run(_run(settings))
     except UNSTARTABLE as error:
         raise CannotStart(str(error)) from error
 
