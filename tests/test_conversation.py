@@ -1,6 +1,8 @@
 """One stream, over a call that is as slow as a test wants."""
 
 import asyncio
+from sys import getrefcount
+from time import monotonic
 
 import grpc
 import pytest
@@ -10,37 +12,48 @@ from peers import Feed
 
 from meshfed.xds.peer import Names, met
 from meshfed.xds.resource import Type, World, resource
-from meshfed.xds.server import BYE, DRAINING, Conversation
+from meshfed.xds.server import BYE, DRAINING, UNREAD, Conversation, Ending
 from meshfed.xds.stream import Stream
+from meshfed.xds.subscription import GATE
 from meshfed.xds.turnstile import Turns
 
 WORLD = World(1, {Type.CLUSTER: {"a": resource("a", Cluster(name="a"))}})
+
+
+EXPIRED = Ending(grpc.StatusCode.UNAUTHENTICATED, "the certificate has expired")
 
 
 class Slow:
     """Takes a message when it is told to."""
 
     def __init__(self) -> None:
-        self.begun, self.taken = asyncio.Event(), asyncio.Event()
+        self.message = b""
+        self.begun, self.taken, self.written = (asyncio.Event() for _ in range(3))
         self.given_up = False
 
     async def read(self) -> bytes:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def write(self, _: bytes) -> None:
+    async def write(self, message: bytes) -> None:
+        self.message = message
         self.begun.set()
         try:
             await self.taken.wait()
+            self.written.set()
         except asyncio.CancelledError:
             self.given_up = True
             raise
 
 
-def conversation(call: Slow, feed: Feed, told: list[str]) -> Conversation:
-    peer = met(Names(), "node", "1.40.0", "here")
+def conversation(
+    call: Slow, feed: Feed, told: list[str], not_after: float | None = None
+) -> Conversation:
+    peer = met(Names(not_after=not_after), "node", "1.40.0", "here")
     stream = Stream(delta=True)
-    return Conversation(call, feed, peer, stream, Turns(), lambda kind, *_: told.append(kind))
+    talk = Conversation(call, feed, peer, stream, Turns(), lambda kind, *_: told.append(kind))
+    talk.begin(DeltaDiscoveryRequest(type_url=Type.CLUSTER))
+    return talk
 
 
 class Broken(Slow):
@@ -53,7 +66,7 @@ class Broken(Slow):
 async def test_who_is_killed_while_it_is_told_something_has_ended_its_stream_and_no_more() -> None:
     told: list[str] = []
     talk = conversation(Broken(), Feed(WORLD), told)
-    assert await talk.run(DeltaDiscoveryRequest(type_url=Type.CLUSTER)) == BYE
+    assert await talk.run() == BYE
     assert told == [], "what it did not take is not counted"
 
 
@@ -62,7 +75,7 @@ async def test_a_message_is_not_given_up_half_way_for_the_end(more: bool) -> Non
     """grpc would send its headers again with the status, and the stream would stay open."""
     call, feed = Slow(), Feed(WORLD)
     talk = conversation(call, feed, [])
-    running = asyncio.create_task(talk.run(DeltaDiscoveryRequest(type_url=Type.CLUSTER)))
+    running = asyncio.create_task(talk.run())
     await call.begun.wait()
     call.begun.clear()
     if more:
@@ -72,3 +85,39 @@ async def test_a_message_is_not_given_up_half_way_for_the_end(more: bool) -> Non
     assert await running == DRAINING
     assert not call.given_up
     assert not call.begun.is_set()  # nor was anything said after it
+
+
+async def test_what_was_written_is_not_kept() -> None:
+    """A stream writes 400 kB when it begins, and then nothing for hours."""
+    call, feed = Slow(), Feed(WORLD)
+    talk = conversation(call, feed, [])
+    running = asyncio.create_task(talk.run())
+    call.taken.set()
+    await call.written.wait()
+    await asyncio.sleep(0)  # it waits for something to say
+    holders = getrefcount(call.message)
+    assert holders == 2, "this test's call, and the question itself"
+    talk.end(DRAINING)
+    await running
+
+
+def looked(talk: Conversation, now: float, wall: float = 0.0) -> float:
+    """When it is due again."""
+    talk.look(now, wall)
+    return talk.again
+
+
+async def test_a_stream_is_looked_at_again_when_something_is_due() -> None:
+    call = Slow()
+    talk = conversation(call, Feed(WORLD), [], not_after=1000.0)
+    now = monotonic()
+    assert looked(talk, now, wall=900.0) == now + UNREAD, "nothing that begins is due before"
+    assert looked(talk, now, wall=990.0) == now + 10, "its certificate ends"
+    running = asyncio.create_task(talk.run())
+    await call.begun.wait()
+    assert now + UNREAD <= looked(talk, now + 5) <= now + UNREAD + 1, "a message is not taken"
+    call.taken.set()
+    await call.written.wait()
+    assert looked(talk, now + 5) >= now + GATE, "nor answered"
+    talk.look(now, wall=1000.0)
+    assert await running == EXPIRED

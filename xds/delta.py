@@ -7,7 +7,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshfed.xds.resource import Resources
-from meshfed.xds.subscription import Push, Subscription
+from meshfed.xds.subscription import Push, Subscription, alike
 from meshfed.xds.wire import CONTROL_PLANE, batches, frames
 
 
@@ -44,10 +44,13 @@ def _begin(
     good = subscription.past.good
     for name, version in initial.items():
         if subscription.wildcard or name in subscription.names:
+            known = resources.get(name)
+            if known and known.version == version:
+                good[name] = known
+                subscription.hold(known.name, known.version)  # words that all streams share
+                continue
             subscription.hold(name, version)
-            if name in resources and resources[name].version == version:
-                good[name] = resources[name]
-            elif name not in good or good[name].version != version:
+            if name not in good or good[name].version != version:
                 good.pop(name, None)  # another replica told it something else since
                 subscription.inherited.add(name)
     if subscription.whole:
@@ -62,14 +65,14 @@ def _unsubscribe(subscription: Subscription, names: set[str]) -> None:
         subscription.forget(names)
     else:
         # Still wanted by the wildcard: the client must be told what it is now (D8).
-        subscription.names -= names
+        subscription.names = alike(subscription.names - names)
         subscription.owed |= names
         subscription.current = None
 
 
 def due(subscription: Subscription, resources: Resources, *, breaking: bool) -> Push | None:
     changed = subscription.changed(resources)
-    removed = {name for name in subscription.owed if name not in changed}
+    removed = subscription.owed - changed.keys()
     if breaking:
         removed.update(subscription.gone(resources))
     if not (changed or removed or subscription.greeting):

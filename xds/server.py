@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -17,7 +18,7 @@ from meshfed.xds.feed import Feed, Refusal, Source, Unready
 from meshfed.xds.listening import OPTIONS, Tls, claim, credentials
 from meshfed.xds.peer import Names, Peer, met
 from meshfed.xds.resource import SHORT, World
-from meshfed.xds.stream import Malformed, Request, Stream
+from meshfed.xds.stream import Malformed, Request, Response, Stream
 from meshfed.xds.turnstile import Turns, Turnstile
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -30,7 +31,7 @@ INTRODUCTION = 15.0  # seconds for the first request: whoever connects has somet
 UNREAD = 15.0  # seconds for the client to take a message, after 4 MB of others that it did not read
 LAST_WORDS = 2.0  # seconds for the client to take the status
 CALM = 0.5  # seconds without a message, after which a stream need not wait for its turn
-GLANCE = 0.5  # seconds between two looks at what is due, on all streams; 0.3 µs for each
+GLANCE = 0.5  # seconds between two looks at what is due, on all streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +104,28 @@ class Conversation:
         self._over: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._writing: float | None = None  # since when
         self._told = time.monotonic()  # something, last
+        self.again = 0.0  # when `look` is due
 
     def end(self, ending: Ending) -> None:
         if not self._over.done():
             self._over.set_result(ending)
 
     def look(self, now: float, wall: float) -> None:
-        """What is due by now: seconds of the monotonic clock, and of the one people set."""
-        if self._peer.not_after is not None and wall >= self._peer.not_after:
+        """What is due by now: seconds of the monotonic clock, and of the one people set.
+
+        Of a thousand streams few have anything due, and what begins later is not for UNREAD.
+        """
+        expired = inf if self._peer.not_after is None else now + self._peer.not_after - wall
+        unread = inf if self._writing is None else self._writing + UNREAD
+        deadline = self._stream.deadline() or inf
+        if now >= expired:
             self.end(Ending(grpc.StatusCode.UNAUTHENTICATED, "the certificate has expired"))
-        if self._writing is not None and now - self._writing >= UNREAD:
+        if now >= unread:
             why = f"a message was not taken in {UNREAD:.0f} seconds"
             self.end(Ending(grpc.StatusCode.DEADLINE_EXCEEDED, why))
-        deadline = self._stream.deadline()
-        if deadline is not None and now >= deadline:
+        if now >= deadline:
             self._stir()
+        self.again = min(now + UNREAD, expired, unread, deadline)
 
     def _stir(self) -> None:
         """There is something to say: at once, where all was quiet."""
@@ -133,10 +141,18 @@ class Conversation:
         if self._over.done():
             self._turns.done(self)
 
-    async def run(self, first: Request) -> Ending:
+    def begin(self, first: Request) -> None:
+        """Take in what it asks for first, which is not kept. Raises Malformed."""
         self._stream.offer(self._feed.world)
         self._feed.listen(self._moved)
         self._receive(first)
+        self._moved()  # since the feed was opened
+
+    def close(self) -> None:
+        self._feed.listen(nobody)  # who listened holds the whole stream
+        self._feed.close()
+
+    async def run(self) -> Ending:
         # No TaskGroup: where grpc cancels this, Python 3.11 would keep the error in a circle with
         # all of the stream, until garbage is looked for.
         parts = [asyncio.create_task(part()) for part in (self._listen, self._tell)]
@@ -144,7 +160,6 @@ class Conversation:
         for part in parts:
             part.add_done_callback(lambda _: self.end(BYE))  # or what it failed of, below
         try:
-            self._moved()  # since it was asked for first
             ending = await self._over
             listening.cancel()
             if self._writing is not None:
@@ -176,27 +191,33 @@ class Conversation:
             code = grpc.StatusCode.UNAVAILABLE if welcome else grpc.StatusCode.PERMISSION_DENIED
             self.end(Ending(code, self._feed.ended))
             return
+        if self._waits:
+            return
         self._stream.offer(self._feed.world)
-        if not (self._waits or self._stream.quiet):
+        if not self._stream.quiet:
             self._stir()
 
     async def _tell(self) -> None:
-        while True:
+        while not self._over.done():
             await self._wake.wait()
             self._wake.clear()
-            for response in self._stream.outgoing(time.monotonic()):
-                self._writing = self._told = time.monotonic()
-                try:
-                    await self._call.write(response.body)
-                except grpc.aio.InternalError:  # nobody is there any more
-                    self.end(BYE)
-                else:
-                    self._sent(response.type, response.resources, len(response.body))
-                self._writing = None
-                if self._over.done():
-                    return
+            self._stream.offer(self._feed.world)  # the newest, to whoever waited for its turn
+            await self._write(self._stream.outgoing(time.monotonic()))
             self._turns.done(self)
             self._report()
+
+    async def _write(self, responses: list[Response]) -> None:
+        for response in responses:
+            self._writing = self._told = time.monotonic()
+            try:
+                await self._call.write(response.body)
+            except grpc.aio.InternalError:  # nobody is there any more
+                self.end(BYE)
+            else:
+                self._sent(response.type, response.resources, len(response.body))
+            self._writing = None
+            if self._over.done():
+                return
 
     def _receive(self, request: Request) -> None:
         self._stream.receive(request, time.monotonic())
@@ -291,7 +312,8 @@ class Server:
             await asyncio.sleep(GLANCE)
             now, wall = time.monotonic(), time.time()
             for conversation in tuple(self._conversations):
-                conversation.look(now, wall)
+                if now >= conversation.again:
+                    conversation.look(now, wall)
 
     async def stop(self, grace: float) -> None:
         """Proxies keep what they have and come back, here or at another replica."""
@@ -324,16 +346,7 @@ class Server:
         if self._draining:
             return DRAINING
         try:
-            # Before anything of what it sends is read: strangers reach the door of tokens.
-            names = await proven(call, self._bearers)
-            async with asyncio.timeout(INTRODUCTION):
-                message = await call.read()
-            if message is grpc.aio.EOF:
-                return BYE
-            first = parse(message, delta=delta)
-            who = introduced(first, names, call)
-            await self._turnstile.turn()
-            feed = await self._source.open(who)
+            conversation = await self._met(call, delta=delta)
         except TimeoutError:
             return Ending(grpc.StatusCode.DEADLINE_EXCEEDED, "no request came")
         except Malformed as error:
@@ -344,16 +357,34 @@ class Server:
             return Ending(grpc.StatusCode.PERMISSION_DENIED, str(error))
         except Unready as error:
             return Ending(grpc.StatusCode.UNAVAILABLE, str(error))
-        stream = Stream(delta, recording=self._recording, memory=feed.memory)
-        conversation = Conversation(call, feed, who, stream, self._turns, self._sent)
+        if conversation is None:
+            return BYE
         self._conversations.add(conversation)
         if self._draining:  # since it asked to be let in
             conversation.end(DRAINING)
         try:
-            return await conversation.run(first)
-        except Malformed as error:
-            return Ending(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            return await conversation.run()
         finally:
             self._conversations.discard(conversation)
-            feed.listen(nobody)  # who listened holds the whole stream
-            feed.close()
+            conversation.close()
+
+    async def _met(self, call: Call, *, delta: bool) -> Conversation | None:
+        """With whoever says what it wants; its node, which Envoy's makes large, is not kept."""
+        # Before anything of what it sends is read: strangers reach the door of tokens.
+        names = await proven(call, self._bearers)
+        async with asyncio.timeout(INTRODUCTION):
+            message = await call.read()
+        if message is grpc.aio.EOF:
+            return None
+        first = parse(message, delta=delta)
+        who = introduced(first, names, call)
+        await self._turnstile.turn()
+        feed = await self._source.open(who)
+        stream = Stream(delta, recording=self._recording, memory=feed.memory)
+        conversation = Conversation(call, feed, who, stream, self._turns, self._sent)
+        try:
+            conversation.begin(first)
+        except Malformed:
+            conversation.close()
+            raise
+        return conversation

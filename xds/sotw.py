@@ -7,14 +7,14 @@ from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from meshfed.xds.resource import Resources
-from meshfed.xds.subscription import Push, Subscription
+from meshfed.xds.subscription import Push, Subscription, alike
 from meshfed.xds.wire import CONTROL_PLANE, frames
 
 
 def read(subscription: Subscription, request: discovery_pb2.DiscoveryRequest) -> None:
     """Every request carries the whole subscription, so the newest is believed, whatever its nonce
     (S7): a name added while a response was under way is not lost (envoy#10363)."""
-    names = set(request.resource_names)
+    names = frozenset(request.resource_names)
     subscription.named |= bool(names)
     # An empty list means everything until names were given once, then nothing (S3).
     wildcard = "*" in names or (subscription.whole and not subscription.named)
@@ -28,7 +28,9 @@ def read(subscription: Subscription, request: discovery_pb2.DiscoveryRequest) ->
     _subscribe(subscription, names, wildcard=wildcard)
 
 
-def _begin(subscription: Subscription, names: set[str], *, wildcard: bool, again: bool) -> None:
+def _begin(
+    subscription: Subscription, names: frozenset[str], *, wildcard: bool, again: bool
+) -> None:
     subscription.introduced = True
     subscription.greeting = subscription.whole  # a first answer is due, even if empty
     # A gRPC process has a stream for each channel: what is not known here another may have brought.
@@ -44,7 +46,7 @@ def _begin(subscription: Subscription, names: set[str], *, wildcard: bool, again
 def _repeats(
     subscription: Subscription,
     request: discovery_pb2.DiscoveryRequest,
-    names: set[str],
+    names: frozenset[str],
     *,
     wildcard: bool,
 ) -> bool:
@@ -56,12 +58,12 @@ def _repeats(
     )
 
 
-def _subscribe(subscription: Subscription, names: set[str], *, wildcard: bool) -> None:
+def _subscribe(subscription: Subscription, names: frozenset[str], *, wildcard: bool) -> None:
     lost, added = subscription.names - names, names - subscription.names
     if wildcard and not subscription.wildcard:
         subscription.widen()
         subscription.greeting = subscription.whole
-    subscription.names -= lost
+    subscription.names = alike(subscription.names - lost)
     if added:
         subscription.ask(added)
     if subscription.wildcard and not wildcard:

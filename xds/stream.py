@@ -102,13 +102,13 @@ class Stream:
 
     def receive(self, request: Request, now: float) -> None:
         """Raises Malformed."""
-        if not request.type_url:
+        kind = request.type_url
+        if not kind:
             raise Malformed("type_url is empty: an aggregated stream needs it in each request")
-        subscription = self._subscriptions.get(request.type_url)
+        subscription = self._subscriptions.get(kind)
         if subscription is None:
             named = self._world is not None and self._world.by_name
-            subscription = Subscription(request.type_url, named=named)
-            self._subscriptions[request.type_url] = subscription
+            self._subscriptions[kind] = subscription = Subscription(kind, named=named)
         first, held = not subscription.introduced, len(subscription.held)
         self._read(subscription, request, now)
         if first or len(subscription.held) != held:  # what it brought along, or let go of
@@ -158,8 +158,9 @@ class Stream:
         self._deadline = None
         if self._world is None:
             return []  # an empty answer would delete everything (T16)
-        late = [kind for kind, each in self._waiting.items() if each.late(now)]
-        self.overdue += [SHORT[kind] for kind in late if kind in SHORT]
+        if self._waiting:
+            late = [kind for kind, each in self._waiting.items() if each.late(now)]
+            self.overdue += [SHORT[kind] for kind in late if kind in SHORT]
         responses: list[Response] = []
         moved = self._touched(self._world)
         due = self._due(moved)
@@ -245,27 +246,29 @@ class Stream:
         self._deadline = min(gate, self._deadline or gate)
         return False
 
-    def _push(self, kind: str, now: float, *, breaking: bool = False) -> Iterator[Response]:
+    def _push(self, kind: str, now: float, *, breaking: bool = False) -> list[Response]:
         subscription = self._subscriptions.get(kind)
         resources = self._resources(kind)
         if subscription is None or subscription.current is resources:
-            return
+            return []
         if not self._open(subscription.gate, now):
-            return
+            return []
         self._marked = None  # it is on its way to another world, and has all of none
         dialect = delta if self.delta else sotw
         gone = subscription.gone(resources)  # what is sent below is of these
         push = dialect.due(subscription, resources, breaking=breaking or kind not in SHORT)
         subscription.basis, subscription.within = resources, None if gone else resources
+        responses = []
         if push is not None:
-            for part in dialect.parts(push, subscription):
-                yield self._send(subscription, part, now)
+            parts = dialect.parts(push, subscription)
+            responses = [self._send(subscription, part, now) for part in parts]
             if kind == Type.CLUSTER:
                 self._warm(push.changed)
         if breaking or not (gone and subscription.gone(resources)):
             subscription.current = subscription.within = resources
         else:
             subscription.current = PARTLY
+        return responses
 
     def _send(self, subscription: Subscription, push: Push, now: float) -> Response:
         self._number += 1
@@ -298,12 +301,12 @@ class Stream:
         # The oldest is the next to settle, and the newest is what matters after it.
         self._marks[1:] = [Mark(world, self._number)]
         self._marked = world
-        self._settle()
+        if not self._waiting:
+            self._settle()
 
     def _settle(self) -> None:
-        if not self._marks:
-            return
-        waiting = [each.oldest for each in self._waiting.values()]
-        oldest = min(waiting, default=self._number + 1)
+        oldest = self._number + 1
+        if self._waiting:
+            oldest = min(each.oldest for each in self._waiting.values())
         while self._marks and self._marks[0].number < oldest:
             self.settled = self._marks.pop(0).world

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
+from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
@@ -79,7 +80,7 @@ class Subscription:
 
     kind: str
     wildcard: bool = False
-    names: set[str] = field(default_factory=set)
+    names: frozenset[str] = frozenset()
     introduced: bool = False  # the first request of this type was seen
     named: bool = False  # names were given once: an empty list is no longer a wildcard (S3)
     greeting: bool = False  # the first answer is due even if it is empty (D10)
@@ -109,8 +110,8 @@ class Subscription:
     # What is asked for
 
     def ask(self, names: Iterable[str]) -> None:
-        names = set(names)
-        self.names |= names
+        names = frozenset(names)
+        self.names = alike(self.names | names)
         self.owed |= names
         self.current = None
 
@@ -122,9 +123,10 @@ class Subscription:
 
     def forget(self, names: Iterable[str]) -> None:
         """The client dropped these: if it asks again it needs them again (D9)."""
-        for name in names:
-            self.names.discard(name)
-            self.owed.discard(name)
+        gone = frozenset(names)
+        self.names = alike(self.names - gone)
+        self.owed -= gone
+        for name in gone:
             self.drop(name)
         self.current = None
 
@@ -153,7 +155,7 @@ class Subscription:
         if self.basis is None:
             return self.asked(resources)
         new = differences.between(self.basis, resources).new
-        return (resources[name] for name in (new if self.wildcard else new & self.names))
+        return [resources[name] for name in (new if self.wildcard else new & self.names)]
 
     def changed(self, resources: Resources) -> dict[str, Resource]:
         """What is news to the client, and what it is owed; never what it rejected before."""
@@ -191,7 +193,9 @@ class Subscription:
     @property
     def gate(self) -> float | None:
         """Until when a push waits for the answer to the one before."""
-        return next((sent.at + GATE for sent in reversed(self.unanswered.values())), None)
+        if not self.unanswered:
+            return None
+        return self.unanswered[next(reversed(self.unanswered))].at + GATE
 
     @property
     def oldest(self) -> int:
@@ -248,9 +252,10 @@ class Subscription:
         self.greeting = False
         self.owed.clear()
         self.unanswered[str(number)] = Sent(number, now, self.version, push.resources)
-        oldest = next(iter(self.unanswered.values()))
-        if len(self.unanswered) > MOST_UNANSWERED and oldest.at < now:  # not a part of this one
-            del self.unanswered[str(oldest.number)]
+        if len(self.unanswered) > MOST_UNANSWERED:
+            oldest = next(iter(self.unanswered.values()))
+            if oldest.at < now:  # not a part of this one
+                del self.unanswered[str(oldest.number)]
 
     def answer(self, nonce: str, rejected: str | None, now: float) -> Answer | None:
         """Take an acknowledgement or a rejection; None for a nonce that nothing waits for."""
@@ -260,15 +265,15 @@ class Subscription:
         # Answers come in order, and a SotW client gives only the last of several.
         numbers = [n for n, other in self.unanswered.items() if other.number < sent.number]
         older = [self.unanswered.pop(number) for number in numbers]
+        oldest = older[0].number if older else sent.number
         self.answered = nonce
-        about: tuple[str, ...] = ()
         if rejected is None:
-            self._accept(r for one in (*older, sent) for r in one.resources)
-        else:
-            about = self._judge(sent, older, rejected)
-            self.past.words = said(rejected)
-        oldest = (*older, sent)[0].number
-        return Answer(self.kind, oldest, sent.version, sent.at, now, said(rejected), about)
+            for one in (*older, sent):
+                self._accept(one.resources)
+            return Answer(self.kind, oldest, sent.version, sent.at, now)
+        about = self._judge(sent, older, rejected)
+        self.past.words = said(rejected)
+        return Answer(self.kind, oldest, sent.version, sent.at, now, self.past.words, about)
 
     def _judge(self, sent: Sent, older: list[Sent], words: str) -> tuple[str, ...]:
         """Returns the names that are, or may be, at fault."""
@@ -320,6 +325,16 @@ class Subscription:
                 self.current = None
 
 
+# By their hashes: two that have the same one are not shared. The names in them are not, either.
+_asked: WeakValueDictionary[int, frozenset[str]] = WeakValueDictionary()
+
+
+def alike(names: frozenset[str]) -> frozenset[str]:
+    """The same names, as one object for all streams that ask for them: 200 of them are 25 kB."""
+    found = _asked.setdefault(hash(names), names)
+    return found if found == names else names
+
+
 @lru_cache(maxsize=1 << 14)  # every stream folds the same ones
 def fold(name: str, version: str) -> int:
     return int.from_bytes(blake2b(f"{name}\0{version}".encode(), digest_size=8).digest())
@@ -332,12 +347,10 @@ def mentions(words: str, name: str) -> bool:
     )
 
 
-def said(words: str | None) -> str:
+def said(words: str) -> str:
     """A rejection in one short line, as any database takes it: Postgres refuses a NUL.
 
     Envoy may append a dump of the response, keys and all.
     """
-    if words is None:
-        return ""
     short = " ".join(words.partition("goo.gle/debugonly")[0].replace("\0", " ").split())
     return short[:500] or "rejected"

@@ -1,0 +1,20 @@
+"""What streams that ask for the same have in common."""
+
+from meshfed.xds.resource import Type
+from meshfed.xds.subscription import Subscription, alike
+
+
+def test_the_same_names_are_one_object_however_they_were_asked_for() -> None:
+    one, other = Subscription(Type.ENDPOINTS), Subscription(Type.ENDPOINTS)
+    one.ask(["a", "b"])
+    other.ask(["b"])
+    other.ask(["a"])
+    assert one.names is other.names
+    other.forget(["b"])
+    assert (one.names, other.names) == ({"a", "b"}, {"a"})
+    assert other.owed == {"a"}
+
+
+def test_names_of_one_hash_are_not_taken_for_each_other() -> None:
+    assert hash(one := frozenset({-1})) == hash(other := frozenset({-2}))
+    assert (alike(one), alike(other)) == (one, other)  # type: ignore[arg-type]  # words rarely do
