@@ -4,7 +4,7 @@ What there are a hundred thousand of are structs: made, compared and hashed in C
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -380,6 +380,12 @@ class Mesh:
     workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
     policies: tuple[Policy, ...] = ()  # sorted by kind and name
     preferences: Preferences = NO_PREFERENCES
+
+    @property
+    def everyone(self) -> Sequence[Workload]:
+        """The workloads by name; the table that they are in has no order."""
+        by_name = sorted(self.workloads.items(), key=lambda item: (item[1].name, item[0]))
+        return [workload for _, workload in by_name]
 
     def endpoints_of(self, service: ServiceName, port: int) -> tuple[Endpoint, ...]:
         return tuple(e for e in self.endpoints.get(service, ()) if e.port == port)

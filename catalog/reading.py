@@ -7,10 +7,11 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import TypeVar
 
+from immutables import Map
 from sqlalchemy import Connection
 
 from meshfed.catalog import preferences, rows
-from meshfed.catalog.model import Changed, Endpoint, Mesh, Policy, ServiceName
+from meshfed.catalog.model import Changed, Endpoint, Mesh, Policy, Service, ServiceName, Workload
 from meshfed.catalog.plain import Plain, Row
 from meshfed.catalog.preferences import Preferences
 from meshfed.catalog.specify import POLICIES, in_force
@@ -97,9 +98,7 @@ def read(connection: Connection) -> Mesh:
         at=now.at,
         services=MappingProxyType({service.name: service for service in services}),
         endpoints=MappingProxyType(_by_service(ITS_ENDPOINTS.rows(connection))),
-        workloads=MappingProxyType(
-            {row[0]: rows.workload(row) for row in ITS_WORKLOADS.all.rows(connection)}
-        ),
+        workloads=Map({row[0]: rows.workload(row) for row in ITS_WORKLOADS.all.rows(connection)}),
         policies=tuple(in_force(connection)),
     )
 
@@ -123,16 +122,14 @@ def advance(connection: Connection, mesh: Mesh) -> tuple[Mesh, Changed]:
     if now.shape_revision <= since:
         shape = any(_differs(mesh, newer, name) for name in touched)
         return newer, Changed(touched, shape=shape)
-    services = _moved(connection, ITS_SERVICES, since)
     workloads = _moved(connection, ITS_WORKLOADS, since)
-    named, service = rows.service_name, rows.service
     newer = replace(
         newer,
         trust_domain=now.trust_domain,
         permissive=now.permissive,
         preferences=now.preferences,
-        services=_newer(connection, ITS_SERVICES, services, mesh.services, named, service),
-        workloads=_newer(connection, ITS_WORKLOADS, workloads, mesh.workloads, str, rows.workload),
+        services=_services(connection, since, mesh.services),
+        workloads=_workloads(connection, workloads, mesh.workloads),
         policies=_policies(connection, since, mesh.policies),
     )
     return newer, Changed(touched, frozenset(workloads), shape=True)
@@ -144,23 +141,32 @@ def _policies(connection: Connection, since: int, held: tuple[Policy, ...]) -> t
     return tuple(in_force(connection)) if moved else held
 
 
-def _newer(
-    connection: Connection,
-    part: Part,
-    moved: list[str],
-    held: Mapping[K, V],
-    named: Callable[[str], K],
-    parse: Callable[[Row], V],
-) -> Mapping[K, V]:
-    """`held` with what moved; the key is the first value of a row."""
+def _services(
+    connection: Connection, since: int, held: Mapping[ServiceName, Service]
+) -> Mapping[ServiceName, Service]:
+    moved = _moved(connection, ITS_SERVICES, since)
     if not moved:
         return held
     newer = copied(held)
     for name in moved:
-        newer.pop(named(name), None)
-    for row in part.some.rows(connection, names=moved):
-        newer[named(row[0])] = parse(row)
+        newer.pop(rows.service_name(name), None)
+    for service in map(rows.service, ITS_SERVICES.some.rows(connection, names=moved)):
+        newer[service.name] = service
     return MappingProxyType(newer)
+
+
+def _workloads(
+    connection: Connection, moved: list[str], held: Mapping[str, Workload]
+) -> Mapping[str, Workload]:
+    """There may be 100,000: what did not move is not touched."""
+    if not moved:
+        return held
+    newer = (held if isinstance(held, Map) else Map(held.items())).mutate()
+    for id_ in moved:
+        newer.pop(id_, None)
+    for row in ITS_WORKLOADS.some.rows(connection, names=moved):
+        newer[row[0]] = rows.workload(row)
+    return newer.finish()
 
 
 def _endpoints(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from immutables import Map
+from msgspec import Struct
 
 from meshfed.catalog.access import Access, Unresolved, access
 from meshfed.catalog.model import Endpoint, Identity, Interception, Mesh, ServiceName
@@ -17,8 +18,7 @@ V = TypeVar("V")
 Place = tuple[ServiceName, int]  # a service's port
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Served:
+class Served(Struct, frozen=True, order=True):
     """A workload answers for this service's port on that port of its application."""
 
     service: ServiceName
@@ -47,6 +47,7 @@ class Resolved:
     serves: Map[str, tuple[Served, ...]]  # by workload
     relations: frozenset[str]  # what preferences ask of where a caller is
     parts: Mapping[ServiceName, Part]  # what the above was made of, service by service
+    moved: frozenset[str] = frozenset()  # the workloads that serve other than in what was `known`
 
     @property
     def unresolved(self) -> tuple[Unresolved, ...]:
@@ -73,14 +74,16 @@ def resolve(mesh: Mesh, before: Mesh | None = None, known: Resolved | None = Non
         answering, places = answers(parts)
     same = mesh.policies == before.policies
     unsplit = same and mesh.services is before.services
+    serves, moved = served(known.serves, old, parts, changed)
     return Resolved(
         known.access if same else access(mesh.policies),
         known.splits if unsplit else splits(mesh.policies, mesh.services),
         answering,
         places,
-        served(known.serves, old, parts, changed) if changed else known.serves,
+        serves,
         mesh.preferences.relations,
         parts,
+        moved,
     )
 
 
@@ -137,21 +140,22 @@ def served(
     old: Mapping[ServiceName, Part],
     new: Mapping[ServiceName, Part],
     changed: Iterable[ServiceName],
-) -> Map[str, tuple[Served, ...]]:
-    """By workload; whose did not move is the tuple that it was."""
-    serves = known.mutate()
+) -> tuple[Map[str, tuple[Served, ...]], frozenset[str]]:
+    """By workload, and whose moved."""
+    serves, moved = known.mutate(), set[str]()
     for name in changed:
         was = old[name].serves if name in old else {}
         now = new[name].serves if name in new else {}
         for workload in was.keys() | now.keys():
             if was.get(workload) == now.get(workload):
                 continue
+            moved.add(workload)
             rest = [one for one in serves.get(workload, ()) if one.service != name]
             if found := tuple(sorted({*rest, *now.get(workload, ())})):
                 serves[workload] = found
             else:
                 del serves[workload]
-    return serves.finish()
+    return serves.finish(), frozenset(moved)
 
 
 def alike(

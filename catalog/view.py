@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from meshfed.catalog.access import Grant, Unresolved
 from meshfed.catalog.dialled import (
     Denied,
@@ -30,8 +32,7 @@ from meshfed.catalog.resolved import Place, Resolved, Served, resolve
 from meshfed.catalog.splits import Split
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyClass:
+class ProxyClass(Struct, frozen=True, cache_hash=True):
     """Proxies of one class are told the same: CDS, LDS and RDS are built once for them."""
 
     identity: Identity

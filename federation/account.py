@@ -9,7 +9,7 @@ from meshfed.catalog.reports import Receipt
 from meshfed.federation.admin.metrics import Metrics
 from meshfed.federation.propagation import Ledger, Propagation
 
-PAUSE = 0.05  # seconds without an answer
+PAUSE = 0.2  # seconds without an answer: to begin telling a thousand holds the loop for half of it
 LONGEST = 1.0  # seconds that whoever lets pushes go first waits
 
 

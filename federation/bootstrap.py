@@ -106,7 +106,7 @@ async def bootstrap(
     """
     domain = settings.mesh.trust_domain
     with closing(Catalog(settings.catalog)) as catalog:
-        workload = named(name, (await catalog.read()).workloads.values())
+        workload = named(name, (await catalog.read()).everyone)
         try:
             where = xds or control_plane(settings.xds.listen, workload.addresses)
             if itself := proxyless(workload, asked=grpc):

@@ -4,12 +4,11 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import count
 
 import structlog
 
-from meshfed.catalog.model import Changed, Interception, Mesh, ServiceName, Workload
+from meshfed.catalog.model import Changed, Mesh, ServiceName, Workload
 from meshfed.catalog.reports import ProxyState, Pushed
 from meshfed.catalog.store import Away, Catalog
 from meshfed.catalog.view import Anonymous, ProxyClass
@@ -19,7 +18,13 @@ from meshfed.federation.callers import Callers
 from meshfed.federation.care import Care
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.presence import Presence
-from meshfed.federation.subscriber import Inadmissible, Subscriber, admitted, refused
+from meshfed.federation.subscriber import (
+    Inadmissible,
+    Subscriber,
+    admitted,
+    refused,
+    speakers,
+)
 from meshfed.federation.wanted import Wanted
 from meshfed.federation.worlds import Worlds
 from meshfed.xds.feed import Unready
@@ -52,23 +57,6 @@ def addresses(mesh: Mesh, name: ServiceName) -> frozenset[str]:
         return frozenset({service.vip})
     own = service.virtual if service is not None else ()
     return frozenset((*own, *(endpoint.address for endpoint in mesh.endpoints.get(name, ()))))
-
-
-def speakers(live: Iterable[Subscriber]) -> dict[str, Subscriber]:
-    """The stream that speaks for each proxy, oldest first.
-
-    An Envoy that comes back before its dead stream is noticed has two; the newest speaks. A gRPC
-    process has one for each name that it dials; one speaks that is not well, if any is.
-    """
-    found: dict[str, Subscriber] = {}
-    for each in live:
-        other = found.get(each.id)
-        if other and each.kind.interception is Interception.GRPC:
-            news = each.unwritten or other.unwritten
-            other, each = (each, other) if each.well and not other.well else (other, each)
-            other.unwritten, each.unwritten = False, news
-        found[each.id] = each
-    return found
 
 
 class Publisher:
@@ -232,13 +220,14 @@ class Publisher:
     def _shape(self) -> None:
         self._reshape.clear()
         self._custody.keep(self._wanted.of(self._mesh, self._moved))
-        self._moved = set()
+        moved, self._moved = self._moved, set()
         changed = self._worlds.shape_changed(self._mesh)
-        self._offered |= self._reclassify() | self._offer(changed)
+        self._offered |= self._reclassify(moved | self._worlds.moved) | self._offer(changed)
         self._evaluated()
         self._worlds.keep(self._members)
-        for gone in [who for who in self._memories if who not in self._mesh.workloads]:
-            del self._memories[gone]
+        for who in moved & self._memories.keys():
+            if who not in self._mesh.workloads:
+                del self._memories[who]
         if self.ready.is_set():  # what lacks its other half so far is no mistake yet
             self._complain()
 
@@ -259,13 +248,16 @@ class Publisher:
                     offered.add(subscriber)
         return offered
 
-    def _reclassify(self) -> set[Subscriber]:
-        """Dismiss who is no longer of the mesh; give those of another class now its world."""
-        moved = set()
+    def _reclassify(self, moved: set[str]) -> set[Subscriber]:
+        """Dismiss who is no longer of the mesh; give those of another class now its world.
+
+        `moved`: the workloads of which that may be, while the rules are the same.
+        """
+        offered = set()
         rules = self._mesh.trust_domain, self._mesh.preferences.relations
         ruled, self._rules = rules == self._rules, rules
         for subscriber in self._live():
-            if ruled and self._worlds.stands(subscriber.workload, subscriber.kind):
+            if ruled and subscriber.id not in moved:
                 continue
             try:
                 subscriber.workload, kind = self._admitted(subscriber.peer)
@@ -281,8 +273,8 @@ class Publisher:
             self._members[kind][subscriber] = None
             subscriber.offer(self._world(kind))
             self.callers.call(subscriber.id, self._worlds.called(subscriber.kind))
-            moved.add(subscriber)
-        return moved
+            offered.add(subscriber)
+        return offered
 
     def _part(self, subscriber: Subscriber, kind: ProxyClass) -> None:
         """It is no longer of this class."""
@@ -314,7 +306,8 @@ class Publisher:
 
     def _world(self, kind: ProxyClass) -> World:
         world = self._worlds.of(kind)
-        return replace(world, revision=self._mesh.revision, number=next(self._numbers))
+        number = next(self._numbers)
+        return World(self._mesh.revision, world.resources, world.by_name, number)
 
     def _evaluated(self) -> None:
         committed, self._committed = self._committed, {}

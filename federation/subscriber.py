@@ -1,14 +1,14 @@
 """One connected proxy: what it is offered, has acknowledged, and still owes."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
 
-from meshfed.catalog.model import Identity, Mesh, Workload
+from meshfed.catalog.model import Identity, Interception, Mesh, Workload
 from meshfed.catalog.reports import ProxyState, Pushed, Reach, Receipt
 from meshfed.catalog.store import Away, Catalog
 from meshfed.catalog.view import ProxyClass
@@ -104,6 +104,7 @@ class Subscriber:
         self._account = account
         self._since = time.time()
         self._owes = [Owed(world.number, world.revision, self._since)]  # ascending
+        self._expiring = Pulse(None, "", peer.not_after, peer.not_before).expiring
         self._ailment: Ailment | None = None  # when it was last looked at
         self._sent: dict[str, Mapping[str, str]] = {}  # by type, when pushes are recorded,
         self._pushed: dict[tuple[str, int], Pushed] = {}  # and what the catalog lacks of it
@@ -159,7 +160,7 @@ class Subscriber:
         return self._recorded is not None
 
     def state(self) -> ProxyState:
-        sick = ailment(self._pulse(), time.time())
+        sick = self._sick(time.time())
         return ProxyState(
             proxy=self.id,
             identity=self.kind.identity,
@@ -170,6 +171,11 @@ class Subscriber:
             envoy_version=self.peer.envoy_version,
             behind=self._owes[0].revision if self._owes else None,
         )
+
+    def _sick(self, now: float) -> Ailment | None:
+        if not (self._owes or self._rejections) and now <= self._expiring:
+            return None  # mostly, and of a thousand proxies each second
+        return ailment(self._pulse(), now)
 
     def _pulse(self) -> Pulse:
         # A "; " of the proxy's own would begin another type to who reads the reason.
@@ -190,7 +196,7 @@ class Subscriber:
 
     def examine(self, now: float) -> Ailment | None:
         """What is wrong with it; news of that is for the catalog, though no answer came."""
-        found = ailment(self._pulse(), now)
+        found = self._sick(now)
         self.unwritten = self.unwritten or found != self._ailment
         self._ailment = found
         return found
@@ -252,3 +258,20 @@ class Subscriber:
         self.closed = True
         self._account.paid([owed.revision for owed in self._owes], time.time())
         self._owes = []
+
+
+def speakers(live: Iterable[Subscriber]) -> dict[str, Subscriber]:
+    """The stream that speaks for each proxy, oldest first.
+
+    An Envoy that comes back before its dead stream is noticed has two; the newest speaks. A gRPC
+    process has one for each name that it dials; one speaks that is not well, if any is.
+    """
+    found: dict[str, Subscriber] = {}
+    for each in live:
+        other = found.get(each.id)
+        if other and each.kind.interception is Interception.GRPC:
+            news = each.unwritten or other.unwritten
+            other, each = (each, other) if each.well and not other.well else (other, each)
+            other.unwritten, each.unwritten = False, news
+        found[each.id] = each
+    return found

@@ -62,12 +62,10 @@ class Worlds:
         """Raises Anonymous."""
         return proxy_class(self._shaped, workload, self._resolved)
 
-    def stands(self, workload: Workload, kind: ProxyClass) -> bool:
-        """Whether all that makes it of this class is the object that it was."""
-        return (
-            self._shaped.workloads.get(workload.id) is workload
-            and self._resolved.serves.get(workload.id, ()) is kind.serves
-        )
+    @property
+    def moved(self) -> frozenset[str]:
+        """The workloads that serve something else, by the last change of shape."""
+        return self._resolved.moved
 
     def of(self, kind: ProxyClass) -> World:
         if kind not in self._made:
@@ -128,8 +126,10 @@ class Worlds:
         before, known = self._shaped, self._resolved
         if mesh is not before:
             self._resolved = resolve(mesh, before, known)
-        self.mesh = self._shaped = mesh
-        self._reassign(list(self._assigned))
+        ahead, self.mesh = self.mesh, mesh
+        self._shaped = mesh
+        if mesh.endpoints is not ahead.endpoints:  # mostly the endpoint lane took them in
+            self._reassign(list(self._assigned))
         concerned = concern(before, known, mesh, self._resolved)
         for kind in list(self._made):
             if concerned(kind):
@@ -167,7 +167,7 @@ class Worlds:
         before, after = made.world.resources, self._told(kind, shape)
         resources = kept(before, after)
         if any(resources[each] is not before[each] for each in resources):
-            self._made[kind] = replace(made, world=self._world(kind, resources))
+            self._made[kind] = Made(made.view, made.snapshot, self._world(kind, resources))
             self._moved.add(kind)
 
     def _world(self, kind: ProxyClass, resources: Mapping[str, Resources]) -> World:
@@ -200,7 +200,7 @@ class Worlds:
                 continue
             resources = dict(made.world.resources)
             resources[Type.ENDPOINTS] = {**resources[Type.ENDPOINTS], **news}
-            self._made[kind] = replace(made, world=self._world(kind, resources))
+            self._made[kind] = Made(made.view, made.snapshot, self._world(kind, resources))
             self._moved.add(kind)
 
     def _assign(self, assignment: Assignment, old: Assembled | None) -> Assembled:

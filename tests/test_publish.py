@@ -41,9 +41,9 @@ from meshfed.catalog.reports import CertificateState
 from meshfed.federation.certificates.authority import LocalAuthority, root
 from meshfed.federation.certificates.custody import Custody
 from meshfed.federation.demo.control import until
-from meshfed.federation.publish import Publisher, speakers
+from meshfed.federation.publish import Publisher
 from meshfed.federation.sections import Certificates
-from meshfed.federation.subscriber import Subscriber
+from meshfed.federation.subscriber import Subscriber, speakers
 from meshfed.federation.worlds import Worlds
 from meshfed.xds.feed import Refusal, Unready
 from meshfed.xds.resource import Type

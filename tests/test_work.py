@@ -20,7 +20,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Delt
 from msgspec import structs
 from prometheus_client import CollectorRegistry
 
-from meshfed.catalog.model import Known, Observation, Workload
+from meshfed.catalog.model import Known, Mesh, Observation, Workload
 from meshfed.catalog.reach import Assignment
 from meshfed.catalog.reading import in_order
 from meshfed.catalog.store import Catalog, migrate
@@ -35,7 +35,7 @@ from meshfed.federation.certificates.keys import Seal
 from meshfed.federation.presence import Presence
 from meshfed.federation.publish import Publisher
 from meshfed.federation.sections import Certificates
-from meshfed.federation.subscriber import Subscriber
+from meshfed.federation.subscriber import Subscriber, admitted
 from meshfed.federation.wanted import identities
 from meshfed.federation.worlds import sizes
 from meshfed.xds import assembled, endpoints
@@ -218,6 +218,19 @@ async def test_replacing_a_host_works_out_no_view(mesh: Counted):
     assert {tuple(client.told.items()) for client in told} == {(("EDS", 1),)}
     assert views == 0
     assert set(mesh.assembled) == {str(given.named(SIZE.hot))}
+
+
+async def test_replacing_a_host_asks_no_proxy_of_another_who_it_is(mesh: Counted, monkeypatch):
+    asked = []
+
+    def counted(there: Mesh, who: Peer) -> Workload:
+        asked.append(who)
+        return admitted(there, who)
+
+    await mesh.after(lambda: mesh.observe(given.observation(SIZE, SIZE.hot, first=1)))
+    monkeypatch.setattr("meshfed.federation.publish.admitted", counted)
+    await mesh.after(lambda: mesh.observe(given.observation(SIZE, SIZE.hot, first=2)))
+    assert asked == []
 
 
 async def test_a_policy_of_one_identity_is_worked_out_for_its_class_alone(mesh: Counted):

@@ -58,7 +58,7 @@ def config(
         return
     facts = gathered(url)
     try:
-        workload = named(name, facts.mesh.workloads.values())
+        workload = named(name, facts.mesh.everyone)
         should = wanted(facts.mesh, workload, facts.resolved)
     except (Unbootstrappable, Anonymous) as why:
         raise Finding(why) from why

@@ -127,7 +127,7 @@ def pushed(url: str, name: str, kind: str, at: str, output: Format) -> None:
     from meshfed.federation.bootstrap import named as workload_named
 
     def look(connection: "Connection", moment: "Moment") -> "tuple[Moment, str, list[Row]]":
-        workload = workload_named(name, reading.read(connection).workloads.values())
+        workload = workload_named(name, reading.read(connection).everyone)
         sent = pushes.sent(connection, workload.id, moment.revision)
         return moment, workload.name, [row for row in sent if kind in ("", row["type"])]
 

@@ -43,7 +43,7 @@ def meant(facts: Facts, name: str) -> Thing:
         return place
     if service := _service(facts, name):
         return service
-    everyone = facts.mesh.workloads.values()
+    everyone = facts.mesh.everyone
     found = tuple(w for w in everyone if name in (w.name, w.id))
     return found or tuple(w for w in everyone if str(w.identity) == name) or None
 

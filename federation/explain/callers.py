@@ -1,7 +1,9 @@
 """Who asks: the workloads behind a name or an identity, as the classes of proxies they are."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import structs
 
 from meshfed.catalog.model import Identity, Interception, Mesh, TrafficTarget, Workload
 from meshfed.catalog.resolved import Resolved
@@ -25,7 +27,7 @@ class Caller:
 
 def callers(mesh: Mesh, name: str, resolved: Resolved) -> tuple[Caller, ...]:
     """A workload's name or id, or an identity. Raises Unknown."""
-    everyone = mesh.workloads.values()
+    everyone = mesh.everyone
     found = [workload for workload in everyone if name in (workload.name, workload.id)]
     found = found or [workload for workload in everyone if str(workload.identity) == name]
     if found:
@@ -59,13 +61,13 @@ def _by_class(
 
 def outward(kind: ProxyClass) -> ProxyClass:
     """The class without what it serves: callers who differ in that alone see the same mesh."""
-    return replace(kind, serves=(), bind="0.0.0.0", application="127.0.0.1")
+    return structs.replace(kind, serves=(), bind="0.0.0.0", application="127.0.0.1")
 
 
 def outward_classes(mesh: Mesh, resolved: Resolved) -> Mapping[ProxyClass, tuple[Workload, ...]]:
     """Everybody who could call, by what they are told."""
     found: dict[ProxyClass, list[Workload]] = {}
-    for workload in mesh.workloads.values():
+    for workload in mesh.everyone:
         if workload.identity is not None and workload.interception is not Interception.NONE:
             kind = outward(proxy_class(mesh, workload, resolved))
             found.setdefault(kind, []).append(workload)

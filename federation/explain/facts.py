@@ -37,10 +37,7 @@ class Facts:
     def trouble(self) -> dict[str, str]:
         """What is wrong with a workload's proxy, by workload."""
         connected = self.connected
-        found = {
-            id_: self._of(connected.get(id_), workload)
-            for id_, workload in self.mesh.workloads.items()
-        }
+        found = {each.id: self._of(connected.get(each.id), each) for each in self.mesh.everyone}
         return {id_: trouble for id_, trouble in found.items() if trouble}
 
     def _of(self, proxy: Connected | None, workload: Workload) -> str:

@@ -188,7 +188,7 @@ def _parts(split: Split | None) -> str:
 
 
 def _classes(mesh: Mesh, resolved: Resolved) -> Iterator[tuple[ProxyClass, Workload]]:
-    for workload in mesh.workloads.values():
+    for workload in mesh.everyone:
         try:
             yield proxy_class(mesh, workload, resolved), workload
         except Anonymous:
