@@ -1,8 +1,9 @@
-"""Whose turn it is to speak, of streams that all have something to say."""
+"""Whose turn it is: to speak, of streams that all have something to say, and to be let in."""
 
 import asyncio
+import time
 
-from meshfed.xds.turnstile import SPEAKING, TOGETHER, Turns
+from meshfed.xds.turnstile import MADE_UP, SPEAKING, TOGETHER, Turns, Turnstile
 
 
 class One:
@@ -64,3 +65,15 @@ async def test_who_is_done_may_speak_again_after_the_others():
     turns.take(first)
     await asyncio.sleep(0)
     assert said == [0, 1, 0]
+
+
+async def test_where_a_timer_came_late_some_are_let_in_together():
+    turnstile = Turnstile(burst=0, apart=0.001, lag=1.0)
+    coming = [asyncio.create_task(turnstile.turn()) for _ in range(3 * MADE_UP)]
+    for _ in range(2):  # all wait, and the timer of the first runs
+        await asyncio.sleep(0)
+    time.sleep(0.05)  # noqa: ASYNC251  # the loop is held
+    while turnstile.waiting == len(coming):  # noqa: ASYNC110  # a timer is no event
+        await asyncio.sleep(0)
+    assert turnstile.waiting == len(coming) - MADE_UP
+    await asyncio.gather(*coming)
