@@ -53,11 +53,13 @@ class Ledger:
 
     def paid(self, revisions: Iterable[int], at: float) -> tuple[Propagation, ...]:
         """One proxy has acknowledged revisions that it owed, or is gone."""
+        news = False
         for revision in revisions:
             self._owed[revision] -= 1
             if self._owed[revision] <= 0:
                 del self._owed[revision]
-        return self._sweep(at)
+                news = True
+        return self._sweep(at) if news else ()
 
     def propagation(self, revision: int) -> Propagation | None:
         return self._remembered.get(revision)

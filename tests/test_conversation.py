@@ -7,18 +7,27 @@ from time import monotonic
 import grpc
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from peers import Feed
 
+from meshfed.xds.conversation import BYE, DRAINING, UNREAD, Conversation, Ending, Inbox
 from meshfed.xds.peer import Names, met
 from meshfed.xds.resource import Type, World, resource
-from meshfed.xds.server import BYE, DRAINING, UNREAD, Conversation, Ending
-from meshfed.xds.stream import Stream
+from meshfed.xds.stream import Response, Stream
 from meshfed.xds.subscription import GATE
 from meshfed.xds.turnstile import Turns
 
-WORLD = World(1, {Type.CLUSTER: {"a": resource("a", Cluster(name="a"))}})
-
+WORLD = World(
+    1,
+    {
+        Type.CLUSTER: {"a": resource("a", Cluster(name="a"))},
+        Type.ENDPOINTS: {"a": resource("a", ClusterLoadAssignment(cluster_name="a"))},
+    },
+)
+INQUIRY = DeltaDiscoveryRequest(
+    type_url=Type.ENDPOINTS, resource_names_subscribe=["a"]
+).SerializeToString()
 
 EXPIRED = Ending(grpc.StatusCode.UNAUTHENTICATED, "the certificate has expired")
 
@@ -47,11 +56,19 @@ class Slow:
 
 
 def conversation(
-    call: Slow, feed: Feed, told: list[str], not_after: float | None = None
+    call: Slow,
+    feed: Feed,
+    told: list[str],
+    not_after: float | None = None,
+    inbox: Inbox | None = None,
 ) -> Conversation:
     peer = met(Names(not_after=not_after), "node", "1.40.0", "here")
     stream = Stream(delta=True)
-    talk = Conversation(call, feed, peer, stream, Turns(), lambda kind, *_: told.append(kind))
+
+    def sent(kind: str, *_: object) -> None:
+        told.append(kind)
+
+    talk = Conversation(call, feed, peer, stream, inbox or Inbox(), Turns(), sent)
     talk.begin(DeltaDiscoveryRequest(type_url=Type.CLUSTER))
     return talk
 
@@ -99,6 +116,62 @@ async def test_what_was_written_is_not_kept() -> None:
     assert holders == 2, "this test's call, and the question itself"
     talk.end(DRAINING)
     await running
+
+
+async def test_a_mistake_of_ours_ends_the_stream_and_reaches_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    call, feed = Slow(), Feed(WORLD)
+    call.taken.set()
+    talk = conversation(call, feed, [])
+    running = asyncio.create_task(talk.run())
+    await call.written.wait()
+
+    def mistaken(*_: object) -> list[Response]:
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr(Stream, "outgoing", mistaken)
+    talk.hear(INQUIRY)
+    with pytest.raises(ZeroDivisionError):
+        await running
+
+
+async def test_a_message_that_is_a_mistake_to_hear_ends_its_stream_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inbox, heard = Inbox(), asyncio.Event()
+    first, second = (conversation(Slow(), Feed(WORLD), [], inbox=inbox) for _ in range(2))
+    hear = Conversation.hear
+
+    def mistaken(talk: Conversation, message: bytes) -> None:
+        hear(talk, message)
+        if talk is second:
+            heard.set()
+
+    monkeypatch.setattr(Conversation, "hear", mistaken)
+    monkeypatch.setattr(Stream, "receive", lambda *_: 1 / 0)
+    inbox.put(first, b"")
+    inbox.put(second, b"")
+    await heard.wait()
+    for each in (first, second):
+        with pytest.raises(ZeroDivisionError):
+            await each.run()
+
+
+async def test_what_moves_while_a_message_is_written_is_said_after_it() -> None:
+    call, feed = Slow(), Feed(WORLD)
+    told: list[str] = []
+    talk = conversation(call, feed, told)
+    running = asyncio.create_task(talk.run())
+    await call.begun.wait()
+    call.begun.clear()
+    talk.hear(INQUIRY)
+    call.taken.set()
+    await call.begun.wait()
+    await call.written.wait()
+    talk.end(DRAINING)
+    await running
+    assert told == ["CDS", "EDS"]
 
 
 def looked(talk: Conversation, now: float, wall: float = 0.0) -> float:

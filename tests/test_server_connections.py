@@ -99,7 +99,7 @@ async def test_a_taken_port_is_an_error_in_one_line(control_plane, capfd):
 async def test_f4_f5_a_client_that_does_not_read_is_cut_off_and_costs_the_others_nothing(
     authority, control_plane, proxy, monkeypatch
 ):
-    monkeypatch.setattr("meshfed.xds.server.UNREAD", 0.3)
+    monkeypatch.setattr("meshfed.xds.conversation.UNREAD", 0.3)
     source = Source(world(1, *(f"c{number}:{'x' * 500_000}" for number in range(40))))
     async with (
         serving(source, control_plane) as server,

@@ -1,6 +1,6 @@
 """The incremental dialect of xDS: what a request means, and what a response says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 
 from envoy.config.core.v3 import base_pb2
@@ -81,20 +81,17 @@ def due(subscription: Subscription, resources: Resources, *, breaking: bool) -> 
     return Push(upserts, tuple(sorted(removed)), upserts)
 
 
-def parts(push: Push, subscription: Subscription) -> Iterator[Push]:
+def parts(push: Push, subscription: Subscription) -> Iterable[Push]:
     """The same in messages of a size that every client takes; removals come last, and with what
     replaces them (O9) if that fits."""
     if len(push.resources) == 1 and not push.removed:  # mostly
-        yield push
-        return
+        return (push,)
     told = subscription.batches(push.resources, lambda each: len(each.delta)) or [()]
     gone = batches(push.removed, len) or [()]
     together = [*(len(each.delta) for each in told[-1]), *map(len, gone[0])]
     if len(batches(together, int)) > 1:
         told.append(())
-    yield from map(Push, told[:-1])
-    yield Push(told[-1], gone[0])
-    yield from (Push((), names) for names in gone[1:])
+    return (*map(Push, told[:-1]), Push(told[-1], gone[0]), *(Push((), n) for n in gone[1:]))
 
 
 def body(kind: str, push: Push, version: str, nonce: str) -> bytes:

@@ -11,11 +11,12 @@ import grpc
 from envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest
 from google.protobuf.message import DecodeError
 
+from meshfed.xds.conversation import BYE, DRAINING, LAST_WORDS, UNREAD, Ending
 from meshfed.xds.door import Bearers, Call, Unproven, proven
 from meshfed.xds.feed import Refusal, Unready
 from meshfed.xds.loads import Calls, Reporting, calls
 from meshfed.xds.peer import Names, Peer, met
-from meshfed.xds.server import BYE, DRAINING, INTRODUCTION, LAST_WORDS, UNREAD, Ending
+from meshfed.xds.server import INTRODUCTION
 from meshfed.xds.stream import Malformed
 
 SERVICE = "envoy.service.load_stats.v3.LoadReportingService"

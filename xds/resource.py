@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
+from operator import attrgetter
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -95,16 +96,22 @@ def once(work: Callable[[Resource], V]) -> Callable[[Resource], V]:
     return of
 
 
+named = attrgetter("name")
 Resources = Mapping[str, Resource]
+ByType = Mapping[str, Resources]  # by type URL
 NOTHING: Resources = MappingProxyType({})
-COMPARED = 512  # pairs of resources whose difference is remembered
+COMPARED = 512  # pairs of resources, and of worlds, whose difference is remembered
+
+
+Names = frozenset[str]
+Asked = Names | None  # None: all of them
 
 
 class Difference(NamedTuple):
-    """Between some resources and later ones: names."""
+    """Between some resources and later ones."""
 
-    new: frozenset[str]  # not there before, or otherwise
-    gone: frozenset[str]
+    new: tuple[Resource, ...]  # not there before, or otherwise
+    gone: Names
 
 
 class Differences:
@@ -116,19 +123,33 @@ class Differences:
     def __init__(self, most: int = COMPARED) -> None:
         self.made = 0  # how often resources were compared, for those who count
         self._most = most
-        self._found: dict[tuple[int, int], tuple[Resources, Resources, Difference]] = {}
+        self._found: dict[tuple[int, int, int], tuple[Resources, Resources, Asked, Difference]] = {}
+        self._types: dict[tuple[int, int], tuple[ByType, ByType, tuple[str, ...]]] = {}
 
-    def between(self, old: Resources, new: Resources) -> Difference:
-        at = id(old), id(new)
-        if at not in self._found:
+    def between(self, old: Resources, new: Resources, asked: Asked = None) -> Difference:
+        at = id(old), id(new), id(asked)
+        found = self._found.get(at)
+        if found is None:
             while len(self._found) >= self._most:
                 del self._found[next(iter(self._found))]
-            news = frozenset(
-                n for n, r in new.items() if n not in old or old[n].version != r.version
-            )
-            self._found[at] = old, new, Difference(news, frozenset(old.keys() - new.keys()))
+            moved = set(new.values()).difference(old.values())
+            news = sorted((r for r in moved if asked is None or r.name in asked), key=named)
+            gone = frozenset(old.keys() - new.keys())
+            found = old, new, asked, Difference(tuple(news), gone)
+            self._found[at] = found
             self.made += 1
-        return self._found[at][2]
+        return found[3]
+
+    def types(self, old: ByType, new: ByType) -> tuple[str, ...]:
+        """Those of which not all is the same."""
+        at = id(old), id(new)
+        found = self._types.get(at)
+        if found is None:
+            while len(self._types) >= self._most:
+                del self._types[next(iter(self._types))]
+            moved = (k for k in {**old, **new} if old.get(k) is not new.get(k))
+            found = self._types[at] = old, new, tuple(moved)
+        return found[2]
 
 
 differences = Differences()
@@ -139,7 +160,7 @@ class World:
     """All that one proxy may be told at one revision. Other names do not exist for it."""
 
     revision: int
-    resources: Mapping[str, Resources]  # by type URL
+    resources: ByType
     by_name: bool = False  # to a gRPC client: it never means all of them by naming none
     number: int = 0  # of those that are offered, ascending: some are of one revision
 

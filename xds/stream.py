@@ -9,10 +9,21 @@ from google.protobuf.any_pb2 import Any
 from msgspec import Struct
 
 from meshfed.xds import delta, sotw
-from meshfed.xds.resource import NOTHING, SHORT, Resource, Resources, Type, World, once
+from meshfed.xds.resource import (
+    NOTHING,
+    SHORT,
+    Resource,
+    Resources,
+    Type,
+    World,
+    differences,
+    once,
+)
 from meshfed.xds.subscription import GATE, PARTLY, Answer, Memory, Past, Push, Subscription
 
 Request = discovery_pb2.DeltaDiscoveryRequest | discovery_pb2.DiscoveryRequest
+
+KINDS: dict[str, str] = {str(kind): kind for kind in Type}  # one object for all streams
 
 
 class Malformed(Exception):
@@ -91,7 +102,10 @@ class Stream:
         if self._marked is None or self._world is None or self._marked is self._world:
             return self._marked is not None
         moved = self._touched(self._world)
-        return bool(moved) and all(each.unanswered for each in moved)
+        for each in moved:
+            if not each.unanswered:
+                return False
+        return bool(moved)
 
     def deadline(self) -> float | None:
         """When to ask for `outgoing` again, if nothing else happens before."""
@@ -102,7 +116,7 @@ class Stream:
 
     def receive(self, request: Request, now: float) -> None:
         """Raises Malformed."""
-        kind = request.type_url
+        kind = KINDS.get(request.type_url) or request.type_url
         if not kind:
             raise Malformed("type_url is empty: an aggregated stream needs it in each request")
         subscription = self._subscriptions.get(kind)
@@ -119,13 +133,13 @@ class Stream:
         rejected = request.error_detail.message if request.HasField("error_detail") else None
         answer = subscription.answer(request.response_nonce, rejected, now)
         if not subscription.unanswered:
-            self._waiting.pop(subscription.kind, None)
+            self._waiting.pop(kind, None)
         if answer is None:
             return
         if answer.rejected:
             self._marks = [mark for mark in self._marks if mark.number < answer.oldest]
             self._marked = None
-        if answer.kind in SHORT:
+        if kind in SHORT:
             self.receipts.append(answer)
         self._settle()
 
@@ -163,10 +177,9 @@ class Stream:
             self.overdue += [SHORT[kind] for kind in late if kind in SHORT]
         responses: list[Response] = []
         moved = self._touched(self._world)
+        if len(moved) == 1 and moved[0].kind is Type.ENDPOINTS:
+            responses = self._step(moved[0], now)  # mostly: no question of order, then
         due = self._due(moved)
-        if due == [Type.ENDPOINTS]:  # mostly: and then the order of types is no question
-            responses += self._push(Type.ENDPOINTS, now)
-            due = self._due(moved)
         if due:
             responses += self._make(now)
             moved = list(self._subscriptions.values())
@@ -180,12 +193,13 @@ class Stream:
         since. Of a thousand streams, an object that is not looked at is time."""
         if self._marked is None:
             return list(self._subscriptions.values())
-        old, new, there = self._marked.resources, world.resources, self._subscriptions
-        return [s for kind, s in there.items() if new.get(kind) is not old.get(kind)]
+        there = self._subscriptions
+        types = differences.types(self._marked.resources, world.resources)
+        return [there[kind] for kind in types if kind in there]
 
-    def _due(self, subscriptions: list[Subscription]) -> list[str]:
-        """The types of which something may have to be sent."""
-        return [s.kind for s in subscriptions if s.current is not self._resources(s.kind)]
+    def _due(self, subscriptions: list[Subscription]) -> bool:
+        """Whether something of these may have to be sent."""
+        return any(each.current is not self._resources(each.kind) for each in subscriptions)
 
     def _make(self, now: float) -> Iterator[Response]:
         yield from self._push(Type.CLUSTER, now)
@@ -246,6 +260,17 @@ class Stream:
         self._deadline = min(gate, self._deadline or gate)
         return False
 
+    def _step(self, subscription: Subscription, now: float) -> list[Response]:
+        """Of a type in which absence means nothing."""
+        resources = self._resources(subscription.kind)
+        push = None if subscription.unanswered else subscription.step(resources)
+        if push is None:
+            return self._push(subscription.kind, now)
+        self._marked = None
+        subscription.basis = subscription.within = subscription.current = resources
+        dialect = delta if self.delta else sotw
+        return [self._send(subscription, part, now) for part in dialect.parts(push, subscription)]
+
     def _push(self, kind: str, now: float, *, breaking: bool = False) -> list[Response]:
         subscription = self._subscriptions.get(kind)
         resources = self._resources(kind)
@@ -262,7 +287,7 @@ class Stream:
         if push is not None:
             parts = dialect.parts(push, subscription)
             responses = [self._send(subscription, part, now) for part in parts]
-            if kind == Type.CLUSTER:
+            if kind is Type.CLUSTER:
                 self._warm(push.changed)
         if breaking or not (gone and subscription.gone(resources)):
             subscription.current = subscription.within = resources
@@ -272,12 +297,11 @@ class Stream:
 
     def _send(self, subscription: Subscription, push: Push, now: float) -> Response:
         self._number += 1
-        subscription.send(push, self._number, now)
-        self._waiting[subscription.kind] = subscription
+        kind, sent = subscription.kind, subscription.send(push, self._number, now)
+        self._waiting[kind] = subscription
         self._hold(subscription)
         write = delta.body if self.delta else sotw.body
-        body = write(subscription.kind, push, subscription.version, str(self._number))
-        kind = subscription.kind
+        body = write(kind, push, sent.version, str(sent.number))
         return Response(SHORT.get(kind, kind), len(push.resources), len(push.removed), body)
 
     def _hold(self, subscription: Subscription) -> None:

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
-from meshfed.xds.resource import Resource, Resources, Type, differences
+from meshfed.xds.resource import Asked, Resource, Resources, Type, differences
 from meshfed.xds.wire import batches
 
 # Without names the first request for these means all of them; in SotW, what is absent is deleted.
@@ -154,8 +154,11 @@ class Subscription:
         """What of these it may lack: a difference costs every stream what changed, not what is."""
         if self.basis is None:
             return self.asked(resources)
-        new = differences.between(self.basis, resources).new
-        return [resources[name] for name in (new if self.wildcard else new & self.names)]
+        return differences.between(self.basis, resources, self._scope).new
+
+    @property
+    def _scope(self) -> Asked:
+        return None if self.wildcard else self.names
 
     def changed(self, resources: Resources) -> dict[str, Resource]:
         """What is news to the client, and what it is owed; never what it rejected before."""
@@ -169,6 +172,19 @@ class Subscription:
             if answer := self.acceptable(resources.get(name)):
                 news[name] = answer
         return news
+
+    def step(self, resources: Resources) -> Push | None:
+        """Mostly: what changed is all that is due, of what was all sent before. Else None."""
+        basis, held = self.basis, self.held
+        if basis is None or basis is not self.within:
+            return None
+        if self.owed or self.greeting or self.unmet or self.suspects or self.past.rejected:
+            return None
+        new, gone = differences.between(basis, resources, self._scope)
+        for resource in new:
+            if held.get(resource.name) == resource.version:
+                return None
+        return None if gone or not new else Push(new, (), new)
 
     def _refused(self, name: str, resources: Resources) -> bool:
         """Whether what it should have under this name now is what it rejected."""
@@ -186,7 +202,8 @@ class Subscription:
         return self.acceptable(resource) or (resource if resource.name in self.inherited else None)
 
     def gone(self, resources: Resources) -> list[str]:
-        if self.within is not None and not differences.between(self.within, resources).gone:
+        within = self.within
+        if within is not None and not differences.between(within, resources, self._scope).gone:
             return []
         return sorted(self.held.keys() - resources.keys())
 
@@ -240,7 +257,7 @@ class Subscription:
         self.inherited.discard(name)
         self.suspects.discard(name)
 
-    def send(self, push: Push, number: int, now: float) -> None:
+    def send(self, push: Push, number: int, now: float) -> Sent:
         if self.unmet:
             self.inherited = {r.name for r in push.resources if r.name not in self.past.good}
             self.unmet = False
@@ -251,20 +268,22 @@ class Subscription:
             self.drop(name)
         self.greeting = False
         self.owed.clear()
-        self.unanswered[str(number)] = Sent(number, now, self.version, push.resources)
+        sent = self.unanswered[str(number)] = Sent(number, now, self.version, push.resources)
         if len(self.unanswered) > MOST_UNANSWERED:
             oldest = next(iter(self.unanswered.values()))
             if oldest.at < now:  # not a part of this one
                 del self.unanswered[str(oldest.number)]
+        return sent
 
     def answer(self, nonce: str, rejected: str | None, now: float) -> Answer | None:
         """Take an acknowledgement or a rejection; None for a nonce that nothing waits for."""
         sent = self.unanswered.pop(nonce, None)
         if sent is None:
             return None
-        # Answers come in order, and a SotW client gives only the last of several.
-        numbers = [n for n, other in self.unanswered.items() if other.number < sent.number]
-        older = [self.unanswered.pop(number) for number in numbers]
+        older: list[Sent] = []
+        if self.unanswered:  # answers come in order, and a SotW client gives only the last of some
+            numbers = [n for n, other in self.unanswered.items() if other.number < sent.number]
+            older = [self.unanswered.pop(number) for number in numbers]
         oldest = older[0].number if older else sent.number
         self.answered = nonce
         if rejected is None:
