@@ -174,6 +174,25 @@ async def test_what_moves_while_a_message_is_written_is_said_after_it() -> None:
     assert told == ["CDS", "EDS"]
 
 
+async def test_two_messages_of_what_moves_are_some_time_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("meshfed.xds.conversation.APART", 0.1)
+    call, feed = Slow(), Feed(WORLD)
+    call.taken.set()
+    talk = conversation(call, feed, [])
+    running = asyncio.create_task(talk.run())
+    await call.written.wait()
+    said = monotonic()
+    call.written.clear()
+    talk.hear(DeltaDiscoveryRequest(type_url=Type.CLUSTER, response_nonce="1").SerializeToString())
+    feed.show(World(2, {Type.CLUSTER: {"b": resource("b", Cluster(name="b"))}}))
+    await call.written.wait()
+    assert monotonic() - said >= 0.09
+    talk.end(DRAINING)
+    await running
+
+
 def looked(talk: Conversation, now: float, wall: float = 0.0) -> float:
     """When it is due again."""
     talk.look(now, wall)

@@ -19,6 +19,7 @@ from meshfed.xds.turnstile import Turns
 
 UNREAD = 15.0  # seconds for the client to take a message, after 4 MB of others that it did not read
 LAST_WORDS = 2.0  # seconds for the client to take the status
+APART = 0.03  # seconds between two messages of what moves; clients are to see 20 ms
 CALM = 0.5  # seconds without a message, after which a stream need not wait for its turn
 
 
@@ -125,13 +126,20 @@ class Conversation:
             self._stir()
         self.again = min(now + UNREAD, expired, unread, deadline)
 
-    def _stir(self) -> None:
-        """There is something to say: at once, where all was quiet."""
-        if time.monotonic() - self._told > CALM:
+    def _stir(self, apart: float = 0.0) -> None:
+        """There is something to say: at once, where all was quiet.
+
+        `apart`: seconds since something was said last, at least.
+        """
+        passed = time.monotonic() - self._told
+        if passed > CALM:
             self._ring()
         elif not self._waits:
             self._waits = True
-            self._turns.take(self)
+            if passed < apart:
+                self._loop.call_later(apart - passed, self._turns.take, self)
+            else:
+                self._turns.take(self)
 
     def _ring(self) -> None:
         """Say what there is to say to the newest world, once what is being written is.
@@ -223,7 +231,7 @@ class Conversation:
             return
         self._stream.offer(self._feed.world)
         if not self._stream.quiet:
-            self._stir()
+            self._stir(APART)
 
     async def _tell(self) -> None:
         while not self._over.done():
