@@ -175,15 +175,12 @@ class Subscription:
 
     def step(self, resources: Resources) -> Push | None:
         """Mostly: what changed is all that is due, of what was all sent before. Else None."""
-        basis, held = self.basis, self.held
+        basis = self.basis
         if basis is None or basis is not self.within:
             return None
         if self.owed or self.greeting or self.unmet or self.suspects or self.past.rejected:
             return None
         new, gone = differences.between(basis, resources, self._scope)
-        for resource in new:
-            if held.get(resource.name) == resource.version:
-                return None
         return None if gone or not new else Push(new, (), new)
 
     def _refused(self, name: str, resources: Resources) -> bool:
