@@ -166,9 +166,10 @@ class Conversation:
 
     def speak(self) -> None:
         self._waits = False
-        self._ring()
         if self._over.done():
             self._turns.done(self)
+        else:
+            self._ring()
 
     def begin(self, first: Request) -> None:
         """Take in what it asks for first, which is not kept. Raises Malformed."""
