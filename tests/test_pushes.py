@@ -286,10 +286,10 @@ async def recording(tmp_path: Path) -> AsyncIterator[live.Mesh]:
 
 
 def ran(*arguments: object) -> list[dict[str, str]]:
-    out = io.StringIO()
-    with redirect_stdout(out), redirect_stderr(io.StringIO()), pytest.raises(SystemExit) as ended:
+    out, why = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(why), pytest.raises(SystemExit) as ended:
         main([*map(str, arguments), "-o", "json"])
-    assert not ended.value.code
+    assert not ended.value.code, why.getvalue()
     found: list[dict[str, str]] = json.loads(out.getvalue())
     return found
 

@@ -19,7 +19,7 @@ from meshfed.xds.turnstile import Turns
 
 UNREAD = 15.0  # seconds for the client to take a message, after 4 MB of others that it did not read
 LAST_WORDS = 2.0  # seconds for the client to take the status
-APART = 0.03  # seconds between two messages of what moves; clients are to see 20 ms
+APART = 0.02  # seconds between the answer to a message of what moves and the next one
 CALM = 0.5  # seconds without a message, after which a stream need not wait for its turn
 
 
@@ -102,7 +102,7 @@ class Conversation:
         self._wake = self._loop.create_future()  # another one each time: an Event costs twice that
         self._over: asyncio.Future[Ending] = self._loop.create_future()
         self._writing: float | None = None  # since when
-        self._told = time.monotonic()  # something, last
+        self._spoke = time.monotonic()  # either side, last
         self.again = 0.0  # when `look` is due
 
     def end(self, ending: Ending) -> None:
@@ -129,9 +129,9 @@ class Conversation:
     def _stir(self, apart: float = 0.0) -> None:
         """There is something to say: at once, where all was quiet.
 
-        `apart`: seconds since something was said last, at least.
+        `apart`: seconds since either side said something, at least.
         """
-        passed = time.monotonic() - self._told
+        passed = time.monotonic() - self._spoke
         if passed > CALM:
             self._ring()
         elif not self._waits:
@@ -248,7 +248,7 @@ class Conversation:
 
     async def _write(self, responses: list[Response]) -> None:
         for response in responses:
-            self._writing = self._told = time.monotonic()
+            self._writing = self._spoke = time.monotonic()
             try:
                 await self._call.write(response.body)
             except grpc.aio.InternalError:  # nobody is there any more
@@ -260,10 +260,11 @@ class Conversation:
                 return
 
     def _receive(self, request: Request) -> None:
-        self._stream.receive(request, time.monotonic())
+        self._spoke = time.monotonic()
+        self._stream.receive(request, self._spoke)
         self._report()
         if not (self._waits or self._stream.quiet):
-            self._stir()
+            self._stir(APART if self._stream.told else 0.0)
 
     def _report(self) -> None:
         """What the client answered, in the time that people and databases understand."""

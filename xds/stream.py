@@ -100,12 +100,17 @@ class Stream:
         """Whether `outgoing` has nothing to say: all that the client asked for was sent, or what
         moved since waits for the answer to what was sent of it before."""
         if self._marked is None or self._world is None or self._marked is self._world:
-            return self._marked is not None
+            return self.told
         moved = self._touched(self._world)
         for each in moved:
             if not each.unanswered:
                 return False
         return bool(moved)
+
+    @property
+    def told(self) -> bool:
+        """Whether the client was sent all of some world: what is due is what moved since."""
+        return self._marked is not None
 
     def deadline(self) -> float | None:
         """When to ask for `outgoing` again, if nothing else happens before."""
