@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import Connection, delete, select
 
-from meshfed.catalog.schema import proxies, proxy_clusters, proxy_sync, replicas
+from meshfed.catalog.schema import class_clusters, proxies, proxy_clusters, proxy_sync, replicas
 
 
 def signs(connection: Connection) -> Mapping[str, str]:
@@ -16,7 +16,8 @@ def signs(connection: Connection) -> Mapping[str, str]:
 def forget(connection: Connection, gone: Iterable[str]) -> None:
     """These replicas and the proxies that are connected to none; one that lives says it again."""
     connection.execute(delete(replicas).where(replicas.c.replica.in_(list(gone))))
-    orphans = proxies.c.replica.not_in(select(replicas.c.replica))
+    there = select(replicas.c.replica)
     for table in (proxy_sync, proxy_clusters, proxies):
-        left = select(proxies.c.proxy).where(orphans)
+        left = select(proxies.c.proxy).where(proxies.c.replica.not_in(there))
         connection.execute(delete(table).where(table.c.proxy.in_(left)))
+    connection.execute(delete(class_clusters).where(class_clusters.c.replica.not_in(there)))

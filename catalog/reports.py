@@ -45,9 +45,17 @@ class ProxyState:
     reason: str = ""
     envoy_version: str = ""
     behind: int | None = None  # the oldest revision it has not acknowledged
-    clusters: Reach | None = None  # as last sent; None: as recorded before
+    kind: int = 0  # the number of its class, at this replica
+    whole: bool = False  # nobody here knows what is recorded of it: this, and all its answers, are
+
+
+@dataclass(frozen=True, slots=True)
+class Reaches:
+    """What the proxies of one class can reach, as their replica tells them."""
+
+    number: int
+    clusters: Reach
     before: Reach | None = None  # what is recorded; None: nobody here knows
-    stands: bool = False  # all but its clusters is recorded so already
 
 
 @dataclass(frozen=True, slots=True)

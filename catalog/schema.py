@@ -299,6 +299,7 @@ proxies = Table(
     *_words("replica", "identity", "workload", "connected_since", "state", "reason"),
     *_words("envoy_version"),
     Column("behind", BigInteger),  # the oldest revision not yet acknowledged
+    Column("class", BigInteger),  # as its replica counts; null: a replica of schema 0012c does not
 )
 
 proxy_sync = Table(
@@ -326,7 +327,19 @@ pushes = Table(  # with history.record_pushes: what each proxy was sent, and unt
     Index("pushes_ended", "valid_to_revision"),
 )
 
-proxy_clusters = Table(
+class_clusters = Table(  # what the proxies of a class can reach: of a thousand the same few rows
+    "class_clusters",
+    metadata,
+    *_key("replica"),
+    Column("class", BigInteger, primary_key=True, autoincrement=False),
+    *_key("cluster"),
+    Column("priority", Integer, primary_key=True, autoincrement=False),
+    *_words("service"),
+    Column("endpoints", Integer, nullable=False),
+    *_words("version"),
+)
+
+proxy_clusters = Table(  # replicas of schema 0012c write it; it goes with the next release's
     "proxy_clusters",
     metadata,
     *_key("proxy", "cluster"),

@@ -1,6 +1,6 @@
 """What providers, operators, proxies and certificates report: rows that are simply replaced."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, select, text, update
@@ -10,7 +10,7 @@ from meshfed.catalog.database import seconds, stamp
 from meshfed.catalog.model import Identity, ServiceName
 from meshfed.catalog.orders import Orders
 from meshfed.catalog.plain import Gathered, Listed, Plain, Row
-from meshfed.catalog.reports import CertificateState, ProxyState, Reach, Receipt
+from meshfed.catalog.reports import CertificateState, ProxyState, Reaches, Receipt
 from meshfed.catalog.schema import (
     acceptances,
     authority,
@@ -21,7 +21,6 @@ from meshfed.catalog.schema import (
 from meshfed.catalog.standing import all_stood, condition, stood
 from meshfed.catalog.writing import Writing
 
-AT_ONCE = 400  # proxies in one question
 SETTLED = Plain(
     "select scope, fault from scopes where provider = :provider and scope $among(scopes)"
     " and state = 'good' and fault <> ''"
@@ -117,6 +116,7 @@ def record(
     states: Iterable[ProxyState],
     gone: Iterable[str],
     receipts: Iterable[Receipt],
+    classes: Iterable[Reaches],
 ) -> frozenset[str]:
     """What one replica knows of its proxies; the ids of those of which all of that stands now.
 
@@ -127,14 +127,13 @@ def record(
     connection = writing.connection
     REPLICA.on(connection, [(replica, evaluated, writing.now)])
     held = _own(connection, replica)
-    PROXY.on(connection, [_proxy(replica, one) for one in there if not one.stands])
+    PROXY.on(connection, [_proxy(replica, one) for one in there])
     for forget in FORGET:
         forget.on(connection, [(one, replica) for one in left])
     own = _own(connection, replica)
-    told = [one for one in there if one.clusters is not None and one.proxy in own]
-    _clusters(connection, told)
+    _clusters(connection, replica, classes)
     SYNC.on(connection, [row for row in synced if row[0] in own])
-    return own & (held | {one.proxy for one in told if one.before is None})
+    return own & (held | {one.proxy for one in there if one.whole})
 
 
 def _own(connection: Connection, replica: str) -> frozenset[str]:
@@ -152,41 +151,25 @@ def _proxy(replica: str, one: ProxyState) -> Row:
         one.reason,
         one.envoy_version,
         one.behind,
+        one.kind,
     )
 
 
-def _clusters(connection: Connection, states: list[ProxyState]) -> None:
-    """Only what differs: mostly one row of a hundred, for each of a thousand proxies."""
-    unsure = [one for one in states if one.before is None]
-    told = {(one.proxy, *cluster) for one in unsure for cluster in one.clusters or ()}
-    stood = set(_stood(connection, [one.proxy for one in unsure])) if unsure else set()
-    gone, new, moves = [*(stood - told)], [*(told - stood)], Moves()
-    for one in states:
-        if one.before is not None:
-            less, more = moves.of(one.before, one.clusters or frozenset())
-            gone += [(one.proxy, *cluster) for cluster in less]
-            new += [(one.proxy, *cluster) for cluster in more]
-    GONE.on(connection, [row[:3] for row in gone])
+def _clusters(connection: Connection, replica: str, classes: Iterable[Reaches]) -> None:
+    """Only what differs: mostly one row of a hundred."""
+    unknown: list[Row] = []
+    gone: list[Row] = []
+    new: list[Row] = []
+    for one in classes:
+        mine = replica, one.number
+        if one.before is None:
+            unknown.append(mine)
+        before = one.before or frozenset()
+        gone += [(*mine, cluster, priority) for cluster, priority, *_ in before - one.clusters]
+        new += [(*mine, *cluster) for cluster in one.clusters - before]
+    UNKNOWN.on(connection, unknown)
+    GONE.on(connection, gone)
     CLUSTERS.on(connection, new)
-
-
-class Moves:
-    """What goes from what is recorded, and what comes; of the same two objects worked out once."""
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[int, int], tuple[Reach, Reach]] = {}
-
-    def of(self, before: Reach, after: Reach) -> tuple[Reach, Reach]:
-        at = id(before), id(after)
-        if at not in self._found:
-            self._found[at] = before - after, after - before
-        return self._found[at]
-
-
-def _stood(connection: Connection, proxies: list[str]) -> Iterator[Row]:
-    for start in range(0, len(proxies), AT_ONCE):
-        some = proxies[start : start + AT_ONCE]
-        yield from map(tuple, THERE.rows(connection, proxies=some))
 
 
 def _folded(receipts: Iterable[Receipt]) -> list[Row]:
@@ -232,19 +215,22 @@ def _upsert(
     )
 
 
-CLUSTER = ("proxy", "cluster", "priority", "service", "endpoints", "version")
 OWN = Gathered("proxy", "from proxies where replica = :replica")
-THERE = Gathered(", ".join(CLUSTER), "from proxy_clusters where proxy $among(proxies)")
+UNKNOWN = Listed(
+    "delete from class_clusters where (replica, class) in"
+    " (select k.value ->> 0, cast(k.value ->> 1 as bigint) from $each(rows) as k)"
+)
 GONE = Listed(
-    "delete from proxy_clusters where (proxy, cluster, priority) in"
-    " (select k.value ->> 0, k.value ->> 1, cast(k.value ->> 2 as bigint) from $each(rows) as k)"
+    "delete from class_clusters where (replica, class, cluster, priority) in"
+    " (select k.value ->> 0, cast(k.value ->> 1 as bigint), k.value ->> 2,"
+    " cast(k.value ->> 3 as bigint) from $each(rows) as k)"
 )
 REPLICA = _upsert("replicas", "replica", "evaluated seen_at", numbers=["evaluated"])
 PROXY = _upsert(
     "proxies",
     "proxy",
-    "replica identity workload connected_since state reason envoy_version behind",
-    numbers=["behind"],
+    "replica identity workload connected_since state reason envoy_version behind class",
+    numbers=["behind", "class"],
     # A replica that was stopped does not take back a proxy that went to another meanwhile.
     when="proxies.replica = excluded.replica"
     " or proxies.connected_since <= excluded.connected_since",
@@ -262,13 +248,13 @@ FORGET = tuple(
         f"delete from {table} where proxy in (select p.proxy from $each(rows) as k"
         " join proxies p on p.proxy = k.value ->> 0 and p.replica = k.value ->> 1)"
     )
-    for table in ("proxy_sync", "proxy_clusters", "proxies")
+    for table in ("proxy_sync", "proxies")
 )
 CLUSTERS = _upsert(
-    "proxy_clusters",
-    "proxy cluster priority",
+    "class_clusters",
+    "replica class cluster priority",
     "service endpoints version",
-    numbers=["priority", "endpoints"],
+    numbers=["class", "priority", "endpoints"],
 )
 CERTIFICATE = _upsert(
     "certificates", "identity service", "issuer state serial not_before not_after"

@@ -43,7 +43,7 @@ from meshfed.catalog.orders import Attachment, Orders
 from meshfed.catalog.preferences import NO_PREFERENCES, Preferences
 from meshfed.catalog.ranges import NO_RANGES, Ranges
 from meshfed.catalog.register import Taken, Unregistered
-from meshfed.catalog.reports import CertificateState, ProxyState, Pushed, Receipt, Recorded
+from meshfed.catalog.reports import CertificateState, ProxyState, Pushed, Reaches, Receipt, Recorded
 from meshfed.catalog.standing import observed
 from meshfed.catalog.states import UnknownScope
 from meshfed.catalog.writing import Writing
@@ -319,13 +319,14 @@ class Catalog:
         proxies: Iterable[ProxyState],
         gone: Iterable[str],
         receipts: Iterable[Receipt],
+        classes: Iterable[Reaches] = (),
     ) -> Recorded:
         """What a replica knows of its proxies; one that records nothing for 30 s is silent."""
 
         def write(connection: Connection) -> Recorded:
             known = replica in replicas.signs(connection)
             writing = Writing(connection, self._clock())
-            own = states.record(writing, replica, evaluated, proxies, gone, receipts)
+            own = states.record(writing, replica, evaluated, proxies, gone, receipts, classes)
             return Recorded(known, own)
 
         return await self._write(write)

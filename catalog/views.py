@@ -293,8 +293,8 @@ VIEWS = (
     view(
         "mesh_clusters",
         "The clusters each proxy was last sent",
-        "proxy_clusters k",
-        ("proxy", "k.proxy", "The proxy's id"),
+        "proxies p join class_clusters k on k.replica = p.replica and k.class = p.class",
+        ("proxy", "p.proxy", "The proxy's id"),
         ("cluster", "k.cluster", "The cluster's name"),
         ("service", "k.service", "The service it leads to"),
         ("priority", "k.priority", "The priority of these endpoints"),

@@ -17,6 +17,7 @@ from meshfed.federation.admin.metrics import Metrics, Reason
 from meshfed.federation.callers import Callers
 from meshfed.federation.care import Care
 from meshfed.federation.certificates.custody import Custody
+from meshfed.federation.classes import Classes
 from meshfed.federation.presence import Presence
 from meshfed.federation.subscriber import (
     Inadmissible,
@@ -85,6 +86,7 @@ class Publisher:
         self._turn = asyncio.Lock()
         self._numbers = count(1)  # of worlds that are offered
         self._worlds = Worlds(mesh, custody, metrics.viewed)
+        self._classes = Classes()
         self._subscribers: list[Subscriber] = []
         self._memories: dict[str, Memory] = {}  # by workload, whether or not it is connected
         self._members: defaultdict[ProxyClass, dict[Subscriber, None]] = defaultdict(dict)
@@ -345,21 +347,23 @@ class Publisher:
             if self._spoke.get(each.id) is not each:  # what is recorded is another stream's word
                 each.lost()
         self._spoke = there
-        news = any(s.unwritten for s in there.values())
+        moved = any(s.unwritten for s in there.values())
         fresh = [s for s in there.values() if s.unwritten or not s.recorded]
         receipts = self._account.unwritten()
-        told = (self._account.evaluated, len(closed), news, len(receipts))
+        told = (self._account.evaluated, len(closed), moved, len(receipts))
         if told == (self._told, 0, False, 0) and time.monotonic() - self._alive < ALIVE:
             return
-        reaches = {kind: self._worlds.reach(kind) for kind in {s.kind for s in fresh}}
+        classes = self._classes.written(self._worlds.reaches())
         again = [one for s in fresh if not s.recorded for one in s.answers]
-        states = [new for s in fresh if (new := s.written(reaches[s.kind]))]
+        states = [new for s in fresh if (new := s.written(self._classes.number(s.kind)))]
         left = {s.id for s in closed} - there.keys()
         evaluated = self._account.evaluated
         heard = (*again, *receipts)
         try:
-            stands = await self._catalog.record(self._replica, evaluated, states, left, heard)
+            news = states, left, heard, classes
+            stands = await self._catalog.record(self._replica, evaluated, *news)
         except Away:
+            self._classes.lost()
             for subscriber in fresh:
                 subscriber.lost()
             raise
@@ -376,6 +380,7 @@ class Publisher:
         self._told, self._alive = self._account.evaluated, time.monotonic()
         self._metrics.connected(len(there))
         if forgotten:  # it was silent for so long that its proxies were taken for gone
+            self._classes.lost()
             for subscriber in self._live():
                 subscriber.lost()
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import structlog
 
 from meshfed.catalog.model import Identity, Interception, Mesh, Workload
-from meshfed.catalog.reports import ProxyState, Pushed, Reach, Receipt
+from meshfed.catalog.reports import ProxyState, Pushed, Receipt
 from meshfed.catalog.store import Away, Catalog
 from meshfed.catalog.view import ProxyClass
 from meshfed.catalog.workloads import called
@@ -99,8 +99,7 @@ class Subscriber:
         self.welcome = False  # … to begin again, once it has ended
         self.closed = False
         self.unwritten = True  # the catalog does not have this state yet
-        self._recorded: ProxyState | None = None  # what the catalog has of it,
-        self._reached: Reach | None = None  # and of what it can reach
+        self._recorded: ProxyState | None = None  # what the catalog has of it
         self._account = account
         self._since = time.time()
         self._owes = [Owed(world.number, world.revision, self._since)]  # ascending
@@ -132,14 +131,17 @@ class Subscriber:
             past.rejected.clear()
         self.end(why, welcome=True)
 
-    def written(self, reach: Reach) -> ProxyState | None:
-        """What the catalog lacks of it; marked as written, for what moves while it is written."""
-        before, self._reached, self.unwritten = self._reached, reach, False
-        state = self.state()
-        stands, self._recorded = state == self._recorded, state
-        if before is None or reach != before:
-            return replace(state, clusters=reach, before=before, stands=stands)
-        return None if stands else state
+    def written(self, kind: int) -> ProxyState | None:
+        """What the catalog lacks of it; marked as written, for what moves while it is written.
+
+        `kind`: the number of its class.
+        """
+        self.unwritten = False
+        state = self.state(kind)
+        before, self._recorded = self._recorded, state
+        if before is None:
+            return replace(state, whole=True)
+        return None if state == before else state
 
     def lost(self) -> None:
         """What the catalog has of it is not known."""
@@ -148,7 +150,7 @@ class Subscriber:
 
     def forgotten(self) -> None:
         """The catalog has nothing of it."""
-        self._recorded = self._reached = None
+        self._recorded = None
 
     @property
     def answers(self) -> Collection[Receipt]:
@@ -159,7 +161,7 @@ class Subscriber:
     def recorded(self) -> bool:
         return self._recorded is not None
 
-    def state(self) -> ProxyState:
+    def state(self, kind: int = 0) -> ProxyState:
         sick = self._sick(time.time())
         return ProxyState(
             proxy=self.id,
@@ -170,6 +172,7 @@ class Subscriber:
             reason=sick.reason if sick else "",
             envoy_version=self.peer.envoy_version,
             behind=self._owes[0].revision if self._owes else None,
+            kind=kind,
         )
 
     def _sick(self, now: float) -> Ailment | None:

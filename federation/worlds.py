@@ -99,6 +99,10 @@ class Worlds:
         self._reaching[kind] = known
         return known.rows
 
+    def reaches(self) -> dict[ProxyClass, Reach]:
+        """The same of all classes there are."""
+        return {kind: self.reach(kind) for kind in self._made}
+
     def __len__(self) -> int:
         return len(self._made)
 

@@ -18,7 +18,7 @@ MORE = replace(
     endpoints=KNOWN.endpoints
     | {Endpoint(BOOKS, 3307, "10.0.0.1", 3307, SELLING.id, "rack", "rack/list", identity=SELLER)},
 )
-ROWS = "select replica, cluster from proxies left join proxy_clusters using (proxy) order by 2"
+ROWS = "select replica, cluster from proxies left join mesh_clusters using (proxy) order by 2"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from meshfed.catalog.database import LOCK, Database
 from meshfed.catalog.follow import REVISION
 from meshfed.catalog.leadership import NOBODY, Deposed, Leader, Term, take
 from meshfed.catalog.model import Identity, Known, Specified
-from meshfed.catalog.reports import ProxyState, Receipt
+from meshfed.catalog.reports import ProxyState, Reaches, Receipt
 from meshfed.catalog.store import Away, Catalog
 
 KNOWN = Known("rack", "rack/a")
@@ -222,23 +222,34 @@ async def test_what_two_replicas_say_of_one_proxy_is_of_the_one_that_has_it(
     catalog: Catalog, url: str
 ) -> None:
     """A half-open stream is noticed after 40 s; its proxy is long at another replica."""
-    of = "select cluster, version from proxy_clusters order by cluster"
+    of = "select cluster, version from mesh_clusters order by cluster"
     first = frozenset({("a", 0, "a.shop", 1, "v1")})
     both = first | {("b", 0, "b.shop", 1, "v1")}
-    newer = replace(PROXY, connected_since=200.0)
-    assert (await catalog.record("one", 1, [replace(PROXY, clusters=first)], [], [])).own == {"p1"}
-    assert (await catalog.record("two", 1, [replace(newer, clusters=first)], [], [])).own == {"p1"}
-    more = replace(newer, clusters=both, before=first)
-    await catalog.record("two", 2, [more], [], [])
-    stale = replace(PROXY, clusters=both, before=first, stands=True)
-    assert (await catalog.record("one", 2, [stale], [], [])).own == set()
-    less = replace(PROXY, clusters=frozenset(), before=both, stands=True)
-    await catalog.record("one", 3, [less], [], [])
+    mine = replace(PROXY, kind=1, whole=True)
+    newer = replace(mine, connected_since=200.0)
+    record, told = catalog.record, Reaches(1, first)
+    assert (await record("one", 1, [mine], [], [], [told])).own == {"p1"}
+    assert (await record("two", 1, [newer], [], [], [told])).own == {"p1"}
+    await record("two", 2, [], [], [], [Reaches(1, both, before=first)])
+    assert (await record("one", 2, [replace(mine, whole=False)], [], [])).own == set()
+    await record("one", 3, [], [], [], [Reaches(1, frozenset(), before=first)])
     assert rows(url, of) == [("a", "v1"), ("b", "v1")]
-    await catalog.record("two", 3, [], ["p1"], [])
+    await record("two", 3, [], ["p1"], [])
     assert rows(url, of) == []
-    assert (await catalog.record("one", 3, [replace(PROXY, clusters=first)], [], [])).own == {"p1"}
+    assert (await record("one", 3, [mine], [], [], [told])).own == {"p1"}
     assert rows(url, of) == [("a", "v1")]
+
+
+async def test_what_a_class_reaches_is_written_anew_where_nobody_knows_what_is_there(
+    catalog: Catalog, url: str
+) -> None:
+    mine = replace(PROXY, kind=3, whole=True)
+    old, new = (frozenset({(name, 0, f"{name}.shop", 1, "v1")}) for name in ("a", "b"))
+    await catalog.record("one", 1, [mine], [], [], [Reaches(3, old), Reaches(4, old)])
+    await catalog.record("one", 1, [], [], [], [Reaches(3, new), Reaches(4, frozenset())])
+    assert rows(url, "select class, cluster from class_clusters") == [(3, "b")]
+    await catalog.forget(["one"])
+    assert rows(url, "select class, cluster from class_clusters") == []
 
 
 async def test_what_was_ever_read_is_known_to_those_who_do_not_read(catalog: Catalog) -> None:

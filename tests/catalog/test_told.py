@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from believing import ALL, WEB_ID, ask, believe, endpoint, known, specified
 
-from meshfed.catalog.reports import ProxyState, Receipt
+from meshfed.catalog.reports import ProxyState, Reaches, Receipt
 from meshfed.catalog.store import Catalog, UnknownScope
 
 # Providers and operators
@@ -144,9 +144,9 @@ async def test_a_proxy_that_moved_is_not_forgotten_by_the_replica_it_left(
     catalog: Catalog, url: str
 ) -> None:
     receipt = Receipt("p1", "CDS", "v1", 1.0, 2.0)
-    clusters = (("web|80", 0, "web.shop", 3, "v1"),)
-    await catalog.record("r1", 1, [proxy(clusters=clusters)], [], [receipt])
-    await catalog.record("r2", 1, [proxy(state="behind", behind=1)], [], [])
+    reaches = Reaches(1, frozenset({("web|80", 0, "web.shop", 3, "v1")}))
+    await catalog.record("r1", 1, [proxy(kind=1)], [], [receipt], [reaches])
+    await catalog.record("r2", 1, [proxy(state="behind", behind=1, kind=1)], [], [], [reaches])
     await catalog.record("r1", 1, [], ["p1"], [])
     assert ask(url, "select replica, state from mesh_proxies") == [("r2", "behind")]
     assert ask(url, "select cluster, endpoints from mesh_clusters") == [("web|80", 3)]

@@ -37,7 +37,7 @@ from meshfed.catalog.model import (
 )
 from meshfed.catalog.ranges import Ranges
 from meshfed.catalog.reader import query
-from meshfed.catalog.reports import CertificateState, ProxyState, Receipt
+from meshfed.catalog.reports import CertificateState, ProxyState, Reaches, Receipt
 from meshfed.catalog.store import Catalog
 from meshfed.catalog.traffic import Edge, Load
 from meshfed.catalog.viewing import READER
@@ -99,10 +99,10 @@ async def open_shop(url: str) -> None:
         who="ann",
     )
     await catalog.specify(SPECIFIED)
-    proxy = ProxyState(HOST.id, STORE, "store-1", NOON, "rejecting", "LDS: no", "1.40.0", 3,
-                       (("bookstore.shop|80", 0, "bookstore.shop", 2, "v1"),))  # fmt: skip
+    proxy = ProxyState(HOST.id, STORE, "store-1", NOON, "rejecting", "LDS: no", "1.40.0", 3, kind=1)
+    reaches = Reaches(1, frozenset({("bookstore.shop|80", 0, "bookstore.shop", 2, "v1")}))
     receipt = Receipt(HOST.id, "LDS", "v2", NOON, NOON, "no")
-    await catalog.record("one", 4, [proxy], [], [receipt])
+    await catalog.record("one", 4, [proxy], [], [receipt], [reaches])
     certificate = CertificateState(STORE, BOOKSTORE, "local", "claimed", "01", NOON, NOON + 86400)
     await catalog.certify([certificate])
     catalog.close()
