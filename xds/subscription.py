@@ -242,8 +242,11 @@ class Subscription:
     # What was sent and answered
 
     def hold(self, name: str, version: str) -> None:
-        if name in self.held:
-            self.digest ^= fold(name, self.held[name])
+        before = self.held.get(name)
+        if before == version:  # of a client that comes back all is sent again
+            return
+        if before is not None:
+            self.digest ^= fold(name, before)
         self.held[name] = version
         self.digest ^= fold(name, version)
 
