@@ -240,6 +240,16 @@ async def test_what_two_replicas_say_of_one_proxy_is_of_the_one_that_has_it(
     assert rows(url, of) == [("a", "v1")]
 
 
+async def test_what_a_replica_of_the_schema_before_writes_is_told_too(
+    catalog: Catalog, url: str
+) -> None:
+    await catalog.record("new", 1, [replace(PROXY, kind=1)], [], [])
+    rows(url, "insert into proxies (proxy, replica) values ('p2', 'old') returning proxy")
+    cluster = "(proxy, cluster, priority, endpoints) values ('p2', 'a', 0, 1), ('p1', 'b', 0, 1)"
+    rows(url, f"insert into proxy_clusters {cluster} returning proxy")
+    assert rows(url, "select proxy, cluster from mesh_clusters") == [("p2", "a")]
+
+
 async def test_what_a_class_reaches_is_written_anew_where_nobody_knows_what_is_there(
     catalog: Catalog, url: str
 ) -> None:
