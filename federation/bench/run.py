@@ -11,6 +11,7 @@ from pathlib import Path
 
 from meshfed.federation.bench.figures import Figures, Json, lagged
 from meshfed.federation.bench.given import Size
+from meshfed.federation.bench.place import borrowed
 from meshfed.federation.bench.scenarios import SCENARIOS
 from meshfed.federation.bench.stage import Stage, staged
 
@@ -28,7 +29,7 @@ async def run(
     url: str,
     said: Callable[[str], None],
 ) -> list[Figures]:
-    """Raises Broken."""
+    """Raises Broken, Unfit, Away; in a group where something else went on."""
     found: list[Figures] = []
     if usual := [name for name in names if name != ROTATION]:
         async with set_up(size, url, dialect, said, "24h") as stage:
@@ -61,7 +62,8 @@ async def set_up(
     with tempfile.TemporaryDirectory(prefix="meshfed-bench-") as name:
         said("the catalog is filled")
         at = f"sqlite:///{name}/meshfed.db" if url == SQLITE else url
-        async with staged(Path(name), size, url=at, dialect=dialect, lifetime=lifetime) as stage:
+        staging = staged(Path(name), size, url=at, dialect=dialect, lifetime=lifetime)
+        async with borrowed(at), staging as stage:
             said("everyone connects")
             yield stage
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from meshfed.federation.cli.output import Finding, Format, rendered, say, write
+from meshfed.federation.cli.source import catalog_url
 
 COLUMNS = (
     "name",
@@ -45,7 +46,10 @@ def bench(
     times: Annotated[int, typer.Option(min=2, help="How often each change is made.")] = 20,
     catalog: Annotated[
         str,
-        typer.Option(metavar="URL", help="`sqlite`, or an empty Postgres database of its own."),
+        typer.Option(
+            metavar="URL",
+            help="`sqlite`, or an empty database, which is empty again then.",
+        ),
     ] = "sqlite",
     output: Annotated[Format, typer.Option("-o", "--output", help="How to print.")] = Format.TABLE,
 ) -> None:
@@ -56,8 +60,9 @@ def bench(
 
     Example: meshfed bench --proxies 1000 --scenario one-endpoint -o json
     """
+    from meshfed.catalog.store import Away, Unfit
     from meshfed.federation.bench.given import Size
-    from meshfed.federation.bench.run import machine, measured
+    from meshfed.federation.bench.run import SQLITE, machine, measured
     from meshfed.federation.bench.scenarios import SCENARIOS
     from meshfed.federation.demo.processes import Broken
 
@@ -72,10 +77,10 @@ def bench(
     except ValueError as error:
         option, _, why = str(error).partition(": ")
         raise typer.BadParameter(why, param_hint=f"--{option}") from error
-    where = machine()
+    where, url = machine(), catalog if catalog == SQLITE else catalog_url(catalog, None)
     try:
-        found = measured(size, names, times=times, dialect=dialect, url=catalog, said=say)
-    except* Broken as broken:
+        found = measured(size, names, times=times, dialect=dialect, url=url, said=say)
+    except* (Broken, Away, Unfit) as broken:
         raise Finding(*broken.exceptions) from None
     told = [each.json() for each in found]
     if output in (Format.JSON, Format.YAML):
