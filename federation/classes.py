@@ -6,6 +6,8 @@ from itertools import count
 from meshfed.catalog.reports import Reach, Reaches
 from meshfed.catalog.view import ProxyClass
 
+NOTHING: Reach = frozenset()
+
 
 class Classes:
     """Of a thousand proxies that can reach the same, that is written once, under a number."""
@@ -22,15 +24,17 @@ class Classes:
 
     def written(self, reaches: Mapping[ProxyClass, Reach]) -> list[Reaches]:
         """What the catalog lacks of all classes there are, or has of others; marked as written."""
-        recorded, self._recorded = self._recorded, dict(reaches)
-        news = [
+        recorded = self._recorded
+        left = self._numbers.keys() - reaches.keys()
+        for kind in [kind for kind in left if recorded.get(kind) == NOTHING]:
+            del self._numbers[kind]  # not before that stands: nobody else would take its rows away
+        gone = {kind: NOTHING for kind in self._numbers if kind not in reaches}
+        self._recorded = {**reaches, **gone}
+        return [
             Reaches(self.number(kind), reach, recorded.get(kind))
-            for kind, reach in reaches.items()
+            for kind, reach in self._recorded.items()
             if recorded.get(kind) is not reach
         ]
-        gone = self._numbers.keys() - reaches.keys()
-        left = (Reaches(self._numbers.pop(kind), frozenset(), recorded.get(kind)) for kind in gone)
-        return [*news, *left]
 
     def lost(self) -> None:
         """What the catalog has is not known."""

@@ -3,14 +3,13 @@
 from meshfed.catalog.model import Identity, Interception
 from meshfed.catalog.reports import Reaches
 from meshfed.catalog.view import ProxyClass
-from meshfed.federation.classes import Classes
+from meshfed.federation.classes import NOTHING, Classes
 
 BUYER, SELLER = (
     ProxyClass(Identity(name, "shop"), (), "", "", "", Interception.EXPLICIT)
     for name in ("buyer", "seller")
 )
 A, B = (frozenset({(name, 0, f"{name}.shop", 1, "v1")}) for name in ("a", "b"))
-NOTHING = frozenset[tuple[str, int, str, int, str]]()
 
 
 def test_only_what_moved_is_told_again() -> None:
@@ -34,3 +33,13 @@ def test_everything_is_told_anew_where_nobody_knows_what_the_catalog_has() -> No
     classes.written({BUYER: A, SELLER: A})
     classes.lost()
     assert classes.written({BUYER: B}) == [Reaches(1, B), Reaches(2, NOTHING)]
+
+
+def test_a_class_that_is_gone_is_taken_away_again_where_that_was_not_written() -> None:
+    classes = Classes()
+    classes.written({BUYER: A, SELLER: A})
+    classes.written({BUYER: A})
+    classes.lost()
+    assert classes.written({BUYER: A}) == [Reaches(1, A), Reaches(2, NOTHING)]
+    assert classes.written({BUYER: A}) == []
+    assert classes.written({BUYER: A, SELLER: A}) == [Reaches(3, A)]
