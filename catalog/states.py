@@ -131,9 +131,11 @@ def record(
     for forget in FORGET:
         forget.on(connection, [(one, replica) for one in left])
     own = _own(connection, replica)
+    whole = own & {one.proxy for one in there if one.whole}
+    BEFORE.on(connection, [(one,) for one in whole])
     _clusters(connection, replica, classes)
     SYNC.on(connection, [row for row in synced if row[0] in own])
-    return own & (held | {one.proxy for one in there if one.whole})
+    return own & held | whole
 
 
 def _own(connection: Connection, replica: str) -> frozenset[str]:
@@ -216,6 +218,9 @@ def _upsert(
 
 
 OWN = Gathered("proxy", "from proxies where replica = :replica")
+BEFORE = Listed(  # what replicas of schema 0012c, who had them, wrote: until the next release
+    "delete from proxy_clusters where proxy in (select k.value ->> 0 from $each(rows) as k)"
+)
 UNKNOWN = Listed(
     "delete from class_clusters where (replica, class) in"
     " (select k.value ->> 0, cast(k.value ->> 1 as bigint) from $each(rows) as k)"

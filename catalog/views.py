@@ -41,12 +41,13 @@ ANSWERED = (
     " and ('; ' || p.reason) like ('%; ' || y.type || ': %'))"
 )
 # Replicas of schema 0012c know no class, and write rows for each proxy: until the next release.
+# `class` is no sign of them: they leave what a replica of this schema wrote there.
 REACHED = (
     "select p.proxy, k.cluster, k.service, k.priority, k.endpoints, k.version"
     " from proxies p join class_clusters k on k.replica = p.replica and k.class = p.class"
     " union all"
     " select p.proxy, k.cluster, k.service, k.priority, k.endpoints, k.version"
-    " from proxies p join proxy_clusters k on k.proxy = p.proxy where p.class is null"
+    " from proxies p join proxy_clusters k on k.proxy = p.proxy"
 )
 WORKLOAD_STATE = (
     "case when w.interception = 'none' then 'no sidecar'"

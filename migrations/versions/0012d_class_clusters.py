@@ -9,7 +9,7 @@ from alembic import op
 revision = "0012d"
 down_revision = "0012c"
 
-VIEWS = "69fc27539ddc3427"  # what they came to: tests/catalog/test_migrations.py
+VIEWS = "fe465b4347b703ec"  # what they came to: tests/catalog/test_migrations.py
 WORDS = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 

@@ -240,14 +240,22 @@ async def test_what_two_replicas_say_of_one_proxy_is_of_the_one_that_has_it(
     assert rows(url, of) == [("a", "v1")]
 
 
-async def test_what_a_replica_of_the_schema_before_writes_is_told_too(
+async def test_a_proxy_goes_to_a_replica_of_the_schema_before_and_comes_back(
     catalog: Catalog, url: str
 ) -> None:
-    await catalog.record("new", 1, [replace(PROXY, kind=1)], [], [])
-    rows(url, "insert into proxies (proxy, replica) values ('p2', 'old') returning proxy")
-    cluster = "(proxy, cluster, priority, endpoints) values ('p2', 'a', 0, 1), ('p1', 'b', 0, 1)"
-    rows(url, f"insert into proxy_clusters {cluster} returning proxy")
-    assert rows(url, "select proxy, cluster from mesh_clusters") == [("p2", "a")]
+    """Such a one knows no classes, and leaves that column as it is."""
+    new = Reaches(1, frozenset({("new", 0, "a.shop", 1, "v1")}))
+    cluster = "insert into proxy_clusters (proxy, cluster, priority, endpoints)"
+    goes = "insert into proxies (proxy, replica) values ('p1', 'old')"
+    goes += " on conflict (proxy) do update set replica = excluded.replica returning proxy"
+    for _ in range(2):
+        rows(url, goes)
+        rows(url, f"{cluster} values ('p1', 'old', 0, 1) on conflict do nothing returning proxy")
+        assert rows(url, "select proxy, cluster from mesh_clusters") == [("p1", "old")]
+        mine = replace(PROXY, connected_since=200.0, kind=1, whole=True)
+        await catalog.record("new", 1, [mine], [], [], [new])
+        assert rows(url, "select proxy, cluster from mesh_clusters") == [("p1", "new")]
+    assert rows(url, "select proxy from proxy_clusters") == []
 
 
 async def test_what_a_class_reaches_is_written_anew_where_nobody_knows_what_is_there(
