@@ -155,12 +155,13 @@ class Proxy(asyncio.Protocol):
         self._call.send(request.SerializeToString())
 
     def _answer(self, message: bytes) -> None:
+        at = time.monotonic()  # before the answer is on its way, which the next may follow at once
         if self.bodies is not None:
             self.bodies.append(message)
         take = self._state if self._dialect == "sotw" else self._difference
         kind, resources, removed = take(message)
         self._flush()
-        self.events.append((time.monotonic(), SHORT[kind], resources, removed, len(message)))
+        self.events.append((at, SHORT[kind], resources, removed, len(message)))
         self._tally.count()
 
     def _difference(self, message: bytes) -> tuple[Type, int, int]:
