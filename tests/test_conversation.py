@@ -28,6 +28,7 @@ WORLD = World(
 INQUIRY = DeltaDiscoveryRequest(
     type_url=Type.ENDPOINTS, resource_names_subscribe=["a"]
 ).SerializeToString()
+ANSWER = DeltaDiscoveryRequest(type_url=Type.CLUSTER, response_nonce="1").SerializeToString()
 
 EXPIRED = Ending(grpc.StatusCode.UNAUTHENTICATED, "the certificate has expired")
 
@@ -186,11 +187,10 @@ async def test_the_answer_to_what_moved_and_what_moves_next_are_some_time_apart(
     running = asyncio.create_task(talk.run())
     await call.written.wait()
     call.written.clear()
-    answer = DeltaDiscoveryRequest(type_url=Type.CLUSTER, response_nonce="1").SerializeToString()
     later = World(2, {Type.CLUSTER: {"b": resource("b", Cluster(name="b"))}})
     if moved == "before the answer":
         feed.show(later)
-    talk.hear(answer)
+    talk.hear(ANSWER)
     answered = monotonic()
     feed.show(later)
     await call.written.wait()
@@ -219,3 +219,26 @@ async def test_a_stream_is_looked_at_again_when_something_is_due() -> None:
     assert looked(talk, now + 5) >= now + GATE, "nor answered"
     talk.look(now, wall=1000.0)
     assert await running == EXPIRED
+
+
+async def test_what_waits_for_an_answer_that_does_not_come_is_said_in_time() -> None:
+    """Though the stream was looked at in between, when there was nothing to say."""
+    call, feed = Slow(), Feed(WORLD)
+    call.taken.set()
+    told: list[str] = []
+    talk = conversation(call, feed, told)
+    running = asyncio.create_task(talk.run())
+    await call.written.wait()
+    call.written.clear()
+    talk.hear(ANSWER)
+    talk.hear(INQUIRY)
+    await call.written.wait()
+    sent = monotonic()
+    talk.look(sent + UNREAD, 0.0)
+    moved = {"a": resource("a", ClusterLoadAssignment(cluster_name="a", endpoints=[{}]))}
+    feed.show(World(2, {**WORLD.resources, Type.ENDPOINTS: moved}))
+    await asyncio.sleep(0.05)  # its turn would have come
+    assert told == ["CDS", "EDS"]
+    assert talk.again <= sent + GATE
+    talk.end(DRAINING)
+    await running

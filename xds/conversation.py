@@ -162,7 +162,13 @@ class Conversation:
 
     def _news(self) -> list[Response]:
         self._stream.offer(self._feed.world)  # the newest, to whoever waited for its turn
-        return self._stream.outgoing(time.monotonic())
+        news = self._stream.outgoing(time.monotonic())
+        self._heed()
+        return news
+
+    def _heed(self) -> None:
+        """What waits for an answer since the last look waits no longer than for that."""
+        self.again = min(self.again, self._stream.deadline() or inf)
 
     def speak(self) -> None:
         self._waits = False
@@ -231,7 +237,9 @@ class Conversation:
         if self._waits:
             return
         self._stream.offer(self._feed.world)
-        if not self._stream.quiet:
+        if self._stream.quiet:
+            self._heed()
+        else:
             self._stir(APART)
 
     async def _tell(self) -> None:
