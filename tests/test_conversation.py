@@ -105,6 +105,37 @@ async def test_a_message_is_not_given_up_half_way_for_the_end(more: bool) -> Non
     assert not call.begun.is_set()  # nor was anything said after it
 
 
+async def test_nor_is_it_for_a_mistake_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Slow()
+    talk = conversation(call, Feed(WORLD), [])
+    running = asyncio.create_task(talk.run())
+    await call.begun.wait()
+    monkeypatch.setattr(Stream, "receive", lambda *_: 1 / 0)
+    talk.hear(INQUIRY)
+    await asyncio.sleep(0.01)
+    call.taken.set()
+    with pytest.raises(ZeroDivisionError):
+        await running
+    assert not call.given_up
+
+
+async def test_what_was_to_be_said_when_the_end_came_is_not_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("meshfed.xds.conversation.CALM", -1.0)
+    call, feed = Slow(), Feed(WORLD)
+    call.taken.set()
+    told: list[str] = []
+    talk = conversation(call, feed, told)
+    running = asyncio.create_task(talk.run())
+    await call.written.wait()
+    talk.hear(ANSWER)
+    feed.show(World(2, {Type.CLUSTER: {"b": resource("b", Cluster(name="b"))}}))
+    talk.end(DRAINING)
+    assert await running == DRAINING
+    assert told == ["CDS"]
+
+
 async def test_what_was_written_is_not_kept() -> None:
     """A stream writes 400 kB when it begins, and then nothing for hours."""
     call, feed = Slow(), Feed(WORLD)

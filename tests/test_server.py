@@ -277,3 +277,18 @@ async def test_what_a_stream_held_is_let_go_of_when_it_ends(
                 await loose.wait()
     finally:
         gc.enable()
+
+
+async def test_a_mistake_of_ours_in_a_first_request_leaves_no_feed_open(
+    authority, control_plane, proxy, monkeypatch
+):
+    monkeypatch.setattr("meshfed.xds.stream.Stream.receive", lambda *_: 1 / 0)
+    source = Source(world(1, "a"))
+    async with (
+        serving(source, control_plane) as server,
+        streaming(server, proxy, authority.root) as call,
+    ):
+        await call.write(clusters())
+        assert (await ending(call))[0] == grpc.StatusCode.UNKNOWN
+        (feed,) = source.feeds
+        assert feed.closed.is_set()

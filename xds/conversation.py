@@ -101,6 +101,7 @@ class Conversation:
         self._loop = asyncio.get_running_loop()
         self._wake = self._loop.create_future()  # another one each time: an Event costs twice that
         self._over: asyncio.Future[Ending] = self._loop.create_future()
+        self._mistake: Exception | None = None
         self._writing: float | None = None  # since when
         self._spoke = time.monotonic()  # either side, last
         self.again = 0.0  # when `look` is due
@@ -157,8 +158,8 @@ class Conversation:
 
     def _fail(self, error: Exception) -> None:
         """A mistake of ours is the end of this stream, and not of whoever asked it to speak."""
-        if not self._over.done():
-            self._over.set_exception(error)
+        self._mistake = self._mistake or error
+        self.end(BYE)
 
     def _news(self) -> list[Response]:
         self._stream.offer(self._feed.world)  # the newest, to whoever waited for its turn
@@ -211,6 +212,8 @@ class Conversation:
         for part in parts:
             if not part.cancelled():
                 part.result()
+        if self._mistake is not None:
+            raise self._mistake
         self._report()
         return ending
 
@@ -256,6 +259,8 @@ class Conversation:
 
     async def _write(self, responses: list[Response]) -> None:
         for response in responses:
+            if self._over.done():
+                return
             self._writing = self._spoke = time.monotonic()
             try:
                 await self._call.write(response.body)
@@ -264,8 +269,6 @@ class Conversation:
             else:
                 self._sent(response.type, response.resources, len(response.body))
             self._writing = None
-            if self._over.done():
-                return
 
     def _receive(self, request: Request) -> None:
         self._spoke = time.monotonic()

@@ -197,7 +197,7 @@ class Server:
         conversation = Conversation(call, feed, who, stream, self._inbox, self._turns, self._sent)
         try:
             conversation.begin(first)
-        except Malformed:
-            conversation.close()
+        except BaseException:
+            conversation.close()  # else its proxy would owe an answer for ever
             raise
         return conversation
