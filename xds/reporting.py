@@ -139,7 +139,8 @@ class Hearing:
     async def run(self, peer: Peer, reporter: Reporter, first: LoadStatsRequest) -> Ending:
         """Raises Refusal."""
         self._take(peer, reporter, first)
-        listening = asyncio.create_task(self._listen(peer, reporter))  # no TaskGroup: server.py
+        # No TaskGroup, for what conversation.py says.
+        listening = asyncio.create_task(self._listen(peer, reporter))
         listening.add_done_callback(lambda _: self.end(BYE))
         try:
             ending = await self._speak(reporter)
@@ -167,7 +168,7 @@ class Hearing:
 
     async def _speak(self, reporter: Reporter) -> Ending:
         # Headers alone wait for nobody to read. Of a first message that is given up half-way, grpc
-        # would send them again with the status: the stream would stay open for ever (server.py).
+        # would send them again with the status: the stream would stay open (conversation.py).
         with suppress(grpc.aio.InternalError):  # nobody is there any more; reading says so too
             await self._call.send_initial_metadata(())
         while self._ending is None:
