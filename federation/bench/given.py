@@ -59,8 +59,8 @@ class Size:
             raise ValueError(f"identities: at most {self.services - 2}, two services less")
         if self.proxies > (most := self.identities * self.each):
             raise ValueError(f"proxies: {self.identities} identities have {most} endpoints")
-        if self.envoys > self.proxies:
-            raise ValueError(f"envoys: there are {self.proxies} proxies in all")
+        if self.envoys >= self.proxies:
+            raise ValueError(f"envoys: fewer than {self.proxies}: one proxy is simulated, at least")
         if not 3 <= self.clusters <= self.services:
             raise ValueError(f"clusters: not between 3 and {self.services} services")
 

@@ -40,6 +40,7 @@ def test_one_endpoint_is_one_push_to_each_proxy_and_has_its_floor_beside_it():
         pytest.param(("--scenario", "flood"), "flood is none of cold-start", id="a scenario"),
         pytest.param(("--proxies", "9"), "2 identities have 8 endpoints", id="too many proxies"),
         pytest.param(("--dialect", "rest"), "neither delta nor sotw", id="a dialect"),
+        pytest.param(("--proxies", "2", "--envoys", "2"), "fewer than 2", id="Envoys alone"),
     ],
 )
 def test_what_it_cannot_do_it_says(meshfed: Run, arguments: tuple[str, ...], why: str):
