@@ -15,7 +15,7 @@ from meshfed.federation.bench.stage import Stage
 from meshfed.federation.demo.processes import Broken
 from meshfed.xds.resource import Type
 
-APART = 0.3  # seconds between changes: what the catalog is told of one is written by then
+APART = 0.5  # seconds between changes: all is at rest by then, and what the catalog is told written
 PROBED = 0.02  # seconds between two questions to the health endpoint
 SLOW = 100  # one proxy in so many stops reading
 STEP = 0.1  # seconds between two replacements of a rolling deploy
