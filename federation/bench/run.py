@@ -14,6 +14,7 @@ from meshfed.federation.bench.given import Size
 from meshfed.federation.bench.place import borrowed
 from meshfed.federation.bench.scenarios import SCENARIOS
 from meshfed.federation.bench.stage import Stage, staged
+from meshfed.federation.demo.run import stoppable
 
 SQLITE = "sqlite"
 COLD, ROTATION = "cold-start", "certificate-rotation"
@@ -78,4 +79,5 @@ def machine() -> Json:
 
 
 def measured(size: Size, names: Sequence[str], **how: object) -> list[Figures]:
-    return asyncio.run(run(size, names, **how))  # type: ignore[arg-type]
+    """Raises Broken, and Stopped once everything is taken down."""
+    return asyncio.run(stoppable(run(size, names, **how)))  # type: ignore[arg-type]

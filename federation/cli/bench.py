@@ -65,6 +65,7 @@ def bench(
     from meshfed.federation.bench.run import SQLITE, machine, measured
     from meshfed.federation.bench.scenarios import SCENARIOS
     from meshfed.federation.demo.processes import Broken
+    from meshfed.federation.demo.run import Stopped
 
     names = list(scenario or SCENARIOS)
     if unknown := [name for name in names if name not in SCENARIOS]:
@@ -82,6 +83,9 @@ def bench(
         found = measured(size, names, times=times, dialect=dialect, url=url, said=say)
     except* (Broken, Away, Unfit) as broken:
         raise Finding(*broken.exceptions) from None
+    except* Stopped as stopped:
+        first = stopped.exceptions[0]
+        raise typer.Exit(128 + first.number if isinstance(first, Stopped) else 1) from None
     told = [each.json() for each in found]
     if output in (Format.JSON, Format.YAML):
         import json

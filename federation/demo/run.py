@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +27,7 @@ from meshfed.federation.demo.tour import Tour
 from meshfed.federation.demo.toured import summary as toured_summary
 
 SECONDS = 60.0  # unless told otherwise
+T = TypeVar("T")
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -80,7 +82,7 @@ def fail(*lines: str, code: int = 1) -> int:
     return code
 
 
-async def stoppable(telling: Coroutine[None, None, Told]) -> Told:
+async def stoppable(telling: Coroutine[None, None, T]) -> T:
     """Until a signal says otherwise: then it is cancelled, and takes everything down. Stopped."""
     task, caught = asyncio.current_task(), list[int]()
     assert task is not None, "a coroutine runs in a task"
