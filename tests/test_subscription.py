@@ -1,6 +1,8 @@
 """What streams that ask for the same have in common."""
 
-from meshfed.xds.resource import Type
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+
+from meshfed.xds.resource import Differences, Type, resource
 from meshfed.xds.subscription import Subscription, alike
 
 
@@ -18,3 +20,14 @@ def test_the_same_names_are_one_object_however_they_were_asked_for() -> None:
 def test_names_of_one_hash_are_not_taken_for_each_other() -> None:
     assert hash(one := frozenset({-1})) == hash(other := frozenset({-2}))
     assert (alike(one), alike(other)) == (one, other)  # type: ignore[arg-type]  # words rarely do
+
+
+def test_streams_that_ask_for_different_names_share_a_comparison() -> None:
+    old, new = (
+        {name: resource(name, Cluster(name=name, alt_stat_name=said)) for name in "abc"}
+        for said in ("one", "two")
+    )
+    differences = Differences()
+    for name in "abc":
+        assert differences.between(old, new, frozenset(name)).new == (new[name],)
+    assert differences.made == 1

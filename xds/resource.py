@@ -130,15 +130,21 @@ class Differences:
         at = id(old), id(new), id(asked)
         found = self._found.get(at)
         if found is None:
+            made = self._made(old, new) if asked is None else self._of(old, new, asked)
             while len(self._found) >= self._most:
                 del self._found[next(iter(self._found))]
-            moved = set(new.values()).difference(old.values())
-            news = sorted((r for r in moved if asked is None or r.name in asked), key=named)
-            gone = frozenset(old.keys() - new.keys())
-            found = old, new, asked, Difference(tuple(news), gone)
-            self._found[at] = found
-            self.made += 1
+            found = self._found[at] = old, new, asked, made
         return found[3]
+
+    def _made(self, old: Resources, new: Resources) -> Difference:
+        self.made += 1
+        moved = set(new.values()).difference(old.values())
+        return Difference(tuple(sorted(moved, key=named)), frozenset(old.keys() - new.keys()))
+
+    def _of(self, old: Resources, new: Resources, asked: Names) -> Difference:
+        """Who asks for others than anybody else costs no comparison, but a look at what moved."""
+        news, gone = self.between(old, new)
+        return Difference(tuple(r for r in news if r.name in asked), gone)
 
     def types(self, old: ByType, new: ByType) -> tuple[str, ...]:
         """Those of which not all is the same."""
