@@ -263,7 +263,8 @@ async def test_a_revision_is_settled_by_its_last_acknowledgement(
         subscriber.settled(subscriber.world, at)
     reached = await published.account.settled(revision, seconds=5)
     assert reached is not None
-    assert (round(reached.ms), reached.proxies) == (250, 2)
+    assert reached.proxies == 2
+    assert 250 <= round(reached.ms) < 350, "whoever follows may see it before who wrote it knows"
 
 
 async def test_a_host_that_joins_is_news_to_its_callers_though_two_lanes_take_it_in(
