@@ -1,5 +1,7 @@
 """What streams that ask for the same have in common."""
 
+from weakref import ref
+
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 
 from meshfed.xds.resource import Differences, Type, resource
@@ -20,6 +22,19 @@ def test_the_same_names_are_one_object_however_they_were_asked_for() -> None:
 def test_names_of_one_hash_are_not_taken_for_each_other() -> None:
     assert hash(one := frozenset({-1})) == hash(other := frozenset({-2}))
     assert (alike(one), alike(other)) == (one, other)  # type: ignore[arg-type]  # words rarely do
+
+
+def test_what_was_replaced_is_not_kept_for_a_comparison() -> None:
+    differences = Differences()
+    kept = []
+    before = {"CDS": {"a": resource("a", Cluster(name="a", alt_stat_name="0"))}}
+    for number in range(1, 5):
+        after = {"CDS": {"a": resource("a", Cluster(name="a", alt_stat_name=str(number)))}}
+        assert differences.between(before["CDS"], after["CDS"]).new == (after["CDS"]["a"],)
+        assert differences.types(before, after) == ("CDS",)
+        kept.append(ref(before["CDS"]["a"]))
+        before = after
+    assert [one() is None for one in kept] == [True, True, True, False]
 
 
 def test_streams_that_ask_for_different_names_share_a_comparison() -> None:

@@ -1,5 +1,6 @@
 """One xDS resource as shared bytes, versioned by its content, and the world a stream is told of."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -100,7 +101,7 @@ named = attrgetter("name")
 Resources = Mapping[str, Resource]
 ByType = Mapping[str, Resources]  # by type URL
 NOTHING: Resources = MappingProxyType({})
-COMPARED = 512  # pairs of resources, and of worlds, whose difference is remembered
+COMPARED = 512  # pairs of resources, and of worlds, whose difference is remembered at most
 
 
 Names = frozenset[str]
@@ -114,26 +115,47 @@ class Difference(NamedTuple):
     gone: Names
 
 
+class Ways(dict[tuple[int, ...], V]):
+    """What leads from something to what it is later, by the ids of both.
+
+    An entry keeps them alive. Where somebody goes on from there nobody is led any more: the newest
+    counts. So that entry is let go of, and with it what was replaced.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+        self._to: defaultdict[int, list[tuple[int, ...]]] = defaultdict(list)
+
+    def add(self, at: tuple[int, ...], way: V) -> V:
+        for past in self._to.pop(at[0], ()):
+            self.pop(past, None)
+        while len(self) >= self._most:
+            first = next(iter(self))
+            del self[first]
+            self._to.pop(first[1], None)
+        self._to[at[1]].append(at)
+        self[at] = way
+        return way
+
+
 class Differences:
     """What some resources are beside others, worked out once for all streams that ask.
 
-    Resources are compared by which object they are: what is kept of them here keeps them alive.
+    Resources are compared by which object they are.
     """
 
     def __init__(self, most: int = COMPARED) -> None:
         self.made = 0  # how often resources were compared, for those who count
-        self._most = most
-        self._found: dict[tuple[int, int, int], tuple[Resources, Resources, Asked, Difference]] = {}
-        self._types: dict[tuple[int, int], tuple[ByType, ByType, tuple[str, ...]]] = {}
+        self._found: Ways[tuple[Resources, Resources, Asked, Difference]] = Ways(most)
+        self._types: Ways[tuple[ByType, ByType, tuple[str, ...]]] = Ways(most)
 
     def between(self, old: Resources, new: Resources, asked: Asked = None) -> Difference:
         at = id(old), id(new), id(asked)
         found = self._found.get(at)
         if found is None:
             made = self._made(old, new) if asked is None else self._of(old, new, asked)
-            while len(self._found) >= self._most:
-                del self._found[next(iter(self._found))]
-            found = self._found[at] = old, new, asked, made
+            found = self._found.add(at, (old, new, asked, made))
         return found[3]
 
     def _made(self, old: Resources, new: Resources) -> Difference:
@@ -151,10 +173,8 @@ class Differences:
         at = id(old), id(new)
         found = self._types.get(at)
         if found is None:
-            while len(self._types) >= self._most:
-                del self._types[next(iter(self._types))]
             moved = (k for k in {**old, **new} if old.get(k) is not new.get(k))
-            found = self._types[at] = old, new, tuple(moved)
+            found = self._types.add(at, (old, new, tuple(moved)))
         return found[2]
 
 
