@@ -73,7 +73,7 @@ def test_it_is_printed_once_in_every_format(url: str, meshfed: Run) -> None:
     asyncio.run(fill())
     ended = meshfed("top", "-o", "json")
     (row,) = json.loads(ended.out)
-    assert row.pop("requests_per_second") == pytest.approx(600 / 90, rel=0.4)  # of 60 to 120 s
+    assert 600 / 121 <= row.pop("requests_per_second") <= 600 / 60  # of 60 to 120 s
     assert row == {
         "source_identity": "buyer.shop",
         "service": "store.shop",
