@@ -9,8 +9,6 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
-
 from meshfed.catalog import traffic
 from meshfed.catalog.store import Catalog
 from meshfed.federation.cli.top import Counted, Edge, Look, Rate, before, rates, since, table
