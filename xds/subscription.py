@@ -163,8 +163,10 @@ class Subscription:
     def changed(self, resources: Resources) -> dict[str, Resource]:
         """What is news to the client, and what it is owed; never what it rejected before."""
         if self.past.rejected:
-            for name in [n for n in self.past.rejected if not self._refused(n, resources)]:
-                del self.past.rejected[name]
+            # Not where there is nothing now: the same may be back, and is not sent again.
+            for name in self.past.rejected.keys() & resources.keys():
+                if not self._refused(name, resources):
+                    del self.past.rejected[name]
         news = {r.name: r for r in self._news(resources) if self.held.get(r.name) != r.version}
         for name in self.past.rejected:
             news.pop(name, None)

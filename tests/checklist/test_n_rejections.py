@@ -34,6 +34,17 @@ def test_n2_rejected_bytes_are_never_sent_again(dialect):
 
 
 @BOTH
+def test_n2_nor_when_they_were_gone_in_between(dialect):
+    client = quiet(dialect(world(1, CDS="c", EDS="c")))
+    assert client.is_told(world(2, CDS="c", EDS="c:bad")) == ["EDS c"]
+    assert client.rejects("EDS", "no such locality") == []
+    if client.is_told(world(3, CDS="c")):  # only in delta is absence something to tell
+        client.accepts("EDS")
+    assert client.is_told(world(4, CDS="c", EDS="c:bad")) == []
+    assert client.is_told(world(5, CDS="c", EDS="c:2")) == ["EDS c"]
+
+
+@BOTH
 def test_n2_a_rejected_cluster_is_replaced_by_the_last_good_one_at_once(dialect):
     client = quiet(dialect(world(1, CDS="a b", EDS="a b")))
     others = " b" * (dialect is Sotw)
