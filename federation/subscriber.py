@@ -19,7 +19,7 @@ from meshfed.federation.care import Ailment, Pulse, ailment
 from meshfed.xds.feed import Refusal
 from meshfed.xds.objects import objects
 from meshfed.xds.peer import Peer
-from meshfed.xds.resource import SHORT, World
+from meshfed.xds.resource import SHORT, Type, World
 from meshfed.xds.subscription import Memory
 
 log = structlog.get_logger()
@@ -108,7 +108,9 @@ class Subscriber:
         self._sent: dict[str, Mapping[str, str]] = {}  # by type, when pushes are recorded,
         self._pushed: dict[tuple[str, int], Pushed] = {}  # and what the catalog lacks of it
         self._rejections = {  # type → the proxy's words
-            SHORT[kind]: past.words for kind, past in self.memory.items() if past.rejected
+            SHORT[kind]: past.words
+            for kind, past in self.memory.items()
+            if any(past.refuses(name, world.of(Type(kind))) for name in past.rejected)
         }
         self._answers: dict[str, Receipt] = {}  # the last one of each type
         self._moved: Callable[[], None] = lambda: None

@@ -70,6 +70,10 @@ class Past:
     rejected: dict[str, frozenset[str]] = field(default_factory=dict)  # versions, by name
     words: str = ""  # of the last rejection
 
+    def refuses(self, name: str, resources: Resources) -> bool:
+        """Whether what the client should have under this name now is what it rejected."""
+        return name in resources and resources[name].version in self.rejected.get(name, ())
+
 
 Memory = dict[str, Past]  # by type URL, for one client
 
@@ -165,7 +169,7 @@ class Subscription:
         if self.past.rejected:
             # Not where there is nothing now: the same may be back, and is not sent again.
             for name in self.past.rejected.keys() & resources.keys():
-                if not self._refused(name, resources):
+                if not self.past.refuses(name, resources):
                     del self.past.rejected[name]
         news = {r.name: r for r in self._news(resources) if self.held.get(r.name) != r.version}
         for name in self.past.rejected:
@@ -184,10 +188,6 @@ class Subscription:
             return None
         new, gone = differences.between(basis, resources, self._scope)
         return None if gone or not new else Push(new, (), new)
-
-    def _refused(self, name: str, resources: Resources) -> bool:
-        """Whether what it should have under this name now is what it rejected."""
-        return name in resources and resources[name].version in self.past.rejected[name]
 
     def acceptable(self, resource: Resource | None) -> Resource | None:
         """It, or the last good one in place of one that was rejected."""
@@ -229,7 +229,7 @@ class Subscription:
     def standing(self, resources: Resources) -> bool:
         """Whether the client refuses something of what it should have now."""
         return any(
-            self._refused(name, resources) and (self.wildcard or name in self.names)
+            self.past.refuses(name, resources) and (self.wildcard or name in self.names)
             for name in self.past.rejected
         )
 
