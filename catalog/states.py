@@ -167,8 +167,11 @@ def _clusters(connection: Connection, replica: str, classes: Iterable[Reaches]) 
         if one.before is None:
             unknown.append(mine)
         before = one.before or frozenset()
-        gone += [(*mine, cluster, priority) for cluster, priority, *_ in before - one.clusters]
-        new += [(*mine, *cluster) for cluster in one.clusters - before]
+        come = one.clusters - before
+        replaced = {cluster[:2] for cluster in come}
+        went = {cluster[:2] for cluster in before - one.clusters} - replaced
+        gone += [(*mine, *key) for key in went]
+        new += [(*mine, *cluster) for cluster in come]
     UNKNOWN.on(connection, unknown)
     GONE.on(connection, gone)
     CLUSTERS.on(connection, new)

@@ -358,9 +358,8 @@ class Publisher:
         states = [new for s in fresh if (new := s.written(self._classes.number(s.kind)))]
         left = {s.id for s in closed} - there.keys()
         evaluated = self._account.evaluated
-        heard = (*again, *receipts)
+        news = states, left, (*again, *receipts), classes
         try:
-            news = states, left, heard, classes
             stands = await self._catalog.record(self._replica, evaluated, *news)
         except Away:
             self._classes.lost()

@@ -25,6 +25,7 @@ WORLD = World(
         Type.ENDPOINTS: {"a": resource("a", ClusterLoadAssignment(cluster_name="a"))},
     },
 )
+LATER = World(2, {Type.CLUSTER: {"b": resource("b", Cluster(name="b"))}})
 INQUIRY = DeltaDiscoveryRequest(
     type_url=Type.ENDPOINTS, resource_names_subscribe=["a"]
 ).SerializeToString()
@@ -74,6 +75,14 @@ def conversation(
     return talk
 
 
+async def begun(call: Slow, talk: Conversation) -> asyncio.Task[Ending]:
+    """Its client takes what it is told, and was told everything."""
+    call.taken.set()
+    task = asyncio.create_task(talk.run())
+    await call.written.wait()
+    return task
+
+
 class Broken(Slow):
     """Its connection ends while a message is written, and grpc says so before anything else."""
 
@@ -97,7 +106,7 @@ async def test_a_message_is_not_given_up_half_way_for_the_end(more: bool) -> Non
     await call.begun.wait()
     call.begun.clear()
     if more:
-        feed.show(World(2, {Type.CLUSTER: {"b": resource("b", Cluster(name="b"))}}))
+        feed.show(LATER)
     talk.end(DRAINING)
     call.taken.set()
     assert await running == DRAINING
@@ -124,13 +133,11 @@ async def test_what_was_to_be_said_when_the_end_came_is_not_said(
 ) -> None:
     monkeypatch.setattr("meshfed.xds.conversation.CALM", -1.0)
     call, feed = Slow(), Feed(WORLD)
-    call.taken.set()
     told: list[str] = []
     talk = conversation(call, feed, told)
-    running = asyncio.create_task(talk.run())
-    await call.written.wait()
+    running = await begun(call, talk)
     talk.hear(ANSWER)
-    feed.show(World(2, {Type.CLUSTER: {"b": resource("b", Cluster(name="b"))}}))
+    feed.show(LATER)
     talk.end(DRAINING)
     assert await running == DRAINING
     assert told == ["CDS"]
@@ -154,10 +161,8 @@ async def test_a_mistake_of_ours_ends_the_stream_and_reaches_nobody_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     call, feed = Slow(), Feed(WORLD)
-    call.taken.set()
     talk = conversation(call, feed, [])
-    running = asyncio.create_task(talk.run())
-    await call.written.wait()
+    running = await begun(call, talk)
 
     def mistaken(*_: object) -> list[Response]:
         raise ZeroDivisionError("a mistake")
@@ -213,17 +218,14 @@ async def test_the_answer_to_what_moved_and_what_moves_next_are_some_time_apart(
     """Whoever is late to answer sees two messages no closer for that."""
     monkeypatch.setattr("meshfed.xds.conversation.APART", 0.1)
     call, feed = Slow(), Feed(WORLD)
-    call.taken.set()
     talk = conversation(call, feed, [])
-    running = asyncio.create_task(talk.run())
-    await call.written.wait()
+    running = await begun(call, talk)
     call.written.clear()
-    later = World(2, {Type.CLUSTER: {"b": resource("b", Cluster(name="b"))}})
     if moved == "before the answer":
-        feed.show(later)
+        feed.show(LATER)
     talk.hear(ANSWER)
     answered = monotonic()
-    feed.show(later)
+    feed.show(LATER)
     await call.written.wait()
     assert monotonic() - answered >= 0.09
     talk.end(DRAINING)
@@ -255,11 +257,9 @@ async def test_a_stream_is_looked_at_again_when_something_is_due() -> None:
 async def test_what_waits_for_an_answer_that_does_not_come_is_said_in_time() -> None:
     """Though the stream was looked at in between, when there was nothing to say."""
     call, feed = Slow(), Feed(WORLD)
-    call.taken.set()
     told: list[str] = []
     talk = conversation(call, feed, told)
-    running = asyncio.create_task(talk.run())
-    await call.written.wait()
+    running = await begun(call, talk)
     call.written.clear()
     talk.hear(ANSWER)
     talk.hear(INQUIRY)

@@ -20,7 +20,7 @@ from meshfed.xds.turnstile import Turns
 UNREAD = 15.0  # seconds for the client to take a message, after 4 MB of others that it did not read
 LAST_WORDS = 2.0  # seconds for the client to take the status
 APART = 0.021  # seconds from an answer to what moves next; timers of uvloop are early by 0.5 ms
-CALM = 0.4  # seconds without a message, after which a stream need not wait for its turn
+CALM = 0.4  # seconds in which neither side spoke, after which a stream need not wait for its turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,13 +118,15 @@ class Difference(NamedTuple):
 class Ways(dict[tuple[int, ...], V]):
     """What leads from something to what it is later, by the ids of both.
 
-    An entry keeps them alive. Where somebody goes on from there nobody is led any more: the newest
-    counts. So that entry is let go of, and with it what was replaced.
+    An entry keeps them alive, so that no id is another's meanwhile. Where somebody goes on from
+    there nobody is led any more: the newest counts. So that entry is let go of, and with it what
+    was replaced.
     """
 
     def __init__(self, most: int) -> None:
         super().__init__()
         self._most = most
+        # By whither; none is listed that is gone, as they go together.
         self._to: defaultdict[int, list[tuple[int, ...]]] = defaultdict(list)
 
     def add(self, at: tuple[int, ...], way: V) -> V:

@@ -79,5 +79,5 @@ def machine() -> Json:
 
 
 def measured(size: Size, names: Sequence[str], **how: object) -> list[Figures]:
-    """Raises Broken, and Stopped once everything is taken down."""
+    """As `run`; raises Stopped, too, once everything is taken down."""
     return asyncio.run(stoppable(run(size, names, **how)))  # type: ignore[arg-type]
