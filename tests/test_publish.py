@@ -47,7 +47,6 @@ from meshfed.federation.subscriber import Subscriber, speakers
 from meshfed.federation.worlds import Worlds
 from meshfed.xds.feed import Refusal, Unready
 from meshfed.xds.resource import Type
-from meshfed.xds.subscription import Past
 
 
 @pytest.fixture
@@ -342,20 +341,6 @@ async def test_of_the_streams_of_a_grpc_process_one_that_is_not_well_speaks(
     sick.settled(sick.world, at=3.0)
     assert speakers([sick, well]) == {itself.id: well}
     assert (sick.unwritten, well.unwritten) == (False, True)
-
-
-@pytest.mark.parametrize("there", [True, False], ids=["that is there", "that is gone"])
-async def test_who_comes_back_is_rejecting_what_it_rejected(
-    publisher: Publisher, there: bool
-) -> None:
-    before = await opened(publisher, peer(BUYING))
-    cluster = next(iter(before.world.of(Type.CLUSTER).values()))
-    name = cluster.name if there else "gone"
-    past = Past(rejected={name: frozenset({cluster.version})}, words="no such filter")
-    before.memory[Type.CLUSTER] = past
-    before.close()
-    back = await opened(publisher, peer(BUYING))
-    assert back.state().state == ("rejecting" if there else "behind")
 
 
 async def test_what_the_catalog_has_of_a_proxy_is_not_written_again(publisher: Publisher) -> None:

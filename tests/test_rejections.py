@@ -115,27 +115,36 @@ async def test_an_answer_that_is_overdue_is_a_metric_and_a_log_line(
     assert measured.value("meshfed_answers_overdue_total", type="LDS") == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "version", "told"),
+    [
+        pytest.param(CLUSTER, "", ("rejecting", f"CDS: {WORDS}"), id="as it stands"),
+        pytest.param(CLUSTER, "old", ("behind", ""), id="and is another now"),
+        pytest.param("gone", "old", ("behind", ""), id="and is gone"),
+    ],
+)
 async def test_n4_what_a_proxy_rejected_is_known_of_it_when_it_comes_back(
-    publisher: Publisher,
+    publisher: Publisher, name: str, version: str, told: tuple[str, str]
 ) -> None:
     first = await publisher.open(peer(BUYING))
-    first.memory[Type.CLUSTER] = past = _rejecting()
+    version = version or first.world.of(Type.CLUSTER)[name].version
+    first.memory[Type.CLUSTER] = past = _rejecting(name, version)
     first.close()
     second = await publisher.open(peer(BUYING))
     assert second.memory[Type.CLUSTER] is past
-    assert (second.state().state, second.state().reason) == ("rejecting", f"CDS: {WORDS}")
+    assert (second.state().state, second.state().reason) == told
     assert (await publisher.open(peer(SELLING))).memory == {}
 
 
 async def test_n4_a_proxy_that_is_begun_again_is_sent_it_once_more(publisher: Publisher) -> None:
     first = await publisher.open(peer(BUYING))
-    first.memory[Type.CLUSTER] = past = _rejecting()
+    first.memory[Type.CLUSTER] = past = _rejecting(CLUSTER, "bad")
     first.begin_again("rejecting")
     assert past.rejected == {}
 
 
-def _rejecting() -> Past:
-    return Past(rejected={CLUSTER: frozenset({"bad"})}, words=WORDS)
+def _rejecting(name: str, version: str) -> Past:
+    return Past(rejected={name: frozenset({version})}, words=WORDS)
 
 
 # Where the sidecar itself listens.

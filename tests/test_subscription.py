@@ -27,9 +27,10 @@ def test_names_of_one_hash_are_not_taken_for_each_other() -> None:
 def test_what_was_replaced_is_not_kept_for_a_comparison() -> None:
     differences = Differences()
     kept = []
-    before = {"CDS": {"a": resource("a", Cluster(name="a", alt_stat_name="0"))}}
+    before = {"CDS": {"a": resource("a", Cluster(name="nobody else has", alt_stat_name="0"))}}
     for number in range(1, 5):
-        after = {"CDS": {"a": resource("a", Cluster(name="a", alt_stat_name=str(number)))}}
+        later = Cluster(name="nobody else has", alt_stat_name=str(number))
+        after = {"CDS": {"a": resource("a", later)}}
         assert differences.between(before["CDS"], after["CDS"]).new == (after["CDS"]["a"],)
         assert differences.types(before, after) == ("CDS",)
         kept.append(ref(before["CDS"]["a"]))
