@@ -154,7 +154,10 @@ REFUSED = {
 }
 ENDLESSLY = {
     "counting": ENDLESS + "select count(*) from n",
-    "joining": ENDLESS + "select count(*) from n a, n b, n c where a.i + b.i + c.i < 0",
+    # Of few rows, a trillion together: those that are joined are kept, and a fast machine would run
+    # out of memory before it ran out of time.
+    "joining": ENDLESS.replace("from n)", "from n where i < 10000)")
+    + "select count(*) from n a, n b, n c where a.i + b.i + c.i < 0",
 }
 
 
